@@ -1,0 +1,78 @@
+//! A connection: one outside system, from which sources and sinks are opened.
+
+use crate::{LoadContext, Sink, Source};
+use async_trait::async_trait;
+use gristmill_model::Result;
+use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// What every connector gets to know about the project it serves.
+#[derive(Debug, Clone)]
+pub struct OpenContext {
+    /// The project's folder; relative paths start here.
+    pub project: PathBuf,
+    /// Where state lives (`.gristmill/` by default); side files of sinks go below it.
+    pub state: PathBuf,
+}
+
+/// One outside system, opened from a connection of the project.
+///
+/// Opening it is cheap and touches nothing; servers are called when a source or sink is used.
+#[async_trait]
+pub trait Connection: fmt::Debug + Send + Sync {
+    /// The connector's name: `sqlite`, `postgres`, `files`.
+    fn kind(&self) -> &'static str;
+
+    /// Where it leads, for people; never with a secret in it.
+    fn describe(&self) -> String;
+
+    /// Looks whether the system answers and the credentials work.
+    ///
+    /// # Errors
+    /// What is wrong, with a hint: unreachable, refused, not there.
+    async fn test(&self) -> Result<ConnectionInfo>;
+
+    /// Lists what can be extracted: tables, or files grouped by folder. At most a few thousand.
+    ///
+    /// # Errors
+    /// When the system cannot be asked.
+    async fn discover(&self) -> Result<Vec<Discovered>>;
+
+    /// Opens a source for an extract step. Checks what the spec says without calling the system.
+    ///
+    /// # Errors
+    /// A spec that this connector cannot serve (`table` on a folder, `path` on a database).
+    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>>;
+
+    /// Opens a sink for a load step. Checks what the spec says without calling the system.
+    ///
+    /// # Errors
+    /// A spec that this connector cannot serve.
+    fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>>;
+}
+
+/// What [`Connection::test`] found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConnectionInfo {
+    /// Name and version of the server, or the store's kind.
+    pub server: String,
+    /// More to know: database name, user, number of tables.
+    pub details: Vec<(String, String)>,
+}
+
+/// Something a connection can extract from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Discovered {
+    /// The table, or the folder or file.
+    pub name: String,
+    /// Estimated rows, where they can be told.
+    pub rows: Option<u64>,
+    /// Bytes on disk, where they can be told.
+    pub bytes: Option<u64>,
+    /// The columns of the primary key.
+    pub key: Vec<String>,
+    /// Columns and their types, in order.
+    pub columns: Vec<(String, String)>,
+}

@@ -1,0 +1,27 @@
+//! Gristmill's outside world: how rows come in and go out.
+//!
+//! ```text
+//!   Connection ──source(extract)──► Source ──plan──► WorkUnits ──read──► Rows (arrow batches)
+//!       │                                                                   │
+//!       └───────sink(load)───────► Sink  ◄──────────stage────────────────────┘
+//!                                   └── commit │ abort │ recover
+//! ```
+//!
+//! Arrow batches are the only row format between a [`Source`] and a [`Sink`]. DataFusion is not here: a connector knows
+//! how to read and write, never how to compute. Every connector is in one explicit list, [`registry`], and calls the
+//! conformance suite of its contract, [`conformance`].
+
+pub mod conformance;
+mod connection;
+pub mod registry;
+mod rows;
+mod sink;
+pub mod sinks;
+mod source;
+pub mod sources;
+pub mod stores;
+
+pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
+pub use rows::{BoxRows, Rows};
+pub use sink::{LoadContext, Recovered, Sink, SinkMode};
+pub use source::{Consistency, NativeFile, NativeScan, ReadPlan, ReadRequest, Reject, RejectSink, Scan, Source, SourceStats};

@@ -1,0 +1,43 @@
+//! The one explicit list of connectors.
+
+use crate::{Connection, OpenContext};
+use gristmill_model::yaml::{Diagnostic, Node};
+use gristmill_model::one_of;
+use std::sync::Arc;
+
+/// A connector: its name, its keys, and how it is opened.
+#[derive(Debug, Clone, Copy)]
+pub struct Connector {
+    /// The `type:` of a connection.
+    pub name: &'static str,
+    /// What it is, in a line.
+    pub about: &'static str,
+    /// The JSON schema of its keys (without `type`).
+    pub schema: fn() -> schemars::Schema,
+    /// Opens a connection from its keys (without `type`), secrets already put in. Touches nothing outside.
+    pub open: fn(&Node, &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>>,
+}
+
+/// Every connector there is.
+#[must_use]
+pub fn connectors() -> Vec<Connector> {
+    vec![]
+}
+
+/// Opens a connection of the project.
+///
+/// # Errors
+/// An unknown or missing `type`, unknown or missing keys; all of them, each with its place.
+pub fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
+    let connectors = connectors();
+    let names = || connectors.iter().map(|connector| connector.name);
+    let mut keys = node.clone();
+    let Some(kind) = keys.take("type") else {
+        return Err(vec![node.diagnostic("the key `type` is missing", Some(one_of("", names())))]);
+    };
+    let wanted = kind.text().unwrap_or_default();
+    match connectors.iter().find(|connector| connector.name == wanted) {
+        Some(connector) => (connector.open)(&keys, context),
+        None => Err(vec![kind.diagnostic(format!("unknown connection type `{wanted}`"), Some(one_of(wanted, names())))]),
+    }
+}

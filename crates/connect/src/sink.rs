@@ -1,0 +1,91 @@
+//! The sink contract: stage (repeatable), commit (idempotent), abort, recover.
+
+use crate::{OpenContext, Rows};
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use std::fmt;
+
+/// What a sink is opened for.
+#[derive(Debug, Clone)]
+pub struct LoadContext {
+    /// The load.
+    pub key: LoadKey,
+    /// Who does it.
+    pub owner: OwnerId,
+    /// The columns and types of the rows.
+    pub schema: SchemaRef,
+    /// The primary key of the source, where it is known; what `key:` defaults to.
+    pub source_key: Vec<String>,
+    /// Folders of the project.
+    pub open: OpenContext,
+}
+
+/// Something rows are written to.
+///
+/// Nothing that `stage` does is visible to a reader of the target. `commit` publishes all of it or nothing (DESIGN.md
+/// names what each kind of target can promise to a concurrent reader), together with the checkpoint, and doing it
+/// twice is a no-op. Only the runner calls `commit`.
+#[async_trait]
+pub trait Sink: fmt::Debug + Send + Sync {
+    /// Whether many writers may stage at once.
+    fn mode(&self) -> SinkMode;
+
+    /// Looks whether the rows can be loaded at all, before any is read: the target is writable, the columns fit, the
+    /// strategy works here. Creates nothing that a reader can see.
+    ///
+    /// # Errors
+    /// A column or type that does not fit, a target that is read-only or not there.
+    async fn prepare(&self) -> Result<()>;
+
+    /// Writes one writer's rows aside. An attempt that fails leaves nothing but what `abort` finds by its load key.
+    ///
+    /// # Errors
+    /// The first error of `rows`, or of the target.
+    async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged>;
+
+    /// Publishes what was staged, and the checkpoint, under the load's key. A key that is already there is a no-op.
+    ///
+    /// # Errors
+    /// A target that refuses; nothing is published then, or [`Sink::recover`] can finish it.
+    async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed>;
+
+    /// The newest load of a slot, as the target knows it.
+    ///
+    /// # Errors
+    /// A target that cannot be asked.
+    async fn last(&self, slot: &Slot) -> Result<Option<Committed>>;
+
+    /// Throws away what `key` has staged, committed loads excepted.
+    ///
+    /// # Errors
+    /// A target that cannot be asked.
+    async fn abort(&self, key: &LoadKey) -> Result<()>;
+
+    /// Finishes what a dead owner had begun to publish, and throws away what it had only staged. Owners for which
+    /// `is_dead` says no are left alone.
+    ///
+    /// # Errors
+    /// A target that cannot be asked.
+    async fn recover(&self, is_dead: &(dyn Fn(&OwnerId) -> bool + Send + Sync)) -> Result<Recovered>;
+}
+
+/// How a load reaches the target.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SinkMode {
+    /// Many writers stage, one commit publishes.
+    Staged,
+    /// One writer only.
+    Single,
+}
+
+/// What [`Sink::recover`] did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Recovered {
+    /// Loads that were finished.
+    pub finished: Vec<String>,
+    /// Loads that were undone.
+    pub undone: Vec<String>,
+    /// Staged things that were swept away.
+    pub swept: u64,
+}

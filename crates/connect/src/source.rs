@@ -1,0 +1,184 @@
+//! The source contract: plan units, read one.
+
+use crate::Rows;
+use arrow::datatypes::SchemaRef;
+use async_trait::async_trait;
+use gristmill_model::spec::{CsvOptions, FileFormat, OnFail};
+use gristmill_model::{Checkpoint, Result, WorkUnit};
+use object_store::ObjectStore;
+use std::fmt;
+use std::sync::Arc;
+
+/// Something rows are read from.
+///
+/// The units of one plan are disjoint and their union is the whole; reading a unit twice from the same plan gives the
+/// same rows as long as the source can keep its picture ([`ReadPlan::consistency`]). Implementations must not panic
+/// on any input: a dependency's panic becomes an error at the reader's edge.
+#[async_trait]
+pub trait Source: fmt::Debug + Send + Sync {
+    /// The columns and types of the rows.
+    ///
+    /// # Errors
+    /// A table, file or column that does not exist; a system that does not answer; files that cannot be unified.
+    async fn schema(&self) -> Result<SchemaRef>;
+
+    /// Divides the rows into units and pins what can be pinned: the upper bound is fixed before anything is read.
+    ///
+    /// # Errors
+    /// As [`Source::schema`].
+    async fn plan(&self, since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan>;
+
+    /// Reads one unit, as batches of `scan.schema`. Nothing is called before the stream is polled.
+    fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows;
+
+    /// What is known about the whole without reading it. Cheap; may be asked often.
+    async fn stats(&self) -> SourceStats {
+        SourceStats::default()
+    }
+
+    /// Files that the engine's own file scan may read instead of [`Source::read`] (pruning, statistics, byte ranges).
+    /// `None`: read through units only.
+    async fn native(&self) -> Result<Option<NativeScan>> {
+        Ok(None)
+    }
+
+    /// Reads again, slowly, what the engine's own scan failed on, to say where and what is wrong. `None`: nothing found.
+    async fn diagnose(&self) -> Option<gristmill_model::Error> {
+        None
+    }
+}
+
+/// What a reader wants to have planned.
+#[derive(Debug, Clone, Default)]
+pub struct ReadRequest {
+    /// Only these columns; all when `None`.
+    pub columns: Option<Vec<String>>,
+    /// How many units are read at once, at most.
+    pub parallelism: usize,
+}
+
+/// What every reader of a unit needs to know.
+#[derive(Debug, Clone)]
+pub struct Scan {
+    /// The schema of the batches to make: the source's schema, or a projection of it, in this order.
+    pub schema: SchemaRef,
+    /// Rows in a batch, at most.
+    pub batch_size: usize,
+    /// What happens to a row that cannot be read.
+    pub on_bad_row: OnFail,
+    /// Where refused rows go ([`OnFail::Drop`], [`OnFail::DeadLetter`] and [`OnFail::Warn`] call it; `Warn` also leaves
+    /// an unreadable row out, since there is nothing to pass on).
+    pub rejects: Option<RejectSink>,
+}
+
+/// Where refused rows go. Cheap to clone; never blocks.
+#[derive(Clone)]
+pub struct RejectSink(Arc<dyn Fn(Reject) + Send + Sync>);
+
+impl RejectSink {
+    /// Sends every refused row to `receive`.
+    pub fn new(receive: impl Fn(Reject) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(receive))
+    }
+
+    /// Sends one refused row.
+    pub fn send(&self, reject: Reject) {
+        (self.0)(reject);
+    }
+}
+
+impl fmt::Debug for RejectSink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RejectSink")
+    }
+}
+
+/// A row that a reader refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reject {
+    /// The record as it stood, as far as it is text (at most 64 KiB).
+    pub record: String,
+    /// What is wrong with it.
+    pub error: String,
+    /// Where it stood: `orders.csv:17`.
+    pub place: String,
+}
+
+/// Units, and what can be said about reading them.
+#[derive(Debug, Clone)]
+pub struct ReadPlan {
+    /// The units, disjoint and complete.
+    pub units: Vec<WorkUnit>,
+    /// How far the units agree on one picture of the source.
+    pub consistency: Consistency,
+    /// Why these units, for `plan` and the log.
+    pub why: String,
+    /// What the source itself does: ``columns``, ``filter: date = '2024-01-15'``.
+    pub pushed_down: Vec<String>,
+    /// The checkpoint to write once all of it is loaded, for an incremental extract.
+    pub next: Option<serde_json::Value>,
+}
+
+/// How far units agree on one picture of the source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Consistency {
+    /// One snapshot or immutable files: all units see the same.
+    Snapshot,
+    /// One statement: a single unit that is consistent in itself.
+    SingleRead,
+    /// Each unit sees the source as it is when it is read.
+    PerUnit,
+}
+
+impl Consistency {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Snapshot => "one snapshot for all units",
+            Self::SingleRead => "one read",
+            Self::PerUnit => "each unit by itself",
+        }
+    }
+}
+
+/// What is known about a source without reading it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct SourceStats {
+    /// Rows, about.
+    pub rows: Option<u64>,
+    /// Bytes, about.
+    pub bytes: Option<u64>,
+}
+
+/// Files that the engine's own scan can read.
+#[derive(Debug, Clone)]
+pub struct NativeScan {
+    /// The format: Parquet, CSV, NDJSON, Avro or Arrow.
+    pub format: FileFormat,
+    /// The store they are in.
+    pub store: Arc<dyn ObjectStore>,
+    /// The store's URL (`file:///`, `s3://bucket`), under which the engine registers it.
+    pub store_url: url::Url,
+    /// The files.
+    pub files: Vec<NativeFile>,
+    /// The columns that stand in the paths (hive), with their types; they come last in the schema.
+    pub partition_columns: Vec<arrow::datatypes::Field>,
+    /// The schema of the rows, hive columns included, as [`Source::schema`] gives it.
+    pub schema: SchemaRef,
+    /// How text files are compressed (all of them alike).
+    pub compression: gristmill_model::spec::Compression,
+    /// The dialect, for CSV.
+    pub csv: Option<CsvOptions>,
+    /// Whether a CSV or NDJSON file may be cut at any newline (no quoted newlines in it).
+    pub splittable: bool,
+}
+
+/// One file of a [`NativeScan`].
+#[derive(Debug, Clone)]
+pub struct NativeFile {
+    /// Path, size, time and etag.
+    pub meta: object_store::ObjectMeta,
+    /// The values of the hive columns, in the order of [`NativeScan::partition_columns`]; `None` is NULL.
+    pub partition_values: Vec<Option<String>>,
+}

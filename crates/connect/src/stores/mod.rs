@@ -1,0 +1,1 @@
+//! Object stores: local disk, S3, Google Cloud Storage, Azure, HTTP.

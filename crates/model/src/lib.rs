@@ -1,0 +1,36 @@
+//! Gristmill's vocabulary, as plain data.
+//!
+//! Every other crate speaks in these words: what a project and a pipeline file say ([`spec`]), what a piece of work is
+//! ([`WorkUnit`], [`Staged`], [`LoadKey`], [`Checkpoint`]), what a run tells while it goes on ([`RunEvent`]) and at its
+//! end ([`JobReport`]), and what an error is ([`Error`]).
+//!
+//! There is no I/O here, and no arrow or DataFusion: the orchestrator depends on this crate alone, so a row can never
+//! reach it.
+
+mod duration;
+mod error;
+mod ids;
+mod interval;
+mod key;
+mod run;
+mod size;
+pub mod spec;
+mod suggest;
+mod template;
+mod unit;
+pub mod yaml;
+
+pub use duration::Duration;
+pub use error::{Error, ErrorKind, Result, ResultExt};
+pub use ids::{ConnectionName, PipelineName, RunId, StepName};
+pub use interval::Interval;
+pub use key::{Checkpoint, Committed, LoadKey, OwnerId, Slot, Staged, StagedFile, TaskKey};
+pub use run::{
+    CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, RunEvent, StagedLoad, StepKind,
+    StepReport, StepState,
+};
+pub use size::ByteSize;
+pub use suggest::{did_you_mean, one_of};
+pub use template::{TemplateContext, render_text};
+pub use tokio_util::sync::CancellationToken;
+pub use unit::{UnitReceipt, WorkUnit};

@@ -1,0 +1,23 @@
+//! What a project and its pipelines say: `gristmill.yaml` and the pipeline files.
+//!
+//! Reading goes in three steps. [`crate::yaml::parse`] turns text into a tree with positions; the tree is rendered
+//! (templates) for an interval; [`PipelineSpec::from_node`] decodes it and checks what can be checked without looking
+//! at the world. Everything wrong is reported at once.
+
+mod check;
+mod extract;
+mod load;
+mod pipeline;
+mod project;
+mod shapes;
+
+pub use check::{Check, CheckFile, CheckKind, Literal, OnFail};
+pub use extract::{
+    ColumnRule, CsvOptions, ExtractSpec, FileFormat, GenerateSpec, GenerateTable, JsonOptions, SchemaContract,
+};
+pub use load::{Compression, LoadSpec, Strategy};
+pub use pipeline::{
+    CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,
+};
+pub use project::{Defaults, ProjectFile, ProjectSpec};
+pub use shapes::OneOrMany;

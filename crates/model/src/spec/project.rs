@@ -1,0 +1,150 @@
+//! `gristmill.yaml`: a project's name, connections, profiles and defaults.
+
+use crate::yaml::{Diagnostic, Node, decode};
+use crate::{ByteSize, ConnectionName, Duration, PipelineName, one_of};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A project file, understood. Connections stay trees: only their connector knows what they may say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProjectSpec {
+    /// Its name.
+    pub name: String,
+    /// The pipeline that runs when none is named.
+    pub main: Option<PipelineName>,
+    /// Connections by name, the chosen profile laid over them. Values such as `${X}` are still as written.
+    pub connections: BTreeMap<ConnectionName, Node>,
+    /// The names of all profiles.
+    pub profiles: Vec<String>,
+    /// The chosen profile.
+    pub profile: Option<String>,
+    /// What steps get when they say nothing.
+    pub defaults: Defaults,
+    /// Values for `{{ var.x }}`.
+    pub vars: BTreeMap<String, String>,
+}
+
+/// What steps and runs get when they say nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// How often a step is tried again; 0 by default.
+    pub retries: u32,
+    /// How long to wait before the first retry; five minutes by default (Airflow: `retry_delay`).
+    pub retry_delay: Duration,
+    /// The longest one attempt of a step may take; no limit by default.
+    pub timeout: Option<Duration>,
+    /// A limit on memory, e.g. `2GB`; by default a share of the machine.
+    pub memory: Option<ByteSize>,
+    /// How many partitions are worked on at once; by default the number of cores.
+    pub parallelism: Option<usize>,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self {
+            retries: 0,
+            retry_delay: Duration(std::time::Duration::from_secs(300)),
+            timeout: None,
+            memory: None,
+            parallelism: None,
+        }
+    }
+}
+
+/// `gristmill.yaml`, as written.
+#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[schemars(title = "A Gristmill project")]
+pub struct ProjectFile {
+    /// The project's name.
+    pub name: String,
+    /// The pipeline that runs when none is named.
+    #[serde(default)]
+    pub main: Option<PipelineName>,
+    /// Connections by name; each has a `type` and that type's keys.
+    #[serde(default)]
+    pub connections: BTreeMap<ConnectionName, serde_json::Value>,
+    /// Profiles by name; each overrides connections.
+    #[serde(default)]
+    pub profiles: BTreeMap<String, ProfileFile>,
+    /// What steps get when they say nothing.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Values for `{{ var.x }}`.
+    #[serde(default)]
+    pub vars: BTreeMap<String, String>,
+}
+
+/// A profile, as written.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ProfileFile {
+    /// Connections that take the place of those of the same name.
+    #[serde(default)]
+    pub connections: BTreeMap<ConnectionName, serde_json::Value>,
+}
+
+impl ProjectSpec {
+    /// Understands a project file under a profile.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its place; an unknown profile, with the one that was meant.
+    pub fn from_node(node: &Node, profile: Option<&str>) -> Result<Self, Vec<Diagnostic>> {
+        let file: ProjectFile = decode(node)?;
+        let mut connections: BTreeMap<ConnectionName, Node> = BTreeMap::new();
+        let mut add = |entries: &[crate::yaml::Entry]| {
+            for entry in entries {
+                if let Some(name) = entry.key.text() {
+                    connections.insert(ConnectionName::from(name), entry.value.clone());
+                }
+            }
+        };
+        add(node.get("connections").map_or(&[], Node::entries));
+        if let Some(profile) = profile {
+            let profiles = node.get("profiles");
+            let Some(chosen) = profiles.and_then(|profiles| profiles.get(profile)) else {
+                let hint = one_of(profile, file.profiles.keys().map(String::as_str));
+                let place = profiles.unwrap_or(node);
+                return Err(vec![place.diagnostic(format!("the profile `{profile}` does not exist"), Some(hint))]);
+            };
+            // A connection of a profile replaces the whole one of the same name: two types have no keys in common.
+            add(chosen.get("connections").map_or(&[], Node::entries));
+        }
+        Ok(Self {
+            name: file.name,
+            main: file.main,
+            connections,
+            profiles: file.profiles.into_keys().collect(),
+            profile: profile.map(str::to_owned),
+            defaults: file.defaults,
+            vars: file.vars,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::parse;
+
+    const TEXT: &str = "name: sales\nconnections:\n  db: {type: sqlite, path: a.db}\nprofiles:\n  pg:\n    connections:\n      db: {type: postgres, url: \"${URL}\"}\n";
+
+    #[test]
+    fn a_profile_replaces_connections_of_the_same_name() {
+        let node = parse("gristmill.yaml", TEXT).unwrap();
+        let plain = ProjectSpec::from_node(&node, None).unwrap();
+        assert_eq!(plain.connections["db"].get("type").and_then(Node::text), Some("sqlite"));
+        let chosen = ProjectSpec::from_node(&node, Some("pg")).unwrap();
+        assert_eq!(chosen.connections["db"].get("type").and_then(Node::text), Some("postgres"));
+        assert!(chosen.connections["db"].get("path").is_none());
+    }
+
+    #[test]
+    fn an_unknown_profile_is_said_with_the_one_that_was_meant() {
+        let node = parse("gristmill.yaml", TEXT).unwrap();
+        let mistakes = ProjectSpec::from_node(&node, Some("pgg")).unwrap_err();
+        assert_eq!(mistakes[0].hint.as_deref(), Some("did you mean `pg`?"));
+    }
+}

@@ -1,0 +1,257 @@
+//! The YAML tree with positions.
+
+use super::Diagnostic;
+use crate::template::is_template;
+use crate::{Result, TemplateContext, render_text};
+use saphyr::{MarkedYaml, ScalarStyle, YamlData};
+use std::sync::Arc;
+
+/// A YAML value and where it stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    /// The file, relative to the project.
+    pub file: Arc<str>,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// The value.
+    pub value: Value,
+}
+
+/// What a [`Node`] holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Value {
+    /// Nothing: `key:` or `key: null`.
+    Null,
+    /// A scalar, kept as it was written: its type is decided by whoever reads it.
+    Scalar {
+        /// The text.
+        text: String,
+        /// Written with quotes or as a block, so never a number or a boolean by itself.
+        quoted: bool,
+        /// Made by a template, so a number is welcome where one is expected.
+        rendered: bool,
+    },
+    /// A list.
+    List(Vec<Node>),
+    /// A mapping, in the order of the file.
+    Map(Vec<Entry>),
+}
+
+/// One key of a mapping and its value.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The key; a scalar.
+    pub key: Node,
+    /// The value.
+    pub value: Node,
+}
+
+impl Node {
+    /// A mistake at this place.
+    #[must_use]
+    pub fn diagnostic(&self, message: impl Into<String>, hint: Option<String>) -> Diagnostic {
+        Diagnostic { file: self.file.to_string(), line: self.line, column: self.column, message: message.into(), hint }
+    }
+
+    /// The value under `key`, if this is a mapping that has it.
+    #[must_use]
+    pub fn get(&self, key: &str) -> Option<&Node> {
+        self.entries().iter().find(|entry| entry.key.text() == Some(key)).map(|entry| &entry.value)
+    }
+
+    /// The entries of a mapping; none for anything else.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        match &self.value {
+            Value::Map(entries) => entries,
+            _ => &[],
+        }
+    }
+
+    /// Takes the value under `key` out of a mapping.
+    pub fn take(&mut self, key: &str) -> Option<Node> {
+        match &mut self.value {
+            Value::Map(entries) => {
+                let position = entries.iter().position(|entry| entry.key.text() == Some(key))?;
+                Some(entries.remove(position).value)
+            }
+            _ => None,
+        }
+    }
+
+    /// The text of a scalar.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar { text, .. } => Some(text),
+            _ => None,
+        }
+    }
+
+    /// What it is, in a word.
+    #[must_use]
+    pub fn what(&self) -> &'static str {
+        match self.value {
+            Value::Null => "nothing",
+            Value::Scalar { .. } => "a value",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a mapping",
+        }
+    }
+
+    /// Lays `over` on top: mappings are merged key by key, anything else is replaced.
+    #[must_use]
+    pub fn overlaid(&self, over: &Node) -> Node {
+        match (&self.value, &over.value) {
+            (Value::Map(base), Value::Map(top)) => {
+                let mut merged = base.clone();
+                for entry in top {
+                    match merged.iter_mut().find(|old| old.key.text() == entry.key.text()) {
+                        Some(old) => old.value = old.value.overlaid(&entry.value),
+                        None => merged.push(entry.clone()),
+                    }
+                }
+                Node { value: Value::Map(merged), ..over.clone() }
+            }
+            _ => over.clone(),
+        }
+    }
+
+    /// Applies `change` to the text of every scalar value (never to a key); mistakes are collected with their places.
+    pub fn map_scalars(&mut self, mistakes: &mut Vec<Diagnostic>, change: &mut dyn FnMut(&str) -> Result<Option<String>>) {
+        let place = (self.file.clone(), self.line, self.column);
+        match &mut self.value {
+            Value::Null => {}
+            Value::Scalar { text, rendered, .. } => match change(text) {
+                Ok(Some(new)) => {
+                    *text = new;
+                    *rendered = true;
+                }
+                Ok(None) => {}
+                Err(error) => mistakes.push(Diagnostic {
+                    file: place.0.to_string(),
+                    line: place.1,
+                    column: place.2,
+                    message: error.message().to_owned(),
+                    hint: error.hint_text().map(str::to_owned),
+                }),
+            },
+            Value::List(items) => items.iter_mut().for_each(|item| item.map_scalars(mistakes, change)),
+            Value::Map(entries) => entries.iter_mut().for_each(|entry| entry.value.map_scalars(mistakes, change)),
+        }
+    }
+
+    /// Renders the templates of every scalar.
+    pub fn render(&mut self, context: &TemplateContext, mistakes: &mut Vec<Diagnostic>) {
+        self.map_scalars(mistakes, &mut |text| {
+            if is_template(text) { render_text(text, context).map(Some) } else { Ok(None) }
+        });
+    }
+}
+
+/// Reads one YAML document.
+///
+/// # Errors
+/// The place where the text stops being YAML, a key given twice, a key that is not a scalar, or a second document.
+pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Diagnostic>> {
+    let file: Arc<str> = file.into();
+    let at = |line: usize, column: usize, message: String| {
+        vec![Diagnostic { file: file.to_string(), line, column, message, hint: None }]
+    };
+    let mut parser = saphyr_parser::Parser::new_from_str(text);
+    let mut loader = saphyr::YamlLoader::<MarkedYaml<'_>>::default();
+    // Scalars stay as they were written: `01`, `1e3` and `2024-01-01` must not change before their reader sees them.
+    loader.early_parse(false);
+    parser
+        .load(&mut loader, true)
+        .map_err(|error| at(error.marker().line(), error.marker().col() + 1, format!("not valid YAML: {}", error.info())))?;
+    if let Some(error) = loader.error() {
+        // The only mistake the loader finds by itself is a key given twice, and it does not say which.
+        let line = error.marker().line();
+        let key = text.lines().nth(line.saturating_sub(1)).and_then(|line| line.trim().split(':').next()).unwrap_or_default();
+        let message = match error.info() {
+            "duplicated key in mapping" => format!("the key `{key}` is given twice"),
+            other => format!("not valid YAML: {other}"),
+        };
+        return Err(at(line, error.marker().col() + 1, message));
+    }
+    let documents = loader.into_documents();
+    match documents.as_slice() {
+        [] => Ok(Node { file, line: 1, column: 1, value: Value::Map(Vec::new()) }),
+        [document] => {
+            let mut mistakes = Vec::new();
+            let node = convert(document, &file, &mut mistakes);
+            if mistakes.is_empty() { Ok(node) } else { Err(mistakes) }
+        }
+        [_, second, ..] => {
+            Err(at(second.span.start.line(), 1, "a second YAML document; a file holds one".to_owned()))
+        }
+    }
+}
+
+fn convert(yaml: &MarkedYaml<'_>, file: &Arc<str>, mistakes: &mut Vec<Diagnostic>) -> Node {
+    let (line, column) = (yaml.span.start.line(), yaml.span.start.col() + 1);
+    let value = match &yaml.data {
+        YamlData::Representation(text, style, _) => {
+            let quoted = !matches!(style, ScalarStyle::Plain);
+            if !quoted && matches!(text.as_ref(), "" | "~" | "null" | "Null" | "NULL") {
+                Value::Null
+            } else {
+                Value::Scalar { text: text.to_string(), quoted, rendered: false }
+            }
+        }
+        YamlData::Sequence(items) => Value::List(items.iter().map(|item| convert(item, file, mistakes)).collect()),
+        YamlData::Mapping(entries) => {
+            let mut converted: Vec<Entry> = Vec::with_capacity(entries.len());
+            for (key, value) in entries {
+                let key = convert(key, file, mistakes);
+                let value = convert(value, file, mistakes);
+                match key.text() {
+                    None => mistakes.push(key.diagnostic("a key must be a plain word", None)),
+                    Some(_) => converted.push(Entry { key, value }),
+                }
+            }
+            Value::Map(converted)
+        }
+        YamlData::Tagged(_, inner) => return convert(inner, file, mistakes),
+        YamlData::Alias(_) | YamlData::Value(_) | YamlData::BadValue => {
+            mistakes.push(Diagnostic {
+                file: file.to_string(),
+                line,
+                column,
+                message: "a value that cannot be read here (anchors and aliases are not supported)".to_owned(),
+                hint: None,
+            });
+            Value::Null
+        }
+    };
+    Node { file: file.clone(), line, column, value }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scalars_keep_their_text_and_their_place() {
+        let node = parse("p.yaml", "a: 01\nb:\n  - \"5\"\n  - 2024-01-01\n").unwrap();
+        assert_eq!(node.get("a").and_then(Node::text), Some("01"));
+        let Value::List(items) = &node.get("b").unwrap().value else { panic!("a list") };
+        assert_eq!((items[1].line, items[1].column, items[1].text()), (4, 5, Some("2024-01-01")));
+        assert!(matches!(items[0].value, Value::Scalar { quoted: true, .. }));
+    }
+
+    #[test]
+    fn a_key_given_twice_is_a_mistake_with_its_line() {
+        let mistakes = parse("p.yaml", "a: 1\na: 2\n").unwrap_err();
+        assert_eq!(mistakes[0].line, 2, "{mistakes:?}");
+    }
+
+    #[test]
+    fn what_is_not_yaml_is_refused_with_its_line() {
+        let mistakes = parse("p.yaml", "a: [1,\nb: 2\n").unwrap_err();
+        assert!(mistakes[0].message.starts_with("not valid YAML"), "{mistakes:?}");
+    }
+}
