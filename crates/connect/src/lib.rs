@@ -24,4 +24,6 @@ pub mod stores;
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
-pub use source::{Consistency, NativeFile, NativeScan, ReadPlan, ReadRequest, Reject, RejectSink, Scan, Source, SourceStats};
+pub use source::{
+    Consistency, NativeFile, NativeScan, ReadPlan, ReadRequest, Reject, RejectSink, Scan, Source, SourceStats,
+};

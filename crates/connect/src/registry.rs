@@ -1,8 +1,8 @@
 //! The one explicit list of connectors.
 
 use crate::{Connection, OpenContext};
-use gristmill_model::yaml::{Diagnostic, Node};
 use gristmill_model::one_of;
+use gristmill_model::yaml::{Diagnostic, Node};
 use std::sync::Arc;
 
 /// A connector: its name, its keys, and how it is opened.
@@ -38,6 +38,8 @@ pub fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, V
     let wanted = kind.text().unwrap_or_default();
     match connectors.iter().find(|connector| connector.name == wanted) {
         Some(connector) => (connector.open)(&keys, context),
-        None => Err(vec![kind.diagnostic(format!("unknown connection type `{wanted}`"), Some(one_of(wanted, names())))]),
+        None => {
+            Err(vec![kind.diagnostic(format!("unknown connection type `{wanted}`"), Some(one_of(wanted, names())))])
+        }
     }
 }

@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn durations_are_read_as_people_write_them() {
-        for (text, millis) in [("5m", 300_000), ("90", 90_000), ("1h30m", 5_400_000), ("2 days", 172_800_000), ("500ms", 500)] {
+        for (text, millis) in
+            [("5m", 300_000), ("90", 90_000), ("1h30m", 5_400_000), ("2 days", 172_800_000), ("500ms", 500)]
+        {
             assert_eq!(text.parse::<Duration>().unwrap().0.as_millis(), millis, "{text}");
         }
         for text in ["", "m", "5x", "-1s", "99999999999999999999d", "18446744073709551615d"] {

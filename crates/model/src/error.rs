@@ -174,7 +174,9 @@ impl Error {
         let (kind, hint) = match error.kind() {
             Io::NotFound => (ErrorKind::NotFound, None),
             Io::PermissionDenied => (ErrorKind::Denied, Some("check the owner and mode of the path")),
-            Io::ReadOnlyFilesystem => (ErrorKind::Storage, Some("the file system is mounted read-only; choose another place")),
+            Io::ReadOnlyFilesystem => {
+                (ErrorKind::Storage, Some("the file system is mounted read-only; choose another place"))
+            }
             Io::StorageFull | Io::QuotaExceeded => {
                 (ErrorKind::Storage, Some("free some space or choose another disk, then run again"))
             }
@@ -188,7 +190,8 @@ impl Error {
             | Io::UnexpectedEof => (ErrorKind::Unavailable, None),
             _ => (ErrorKind::Storage, None),
         };
-        Self::new(kind, format!("cannot use {what}: {}", lower_first(&error.to_string()))).maybe_hint(hint.map(str::to_owned))
+        Self::new(kind, format!("cannot use {what}: {}", lower_first(&error.to_string())))
+            .maybe_hint(hint.map(str::to_owned))
     }
 }
 

@@ -1,7 +1,9 @@
 //! What a runner is asked to do, what it tells meanwhile, and what it answers.
 
 use crate::spec::{OnFail, PipelineSpec};
-use crate::{ByteSize, CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext};
+use crate::{
+    ByteSize, CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext,
+};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::future::Future;

@@ -26,7 +26,12 @@ impl FromStr for ByteSize {
             "t" | "tb" | "tib" => 1 << 40,
             _ => return Err(complain()),
         };
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "bounded just below")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "bounded just below"
+        )]
         let bytes = {
             let bytes = number * scale as f64;
             if !bytes.is_finite() || bytes > 9e18 {
@@ -98,7 +103,9 @@ mod tests {
 
     #[test]
     fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [("512", 512), ("1k", 1024), ("512MB", 536_870_912), ("1.5GiB", 1_610_612_736), ("2 g", 2_147_483_648)] {
+        for (text, bytes) in
+            [("512", 512), ("1k", 1024), ("512MB", 536_870_912), ("1.5GiB", 1_610_612_736), ("2 g", 2_147_483_648)]
+        {
             assert_eq!(text.parse::<ByteSize>().unwrap().0, bytes, "{text}");
         }
         for text in ["", "MB", "1x", "-1", "1e400g"] {

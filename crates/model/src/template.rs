@@ -83,7 +83,11 @@ fn map(values: &BTreeMap<String, String>) -> minijinja::Value {
 
 fn explain(text: &str, error: &minijinja::Error, context: &TemplateContext) -> Error {
     let detail = error.detail().map(|detail| format!(" ({detail})")).unwrap_or_default();
-    let line = error.line().filter(|_| text.contains('\n')).map(|line| format!(", line {line} of the text")).unwrap_or_default();
+    let line = error
+        .line()
+        .filter(|_| text.contains('\n'))
+        .map(|line| format!(", line {line} of the text"))
+        .unwrap_or_default();
     let base = Error::new(ErrorKind::Config, format!("cannot render the template: {}{detail}{line}", error.kind()));
     if error.kind() != minijinja::ErrorKind::UndefinedError {
         return base.hint("templates use Jinja's syntax, e.g. `{{ ds }}`");
@@ -97,11 +101,15 @@ fn explain(text: &str, error: &minijinja::Error, context: &TemplateContext) -> E
             Some((word.clone(), crate::one_of(name, context.var.keys().map(String::as_str))))
         }
         Some(_) => None,
-        None if !context.names().any(|name| name == word) => Some((word.clone(), crate::one_of(&word, context.names()))),
+        None if !context.names().any(|name| name == word) => {
+            Some((word.clone(), crate::one_of(&word, context.names())))
+        }
         None => None,
     });
     match unknown {
-        Some((word, hint)) => Error::new(ErrorKind::Config, format!("the template uses `{word}`, which is not defined")).hint(hint),
+        Some((word, hint)) => {
+            Error::new(ErrorKind::Config, format!("the template uses `{word}`, which is not defined")).hint(hint)
+        }
         None => base,
     }
 }

@@ -154,7 +154,9 @@ impl CheckKind {
             Self::Between { column, .. } => format!("between({column})"),
             Self::InSet { column, .. } => format!("in_set({column})"),
             Self::Matches { column, .. } => format!("matches({column})"),
-            Self::Relationships { column, to_step, to_column } => format!("relationships({column} → {to_step}.{to_column})"),
+            Self::Relationships { column, to_step, to_column } => {
+                format!("relationships({column} → {to_step}.{to_column})")
+            }
             Self::RowCount { .. } => "row_count".to_owned(),
         }
     }
@@ -310,8 +312,12 @@ impl CheckFile {
     /// Understands a check, or says what is wrong with it.
     pub(crate) fn understand(self) -> Result<Check, String> {
         let (kind, name, on_fail) = match self {
-            Self::NotNull(ColumnsFile(check)) => (CheckKind::NotNull { columns: check.columns.0 }, check.name, check.on_fail),
-            Self::Unique(ColumnsFile(check)) => (CheckKind::Unique { columns: check.columns.0 }, check.name, check.on_fail),
+            Self::NotNull(ColumnsFile(check)) => {
+                (CheckKind::NotNull { columns: check.columns.0 }, check.name, check.on_fail)
+            }
+            Self::Unique(ColumnsFile(check)) => {
+                (CheckKind::Unique { columns: check.columns.0 }, check.name, check.on_fail)
+            }
             Self::Between(check) => {
                 if check.min.is_none() && check.max.is_none() {
                     return Err("`between` needs `min`, `max` or both".to_owned());
@@ -330,7 +336,10 @@ impl CheckFile {
             }
             Self::Relationships(check) => {
                 let Some((step, column)) = check.to.split_once('.') else {
-                    return Err(format!("`to: {}` must name a step and its column, like `products.product_id`", check.to));
+                    return Err(format!(
+                        "`to: {}` must name a step and its column, like `products.product_id`",
+                        check.to
+                    ));
                 };
                 let kind = CheckKind::Relationships {
                     column: check.column,

@@ -305,11 +305,7 @@ impl PipelineSpec {
     ///
     /// # Errors
     /// Everything that is wrong, each with its place.
-    pub fn from_node(
-        node: &Node,
-        connections: &[&str],
-        defaults: &super::Defaults,
-    ) -> Result<Self, Vec<Diagnostic>> {
+    pub fn from_node(node: &Node, connections: &[&str], defaults: &super::Defaults) -> Result<Self, Vec<Diagnostic>> {
         let file: PipelineFile = decode(node)?;
         let stem = node.file.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default();
         let name = file.name.clone().unwrap_or_else(|| PipelineName::from(stem));
@@ -323,7 +319,9 @@ impl PipelineSpec {
             mistakes.push(node.diagnostic("the pipeline has no steps", hint));
         }
         for entry in entries {
-            let Some((step_name, step)) = entry.key.text().and_then(|name| file.steps.get(name).map(|step| (name, step))) else {
+            let Some((step_name, step)) =
+                entry.key.text().and_then(|name| file.steps.get(name).map(|step| (name, step)))
+            else {
                 continue;
             };
             let place = Place { file: node.file.to_string(), line: entry.key.line, column: entry.key.column };
@@ -334,7 +332,10 @@ impl PipelineSpec {
             for check in &step.checks {
                 match check.clone().understand() {
                     Ok(check) if checks.iter().any(|other| other.name == check.name) => {
-                        complain(format!("two checks of `{step_name}` are named `{}`", check.name), Some("give one of them a `name:`".to_owned()));
+                        complain(
+                            format!("two checks of `{step_name}` are named `{}`", check.name),
+                            Some("give one of them a `name:`".to_owned()),
+                        );
                     }
                     Ok(check) => checks.push(check),
                     Err(message) => complain(message, None),
@@ -353,18 +354,29 @@ impl PipelineSpec {
             });
             for other in referenced.chain(checks.iter().filter_map(|check| check.kind.reads())) {
                 if !names.contains(&other) {
-                    complain(format!("step `{step_name}` names the step `{other}`, which does not exist"), Some(one_of(other, names.iter().copied())));
+                    complain(
+                        format!("step `{step_name}` names the step `{other}`, which does not exist"),
+                        Some(one_of(other, names.iter().copied())),
+                    );
                 }
             }
             if let StepBody::Load(LoadSpec { from, .. }) | StepBody::Check(CheckStep { from }) = &body
-                && file.steps.get(from.as_str()).is_some_and(|other| other.load.is_some() || other.check.is_some() || other.wait_for.is_some() || other.command.is_some())
+                && file.steps.get(from.as_str()).is_some_and(|other| {
+                    other.load.is_some() || other.check.is_some() || other.wait_for.is_some() || other.command.is_some()
+                })
             {
-                complain(format!("step `{step_name}` reads `{from}`, which has no rows"), Some("name an extract, sql or generate step".to_owned()));
+                complain(
+                    format!("step `{step_name}` reads `{from}`, which has no rows"),
+                    Some("name an extract, sql or generate step".to_owned()),
+                );
             }
             if let Some(connection) = body.connection()
                 && !connections.contains(&connection.as_str())
             {
-                complain(format!("step `{step_name}` names the connection `{connection}`, which does not exist"), Some(one_of(connection.as_str(), connections.iter().copied())));
+                complain(
+                    format!("step `{step_name}` names the connection `{connection}`, which does not exist"),
+                    Some(one_of(connection.as_str(), connections.iter().copied())),
+                );
             }
             steps.push(Step {
                 name: StepName::from(step_name),
@@ -459,7 +471,10 @@ fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option
         complain("`extract` needs exactly one of `table`, `query` and `path`".to_owned(), None);
     }
     if extract.filter.is_some() && extract.table.is_none() {
-        complain("`where` goes with `table`".to_owned(), Some("put the condition into the query, or into a sql step".to_owned()));
+        complain(
+            "`where` goes with `table`".to_owned(),
+            Some("put the condition into the query, or into a sql step".to_owned()),
+        );
     }
     if extract.path.is_none() {
         let file_only = [

@@ -59,7 +59,11 @@ impl JsonSchema for OneOrMany {
 }
 
 /// Decodes either a short form (a text or a list of texts, handed to `short`) or the full mapping.
-pub(crate) fn short_or_full<'de, D, T>(deserializer: D, short: fn(OneOrMany) -> T, expecting: &'static str) -> Result<T, D::Error>
+pub(crate) fn short_or_full<'de, D, T>(
+    deserializer: D,
+    short: fn(OneOrMany) -> T,
+    expecting: &'static str,
+) -> Result<T, D::Error>
 where
     D: Deserializer<'de>,
     T: Deserialize<'de>,

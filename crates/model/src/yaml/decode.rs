@@ -26,7 +26,9 @@ pub fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
                 let place = mistake.place.unwrap_or((node.line, node.column));
                 let diagnostic = mistake.diagnostic(&node, place);
                 // Cutting a wrong part out can make a required key go missing; that is not the user's mistake.
-                let caused = !mistakes.is_empty() && diagnostic.message.starts_with("the key `") && diagnostic.message.ends_with("` is missing");
+                let caused = !mistakes.is_empty()
+                    && diagnostic.message.starts_with("the key `")
+                    && diagnostic.message.ends_with("` is missing");
                 if !caused && !mistakes.contains(&diagnostic) {
                     mistakes.push(diagnostic);
                 }
@@ -113,11 +115,19 @@ impl de::Error for Mistake {
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self { message: format!("unknown key `{field}`"), hint: Some(one_of(field, expected.iter().copied())), place: None }
+        Self {
+            message: format!("unknown key `{field}`"),
+            hint: Some(one_of(field, expected.iter().copied())),
+            place: None,
+        }
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self { message: format!("unknown value `{variant}`"), hint: Some(one_of(variant, expected.iter().copied())), place: None }
+        Self {
+            message: format!("unknown value `{variant}`"),
+            hint: Some(one_of(variant, expected.iter().copied())),
+            place: None,
+        }
     }
 
     fn missing_field(field: &'static str) -> Self {
@@ -149,7 +159,8 @@ struct De<'a> {
 impl De<'_> {
     fn scalar(&self, expected: &str) -> Result<&str, Mistake> {
         self.node.text().ok_or_else(|| {
-            Mistake { message: format!("expected {expected}, found {}", self.node.what()), hint: None, place: None }.at(self.node)
+            Mistake { message: format!("expected {expected}, found {}", self.node.what()), hint: None, place: None }
+                .at(self.node)
         })
     }
 
@@ -273,8 +284,11 @@ impl<'de> de::Deserializer<'de> for De<'_> {
             Value::Map(entries) => {
                 // The first key names the variant; what follows belongs a level deeper.
                 let hint = match entries.get(1) {
-                    Some(extra) => Some(format!("write the options inside: `{{{}: {{…, {}: …}}}}`",
-                        entries[0].key.text().unwrap_or_default(), extra.key.text().unwrap_or_default())),
+                    Some(extra) => Some(format!(
+                        "write the options inside: `{{{}: {{…, {}: …}}}}`",
+                        entries[0].key.text().unwrap_or_default(),
+                        extra.key.text().unwrap_or_default()
+                    )),
                     None => Some(one_of("", variants.iter().copied())),
                 };
                 Err(Mistake { message: "expected exactly one key here".to_owned(), hint, place: None })
@@ -302,7 +316,9 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         match &node.value {
             Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), current: None }),
             Value::Null => visitor.visit_map(Entries { entries: [].iter(), current: None }),
-            _ => Err(Mistake { message: format!("expected a mapping, found {}", node.what()), hint: None, place: None }),
+            _ => {
+                Err(Mistake { message: format!("expected a mapping, found {}", node.what()), hint: None, place: None })
+            }
         }
         .map_err(|mistake| mistake.at(node))
     }
@@ -418,7 +434,8 @@ mod tests {
     fn all_mistakes_come_at_once_each_with_its_line() {
         let node = parse("p.yaml", "table: t\nrow: 5\nrows: many\nstrategy: appendd\n").unwrap();
         let mistakes = decode::<Load>(&node).unwrap_err();
-        let seen: Vec<(usize, &str)> = mistakes.iter().map(|mistake| (mistake.line, mistake.message.as_str())).collect();
+        let seen: Vec<(usize, &str)> =
+            mistakes.iter().map(|mistake| (mistake.line, mistake.message.as_str())).collect();
         assert_eq!(
             seen,
             [

@@ -120,7 +120,11 @@ impl Node {
     }
 
     /// Applies `change` to the text of every scalar value (never to a key); mistakes are collected with their places.
-    pub fn map_scalars(&mut self, mistakes: &mut Vec<Diagnostic>, change: &mut dyn FnMut(&str) -> Result<Option<String>>) {
+    pub fn map_scalars(
+        &mut self,
+        mistakes: &mut Vec<Diagnostic>,
+        change: &mut dyn FnMut(&str) -> Result<Option<String>>,
+    ) {
         let place = (self.file.clone(), self.line, self.column);
         match &mut self.value {
             Value::Null => {}
@@ -164,13 +168,14 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Diagnostic>> {
     let mut loader = saphyr::YamlLoader::<MarkedYaml<'_>>::default();
     // Scalars stay as they were written: `01`, `1e3` and `2024-01-01` must not change before their reader sees them.
     loader.early_parse(false);
-    parser
-        .load(&mut loader, true)
-        .map_err(|error| at(error.marker().line(), error.marker().col() + 1, format!("not valid YAML: {}", error.info())))?;
+    parser.load(&mut loader, true).map_err(|error| {
+        at(error.marker().line(), error.marker().col() + 1, format!("not valid YAML: {}", error.info()))
+    })?;
     if let Some(error) = loader.error() {
         // The only mistake the loader finds by itself is a key given twice, and it does not say which.
         let line = error.marker().line();
-        let key = text.lines().nth(line.saturating_sub(1)).and_then(|line| line.trim().split(':').next()).unwrap_or_default();
+        let key =
+            text.lines().nth(line.saturating_sub(1)).and_then(|line| line.trim().split(':').next()).unwrap_or_default();
         let message = match error.info() {
             "duplicated key in mapping" => format!("the key `{key}` is given twice"),
             other => format!("not valid YAML: {other}"),
@@ -185,9 +190,7 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Diagnostic>> {
             let node = convert(document, &file, &mut mistakes);
             if mistakes.is_empty() { Ok(node) } else { Err(mistakes) }
         }
-        [_, second, ..] => {
-            Err(at(second.span.start.line(), 1, "a second YAML document; a file holds one".to_owned()))
-        }
+        [_, second, ..] => Err(at(second.span.start.line(), 1, "a second YAML document; a file holds one".to_owned())),
     }
 }
 
