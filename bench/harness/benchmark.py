@@ -59,8 +59,8 @@ class Benchmark:
     about: str
     prepare: Callable[[], None]
     contenders: list
-    #: Sizes of what was written may differ by so much.
-    size_tolerance: float | None = 0.05
+    #: The contender whose size ours must be within 5 % of.
+    size_peer: str | None = None
     #: The goals, as printed under the table.
     goals: str = ""
 

@@ -33,5 +33,6 @@ BENCHMARK = Benchmark(
         scripted("duckdb"),
         scripted("polars"),
     ],
+    size_peer="duckdb",
     goals="at most DuckDB's time, under 500 MB",
 )
