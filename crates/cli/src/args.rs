@@ -126,7 +126,7 @@ pub(crate) struct ValidateArgs {
     /// A pipeline file, or a project folder: all of its pipelines
     #[arg(value_name = "PATH", default_value = ".")]
     pub(crate) path: PathBuf,
-    /// Check under this profile only; by default without one, and then under every one
+    /// Check under this profile: its connections take the place of those of the same name
     #[arg(long, value_name = "NAME", env = "GRISTMILL_PROFILE")]
     pub(crate) profile: Option<String>,
     /// A parameter of the pipeline, for `{{ params.k }}`; may be given several times
@@ -173,9 +173,9 @@ pub(crate) struct RunArgs {
     /// Run twice, streaming and collecting everything first, and show time and peak memory of both
     #[arg(long)]
     pub(crate) compare: bool,
-    /// Keep temporary files of the run, to look at them
+    /// Collect everything before anything is written: the other half of --compare
     #[arg(long, hide = true)]
-    pub(crate) keep_temp: bool,
+    pub(crate) collect: bool,
 }
 
 /// `gristmill runs`.
