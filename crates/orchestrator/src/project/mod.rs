@@ -35,6 +35,8 @@ pub struct Project {
     pub(crate) drafts: Vec<Draft>,
     /// The pipeline whose file was named when the project was loaded.
     pub(crate) chosen: Option<PipelineName>,
+    /// Where `main:` stands.
+    pub(crate) main_place: Option<Node>,
 }
 
 /// A pipeline file that has been read but not rendered.
