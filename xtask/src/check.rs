@@ -21,7 +21,11 @@ const ONLY_FOR_TESTS: &[&str] = &["gristmill-testkit"];
 
 /// What a crate must not have below it, and why.
 const KEPT_OUT: &[(&str, &[&str], &str)] = &[
-    ("gristmill-model", &["arrow", "datafusion", "tokio", "object_store", "sqlx"], "the model is plain data without I/O"),
+    (
+        "gristmill-model",
+        &["arrow", "datafusion", "tokio", "object_store", "sqlx"],
+        "the model is plain data without I/O",
+    ),
     ("gristmill-connect", &["datafusion"], "a connector reads and writes, it never computes"),
     ("gristmill-orchestrator", &["arrow", "datafusion", "parquet"], "a row never reaches the orchestrator"),
 ];
@@ -56,7 +60,8 @@ struct Package {
 }
 
 fn packages(root: &Path) -> Result<Vec<Package>, String> {
-    let text = output(Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1", "--offline"]), root)?;
+    let text =
+        output(Command::new("cargo").args(["metadata", "--no-deps", "--format-version", "1", "--offline"]), root)?;
     let metadata: serde_json::Value =
         serde_json::from_str(&text).map_err(|error| format!("cannot read cargo's metadata: {error}"))?;
     let name = |value: &serde_json::Value| value["name"].as_str().unwrap_or_default().to_owned();
@@ -80,7 +85,10 @@ fn direction(packages: &[Package]) -> Vec<String> {
     let mut complaints = Vec::new();
     for package in packages {
         let Some((_, allowed)) = MAY_IMPORT.iter().find(|(name, _)| *name == package.name) else {
-            complaints.push(format!("the crate `{}` has no place in the picture; add it to xtask/src/check.rs", package.name));
+            complaints.push(format!(
+                "the crate `{}` has no place in the picture; add it to xtask/src/check.rs",
+                package.name
+            ));
             continue;
         };
         for (dependency, for_tests) in &package.dependencies {
@@ -91,7 +99,8 @@ fn direction(packages: &[Package]) -> Vec<String> {
             } else if ours && !test_crate && !allowed.contains(&dependency.as_str()) {
                 complaints.push(format!("`{}` must not import `{dependency}`: it is not below it", package.name));
             }
-            let kept_out = KEPT_OUT.iter().find(|(name, out, _)| *name == package.name && out.contains(&dependency.as_str()));
+            let kept_out =
+                KEPT_OUT.iter().find(|(name, out, _)| *name == package.name && out.contains(&dependency.as_str()));
             if let (Some((_, _, why)), false) = (kept_out, for_tests) {
                 complaints.push(format!("`{}` must not import `{dependency}`: {why}", package.name));
             }
@@ -104,7 +113,8 @@ fn direction(packages: &[Package]) -> Vec<String> {
 fn machine_paths(root: &Path) -> Result<Vec<String>, String> {
     // Put together at run time, so that this file does not find itself.
     let folders = ["root", "home", "Users", "work", "farm"].join("|");
-    let pattern = Regex::new(&format!(r"(^|[^A-Za-z0-9._~$}}-])/({folders})/[A-Za-z.]")).map_err(|error| error.to_string())?;
+    let pattern =
+        Regex::new(&format!(r"(^|[^A-Za-z0-9._~$}}-])/({folders})/[A-Za-z.]")).map_err(|error| error.to_string())?;
     let files = output(Command::new("git").args(["ls-files", "-z"]), root)?;
     let mut complaints = Vec::new();
     for file in files.split('\0').filter(|file| !file.is_empty()) {
@@ -137,7 +147,8 @@ mod tests {
 
     #[test]
     fn a_crate_may_import_only_what_is_below_it() {
-        let fine = package("gristmill-engine", &[("gristmill-connect", false), ("gristmill-testkit", true), ("arrow", false)]);
+        let fine =
+            package("gristmill-engine", &[("gristmill-connect", false), ("gristmill-testkit", true), ("arrow", false)]);
         assert!(direction(&[fine]).is_empty());
         let upwards = package("gristmill-connect", &[("gristmill-engine", false)]);
         assert_eq!(direction(&[upwards]).len(), 1);

@@ -25,8 +25,7 @@ fn section(page: &mut String, command: &Command, parent: &str, level: usize) {
     let name = format!("{parent} {}", command.get_name());
     let heading = "#".repeat(level);
     let _ = write!(page, "\n{heading} {name}\n\n{}.\n", about(command));
-    let mut subcommands =
-        command.get_subcommands().filter(|command| command.get_name() != "help").peekable();
+    let mut subcommands = command.get_subcommands().filter(|command| command.get_name() != "help").peekable();
     if subcommands.peek().is_none() {
         let _ = write!(page, "\n```text\n{}\n```\n", usage(command, &name));
     }

@@ -70,8 +70,9 @@ pub(crate) fn open_context(project: &Project) -> OpenContext {
 pub(crate) fn connection(project: &Project, name: &str) -> Result<Arc<dyn Connection>> {
     let Some(node) = project.connections.get(&ConnectionName::from(name)) else {
         let names = project.connections.keys().map(ConnectionName::as_str);
-        return Err(Error::new(ErrorKind::Usage, format!("the connection `{name}` does not exist"))
-            .hint(one_of(name, names)));
+        return Err(
+            Error::new(ErrorKind::Usage, format!("the connection `{name}` does not exist")).hint(one_of(name, names))
+        );
     };
     registry::open(node, &open_context(project)).map_err(|mistakes| to_error(&mistakes))
 }

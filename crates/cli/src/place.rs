@@ -39,7 +39,8 @@ impl Place {
             Ok(Self { connection: made.into(), made: Some(files_connection(url)?), what: What::Path(path) })
         };
         if text.trim().is_empty() {
-            return Err(Error::new(ErrorKind::Usage, "an empty text is no place").hint("name a path, a URL or `connection:table`"));
+            return Err(Error::new(ErrorKind::Usage, "an empty text is no place")
+                .hint("name a path, a URL or `connection:table`"));
         }
         if text == "-" {
             return files(".", "-".to_owned());
@@ -54,7 +55,10 @@ impl Place {
                 return local(Path::new(rest), files);
             }
             let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
-            return files(&format!("{scheme}://{host}"), if path.is_empty() { "./".to_owned() } else { path.to_owned() });
+            return files(
+                &format!("{scheme}://{host}"),
+                if path.is_empty() { "./".to_owned() } else { path.to_owned() },
+            );
         }
         if let Some((name, rest)) = text.split_once(':')
             && !Path::new(text).exists()
@@ -66,11 +70,14 @@ impl Place {
                 return Ok(Self { connection: name.into(), made: None, what });
             }
             let names = known.into_iter().flatten().map(|(name, _)| name.as_str());
-            return Err(Error::new(ErrorKind::Usage, format!("`{text}` names the connection `{name}`, which does not exist"))
-                .hint(match known {
-                    Some(known) if !known.is_empty() => one_of(name, names),
-                    _ => "run it in a project that has this connection, or give `--project`".to_owned(),
-                }));
+            return Err(Error::new(
+                ErrorKind::Usage,
+                format!("`{text}` names the connection `{name}`, which does not exist"),
+            )
+            .hint(match known {
+                Some(known) if !known.is_empty() => one_of(name, names),
+                _ => "run it in a project that has this connection, or give `--project`".to_owned(),
+            }));
         }
         local(Path::new(text), files)
     }

@@ -51,8 +51,7 @@ impl Progress {
         let bars = (printer.live() && !printer.quiet())
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         printer.set_bars(bars.clone());
-        let state =
-            State { steps: BTreeMap::new(), total: None, finished: 0, started: Instant::now() };
+        let state = State { steps: BTreeMap::new(), total: None, finished: 0, started: Instant::now() };
         Self(Arc::new(Inner { printer: printer.clone(), bars, state: Mutex::new(state) }))
     }
 
@@ -208,9 +207,7 @@ impl State {
     /// The sum of what the sources gave: loads would count the same rows again.
     fn draw_total(&self) {
         let Some(total) = &self.total else { return };
-        let sources = || {
-            self.steps.values().filter(|seen| matches!(seen.kind, StepKind::Extract | StepKind::Generate))
-        };
+        let sources = || self.steps.values().filter(|seen| matches!(seen.kind, StepKind::Extract | StepKind::Generate));
         let rows = sources().map(|seen| seen.rows).sum();
         let bytes = sources().map(|seen| seen.bytes).sum();
         let expected = sources().map(|seen| seen.expected).sum::<Option<u64>>().filter(|expected| *expected > 0);

@@ -108,9 +108,9 @@ impl Buffer {
                 for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
                     let before: &[u8] = if self.begun { b",\n" } else { b"[" };
                     self.begun = true;
-                    text.write_all(before).and_then(|()| text.write_all(line)).map_err(|error| {
-                        Error::io(&error, "memory for the rows")
-                    })?;
+                    text.write_all(before)
+                        .and_then(|()| text.write_all(line))
+                        .map_err(|error| Error::io(&error, "memory for the rows"))?;
                 }
             }
         }

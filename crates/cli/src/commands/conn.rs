@@ -89,7 +89,8 @@ async fn test(args: &ConnTestArgs, printer: &Printer) -> Result<Outcome> {
 async fn discover(args: &ConnDiscoverArgs, printer: &Printer) -> Result<Outcome> {
     let project = context::load(&args.project.project, args.project.profile.as_deref()).await?;
     let connection = context::connection(&project, &args.name)?;
-    let found = connection.discover().await.map_err(|error: Error| error.context(format!("connection `{}`", args.name)))?;
+    let found =
+        connection.discover().await.map_err(|error: Error| error.context(format!("connection `{}`", args.name)))?;
     let mut table = Table::new(&["name", "rows>", "bytes>", "key", "columns>"]);
     for one in &found {
         table.row([

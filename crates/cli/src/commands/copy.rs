@@ -9,11 +9,11 @@ use crate::progress::Progress;
 use crate::{context, local_engine};
 use chrono::{TimeDelta, Utc};
 use gristmill_connect::{OpenContext, registry};
-use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, LoadSpec, OneOrMany, OnFail, SchemaContract, Strategy};
-use gristmill_model::yaml::{Node, parse, to_error};
-use gristmill_model::{
-    ByteSize, CancellationToken, ConnectionName, Error, ErrorKind, Interval, Result, one_of,
+use gristmill_model::spec::{
+    CsvOptions, ExtractSpec, FileFormat, LoadSpec, OnFail, OneOrMany, SchemaContract, Strategy,
 };
+use gristmill_model::yaml::{Node, parse, to_error};
+use gristmill_model::{ByteSize, CancellationToken, ConnectionName, Error, ErrorKind, Interval, Result, one_of};
 use gristmill_orchestrator::{Driver, DriverOptions, Project, RunRequest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,7 +37,15 @@ pub(crate) async fn run(args: CopyArgs, printer: &Printer, cancel: CancellationT
         steps.insert("answer".to_owned(), serde_json::json!({"sql": query}));
     }
     execute(
-        Job { project, places: vec![source, target.clone()], steps, load, target, given: args.strategy, memory: args.memory },
+        Job {
+            project,
+            places: vec![source, target.clone()],
+            steps,
+            load,
+            target,
+            given: args.strategy,
+            memory: args.memory,
+        },
         printer,
         cancel,
     )
@@ -78,7 +86,9 @@ pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationTok
         place.add_to(&mut connections);
     }
     let (root, state) = folders(project.as_deref())?;
-    if given.is_none() && exists(&target, &connections, &OpenContext { project: root.clone(), state: state.clone() }).await? {
+    if given.is_none()
+        && exists(&target, &connections, &OpenContext { project: root.clone(), state: state.clone() }).await?
+    {
         return Err(Error::new(ErrorKind::Usage, format!("the target `{}` is there already", shown(&target)))
             .hint("say how new rows meet old ones: `--strategy replace` or `--strategy append`"));
     }
@@ -142,11 +152,7 @@ fn shown(place: &Place) -> String {
 }
 
 /// Whether something is at the target: whatever can be extracted from it.
-async fn exists(
-    target: &Place,
-    connections: &BTreeMap<ConnectionName, Node>,
-    open: &OpenContext,
-) -> Result<bool> {
+async fn exists(target: &Place, connections: &BTreeMap<ConnectionName, Node>, open: &OpenContext) -> Result<bool> {
     let Some(node) = connections.get(&target.connection) else {
         let names = connections.keys().map(ConnectionName::as_str);
         return Err(Error::new(ErrorKind::Usage, format!("the connection `{}` does not exist", target.connection))

@@ -81,7 +81,9 @@ fn machine(project: &Arc<Project>) -> Vec<Finding> {
     let what = format!("{version} on {} {}", std::env::consts::OS, std::env::consts::ARCH);
     let mistakes = project.validate();
     let files = match mistakes.len() {
-        0 => Finding::new("project", Verdict::Ok, format!("`{}` in {}", project.spec.name, project.root.display()), None),
+        0 => {
+            Finding::new("project", Verdict::Ok, format!("`{}` in {}", project.spec.name, project.root.display()), None)
+        }
         several => Finding::new(
             "project",
             Verdict::Failed,
@@ -113,7 +115,9 @@ fn state_folder(state: &Path) -> Finding {
         outcome
     };
     match try_out() {
-        Ok(()) => Finding::new("state folder", Verdict::Ok, format!("{} can be written and locked", state.display()), None),
+        Ok(()) => {
+            Finding::new("state folder", Verdict::Ok, format!("{} can be written and locked", state.display()), None)
+        }
         Err(error) => Finding::failed("state folder", &Error::io(&error, format!("`{}`", state.display()))),
     }
 }
@@ -155,9 +159,12 @@ fn cores() -> Finding {
 async fn connection(project: &Project, name: &str) -> Finding {
     let what = format!("connection {name}");
     match conn::test_one(project, name).await {
-        Ok(conn::Tested { result: Ok(info), millis, kind, .. }) => {
-            Finding::new(&what, Verdict::Ok, format!("{kind}, {} ({})", info.server, crate::printer::time(millis)), None)
-        }
+        Ok(conn::Tested { result: Ok(info), millis, kind, .. }) => Finding::new(
+            &what,
+            Verdict::Ok,
+            format!("{kind}, {} ({})", info.server, crate::printer::time(millis)),
+            None,
+        ),
         Ok(conn::Tested { result: Err(error), .. }) | Err(error) => Finding::failed(&what, &error),
     }
 }

@@ -37,11 +37,9 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
     let (mut pipeline, templates) = match (&args.pipeline, &project) {
         (Some(name), Some(project)) => {
             let (project, name) = (project.clone(), name.clone());
-            tokio::task::spawn_blocking(move || {
-                project.render(&name, &RunId::from("sql"), interval, &BTreeMap::new())
-            })
-            .await
-            .map_err(|error| Error::internal("rendering the pipeline ended early").cause(error))??
+            tokio::task::spawn_blocking(move || project.render(&name, &RunId::from("sql"), interval, &BTreeMap::new()))
+                .await
+                .map_err(|error| Error::internal("rendering the pipeline ended early").cause(error))??
         }
         (Some(_), None) => {
             return Err(Error::new(ErrorKind::Usage, "`--pipeline` needs a project")
@@ -101,7 +99,10 @@ struct Rewritten {
 
 impl Rewritten {
     /// The extract steps the query reads.
-    fn steps(&self, connections: &BTreeMap<ConnectionName, gristmill_model::yaml::Node>) -> Result<Vec<gristmill_model::spec::Step>> {
+    fn steps(
+        &self,
+        connections: &BTreeMap<ConnectionName, gristmill_model::yaml::Node>,
+    ) -> Result<Vec<gristmill_model::spec::Step>> {
         if self.places.is_empty() {
             return Ok(Vec::new());
         }
@@ -122,7 +123,8 @@ impl Rewritten {
 /// Finds the tables that are places and puts steps into their stead; everything else stays as it is.
 fn tables_to_steps(text: &str, project: Option<&Project>, pipeline: &PipelineSpec) -> Result<Rewritten> {
     let mut statements = Parser::parse_sql(&PostgreSqlDialect {}, text).map_err(|error| {
-        Error::new(ErrorKind::Query, "the query is not valid SQL").cause(error.to_string().replace("sql parser error: ", ""))
+        Error::new(ErrorKind::Query, "the query is not valid SQL")
+            .cause(error.to_string().replace("sql parser error: ", ""))
     })?;
     let [statement] = statements.as_mut_slice() else {
         return Err(Error::new(ErrorKind::Usage, format!("{} statements; `sql` answers one", statements.len()))
@@ -196,8 +198,7 @@ mod tests {
     use super::*;
 
     fn rewrite(text: &str) -> Result<Rewritten> {
-        let pipeline =
-            PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() };
+        let pipeline = PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() };
         tables_to_steps(text, None, &pipeline)
     }
 

@@ -10,16 +10,16 @@ use gristmill_model::spec::StepBody;
 use gristmill_model::yaml::Diagnostic;
 use gristmill_model::{ConnectionName, Interval, Result, RunId};
 use gristmill_orchestrator::Project;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Validates.
 pub(crate) async fn run(args: &ValidateArgs, printer: &Printer) -> Result<Outcome> {
     let project = context::load(&args.path, args.profile.as_deref()).await?;
-    let params = context::params(&args.params);
     let checked = project.clone();
     let mut mistakes = tokio::task::spawn_blocking(move || {
         let mut mistakes = checked.validate();
-        mistakes.extend(connectors(&checked, &params));
+        mistakes.extend(connectors(&checked));
         mistakes
     })
     .await
@@ -50,13 +50,10 @@ pub(crate) async fn run(args: &ValidateArgs, printer: &Printer) -> Result<Outcom
 }
 
 /// What only the connectors know: their keys, and which extracts they can serve. Nothing outside is called.
-fn connectors(
-    project: &Arc<Project>,
-    params: &std::collections::BTreeMap<String, String>,
-) -> Vec<Diagnostic> {
+fn connectors(project: &Arc<Project>) -> Vec<Diagnostic> {
     let open = context::open_context(project);
     let mut mistakes = Vec::new();
-    let mut opened = std::collections::BTreeMap::new();
+    let mut opened = BTreeMap::new();
     for (name, node) in &project.connections {
         match registry::open(node, &open) {
             Ok(connection) => {
@@ -68,12 +65,12 @@ fn connectors(
     let (run, interval) = (RunId::from("validate"), Interval::day(Utc::now().date_naive()));
     for draft in project.pipelines() {
         // What cannot be rendered has been reported by the project itself.
-        let Ok((pipeline, _)) = project.render(draft.name.as_str(), &run, interval, params) else { continue };
+        let Ok((pipeline, _)) = project.render(draft.name.as_str(), &run, interval, &BTreeMap::new()) else { continue };
         for step in &pipeline.steps {
             let complaint = match &step.body {
-                StepBody::Extract(extract) => opened
-                    .get::<ConnectionName>(&extract.from)
-                    .and_then(|connection| connection.source(extract).err()),
+                StepBody::Extract(extract) => {
+                    opened.get::<ConnectionName>(&extract.from).and_then(|connection| connection.source(extract).err())
+                }
                 StepBody::Generate(generate) => local_engine::generator_problem(generate),
                 _ => None,
             };

@@ -37,6 +37,15 @@ impl Project {
             params: BTreeMap::new(),
             node: Ok(pipeline),
         };
-        Ok(Self { root, spec, connections, state, dotenv: BTreeMap::new(), drafts: vec![draft], chosen: Some(name) })
+        Ok(Self {
+            root,
+            spec,
+            connections,
+            state,
+            dotenv: BTreeMap::new(),
+            drafts: vec![draft],
+            chosen: Some(name),
+            main_place: None,
+        })
     }
 }
