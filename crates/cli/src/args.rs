@@ -123,15 +123,12 @@ pub(crate) struct InitArgs {
 /// `gristmill validate`.
 #[derive(Debug, Args)]
 pub(crate) struct ValidateArgs {
-    /// A pipeline file, or a project folder: all of its pipelines
+    /// A project folder, or a file in it: all of the project's pipelines are checked
     #[arg(value_name = "PATH", default_value = ".")]
     pub(crate) path: PathBuf,
-    /// Check under this profile only; by default without one, and then under every one
+    /// Check under this profile: its connections take the place of those of the same name
     #[arg(long, value_name = "NAME", env = "GRISTMILL_PROFILE")]
     pub(crate) profile: Option<String>,
-    /// A parameter of the pipeline, for `{{ params.k }}`; may be given several times
-    #[arg(long = "param", value_name = "K=V", value_parser = key_value)]
-    pub(crate) params: Vec<(String, String)>,
 }
 
 /// `gristmill plan`.
@@ -173,9 +170,9 @@ pub(crate) struct RunArgs {
     /// Run twice, streaming and collecting everything first, and show time and peak memory of both
     #[arg(long)]
     pub(crate) compare: bool,
-    /// Keep temporary files of the run, to look at them
+    /// Collect everything before anything is written: the other half of --compare
     #[arg(long, hide = true)]
-    pub(crate) keep_temp: bool,
+    pub(crate) collect: bool,
 }
 
 /// `gristmill runs`.
@@ -246,9 +243,11 @@ pub(crate) enum RowFormat {
 
 /// `gristmill copy`.
 #[derive(Debug, Args)]
-#[command(after_help = "A place is a path, a URL (s3://, gs://, az://, https://), `connection:table`, or `-` for standard input:\n  \
+#[command(
+    after_help = "A place is a path, a URL (s3://, gs://, az://, https://), `connection:table`, or `-` for standard input:\n  \
                         gristmill copy orders.csv orders.parquet\n  \
-                        gristmill copy sales_db:orders s3://lake/orders/ --strategy replace")]
+                        gristmill copy sales_db:orders s3://lake/orders/ --strategy replace"
+)]
 pub(crate) struct CopyArgs {
     /// Where the rows come from
     #[arg(value_name = "SRC")]

@@ -30,8 +30,6 @@ struct State {
     steps: BTreeMap<StepName, Seen>,
     total: Option<ProgressBar>,
     finished: usize,
-    /// How many steps the pipeline has, where it is known.
-    planned: usize,
     started: Instant,
 }
 
@@ -53,14 +51,8 @@ impl Progress {
         let bars = (printer.live() && !printer.quiet())
             .then(|| MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10)));
         printer.set_bars(bars.clone());
-        let state =
-            State { steps: BTreeMap::new(), total: None, finished: 0, planned: 0, started: Instant::now() };
+        let state = State { steps: BTreeMap::new(), total: None, finished: 0, started: Instant::now() };
         Self(Arc::new(Inner { printer: printer.clone(), bars, state: Mutex::new(state) }))
-    }
-
-    /// How many steps the next run has.
-    pub(crate) fn expect_steps(&self, steps: usize) {
-        self.0.lock().planned = steps;
     }
 
     /// Where a run sends its events.
@@ -215,16 +207,11 @@ impl State {
     /// The sum of what the sources gave: loads would count the same rows again.
     fn draw_total(&self) {
         let Some(total) = &self.total else { return };
-        let sources = || {
-            self.steps.values().filter(|seen| matches!(seen.kind, StepKind::Extract | StepKind::Generate))
-        };
+        let sources = || self.steps.values().filter(|seen| matches!(seen.kind, StepKind::Extract | StepKind::Generate));
         let rows = sources().map(|seen| seen.rows).sum();
         let bytes = sources().map(|seen| seen.bytes).sum();
         let expected = sources().map(|seen| seen.expected).sum::<Option<u64>>().filter(|expected| *expected > 0);
-        let steps = match self.planned {
-            0 => format!("{} steps done", self.finished),
-            planned => format!("{}/{planned} steps", self.finished.min(planned)),
-        };
+        let steps = format!("{}/{} steps", self.finished.min(self.steps.len()), self.steps.len());
         total.set_message(format!("{steps}, {}", describe(rows, bytes, expected, self.started.elapsed())));
     }
 }

@@ -46,7 +46,8 @@ fn summary(printer: &Printer, report: &RunReport) -> String {
 
 /// The table of steps.
 fn steps(steps: &[StepReport]) -> Table {
-    let headings = ["step", "kind", "state", "rows in>", "rows out>", "rejects>", "checks", "files>", "bytes>", "time>"];
+    let headings =
+        ["step", "kind", "state", "rows in>", "rows out>", "rejects>", "checks", "files>", "bytes>", "time>"];
     let mut table = Table::new(&headings);
     for step in steps {
         let count = |value: Option<u64>| Cell::from(value.map(number).unwrap_or_default());

@@ -60,8 +60,11 @@ fn name_of(dir: &Path) -> Result<String> {
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect();
     if name.trim_matches('_').is_empty() {
-        return Err(Error::new(ErrorKind::Usage, format!("cannot name a project after the folder `{}`", dir.display()))
-            .hint("give a name: `--name my_project`"));
+        return Err(Error::new(
+            ErrorKind::Usage,
+            format!("cannot name a project after the folder `{}`", dir.display()),
+        )
+        .hint("give a name: `--name my_project`"));
     }
     Ok(name)
 }
