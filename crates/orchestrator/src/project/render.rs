@@ -1,0 +1,139 @@
+//! From a pipeline file to what runs: templates, SQL files, parameters.
+
+use super::load::relative;
+use super::{Draft, Project};
+use gristmill_model::spec::{PipelineSpec, StepBody};
+use gristmill_model::yaml::{Diagnostic, Node, Value, to_error};
+use gristmill_model::{
+    ConnectionName, Error, ErrorKind, Interval, Result, RunId, TemplateContext, did_you_mean, one_of, render_text,
+};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+impl Project {
+    /// Renders a pipeline for one run: parameters over the file's defaults, templates in every scalar below `steps:`,
+    /// SQL files read and rendered. Reads files and blocks meanwhile.
+    ///
+    /// # Errors
+    /// No such pipeline, a parameter it does not have, and everything wrong in the file, each with its place.
+    pub fn render(
+        &self,
+        pipeline: &str,
+        run: &RunId,
+        interval: Interval,
+        params: &BTreeMap<String, String>,
+    ) -> Result<(PipelineSpec, TemplateContext)> {
+        let draft = self.pipeline(pipeline)?;
+        let mut merged = draft.params.clone();
+        for (name, value) in params {
+            if !draft.params.contains_key(name) {
+                let hint = if draft.params.is_empty() {
+                    format!("declare it in `{}` under `params:`", draft.file)
+                } else {
+                    one_of(name, draft.params.keys().map(String::as_str))
+                };
+                let message = format!("the pipeline `{pipeline}` has no parameter `{name}`");
+                return Err(Error::new(ErrorKind::Usage, message).hint(hint));
+            }
+            merged.insert(name.clone(), value.clone());
+        }
+        let context = TemplateContext::new(draft.name.as_str(), run, interval, merged, self.spec.vars.clone());
+        let spec = self.render_draft(draft, &context).map_err(|mistakes| to_error(&mistakes))?;
+        Ok((spec, context))
+    }
+
+    pub(super) fn render_draft(
+        &self,
+        draft: &Draft,
+        context: &TemplateContext,
+    ) -> Result<PipelineSpec, Vec<Diagnostic>> {
+        let mut node = draft.node.clone()?;
+        let mut mistakes = Vec::new();
+        if let Value::Map(entries) = &mut node.value {
+            for entry in entries.iter_mut().filter(|entry| entry.key.text() == Some("steps")) {
+                entry.value.render(context, &mut mistakes);
+            }
+        }
+        let connections: Vec<&str> = self.spec.connections.keys().map(ConnectionName::as_str).collect();
+        let mut spec = match PipelineSpec::from_node(&node, &connections, &self.spec.defaults) {
+            Ok(spec) => spec,
+            Err(found) => {
+                // A scalar whose template failed may look wrong to its reader too; that is said once.
+                let places: Vec<(usize, usize)> = mistakes.iter().map(|known| (known.line, known.column)).collect();
+                mistakes.extend(found.into_iter().filter(|new| !places.contains(&(new.line, new.column))));
+                return Err(mistakes);
+            }
+        };
+        for step in &mut spec.steps {
+            if let StepBody::Sql(sql) = &mut step.body
+                && let Some(file) = sql.file.clone()
+            {
+                let written = node
+                    .get("steps")
+                    .and_then(|steps| steps.get(step.name.as_str()))
+                    .and_then(|step| step.get("sql"))
+                    .and_then(|sql| sql.get("file"));
+                match self.sql_file(draft, &file, context) {
+                    Ok(text) => sql.text = text,
+                    Err((message, hint)) => mistakes.push(match written {
+                        Some(written) => written.diagnostic(message, hint),
+                        None => step.place.diagnostic(message, hint),
+                    }),
+                }
+            }
+        }
+        if mistakes.is_empty() { Ok(spec) } else { Err(mistakes) }
+    }
+
+    fn sql_file(
+        &self,
+        draft: &Draft,
+        file: &str,
+        context: &TemplateContext,
+    ) -> Result<String, (String, Option<String>)> {
+        let beside = self.root.join(&draft.file);
+        let path = beside.parent().unwrap_or(&self.root).join(file);
+        let shown = relative(&self.root, &path);
+        let text = std::fs::read(&path).map_err(|error| {
+            if error.kind() != std::io::ErrorKind::NotFound {
+                return (format!("the SQL file `{shown}` cannot be read: {error}"), None);
+            }
+            let files = sql_files_beside(&path);
+            let wanted = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+            let hint = match did_you_mean(&wanted, files.iter().map(String::as_str)) {
+                Some(near) => format!("did you mean `{}`?", with_file_name(file, near)),
+                None => "the path is relative to the pipeline file".to_owned(),
+            };
+            (format!("the SQL file `{shown}` does not exist"), Some(hint))
+        })?;
+        let text = String::from_utf8(text).map_err(|_| (format!("the SQL file `{shown}` is not UTF-8 text"), None))?;
+        if text.trim().is_empty() {
+            return Err((format!("the SQL file `{shown}` is empty"), None));
+        }
+        render_text(&text, context)
+            .map_err(|error| (format!("in `{shown}`: {}", error.message()), error.hint_text().map(str::to_owned)))
+    }
+}
+
+fn sql_files_beside(path: &Path) -> Vec<String> {
+    let Some(entries) = path.parent().and_then(|folder| std::fs::read_dir(folder).ok()) else { return Vec::new() };
+    let mut names: Vec<String> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.file_name().to_string_lossy().into_owned()))
+        .filter(|name| name.to_ascii_lowercase().ends_with(".sql"))
+        .collect();
+    names.sort();
+    names
+}
+
+/// `file` with another last part, as it would be written in the pipeline file.
+fn with_file_name(file: &str, name: &str) -> String {
+    match file.rsplit_once('/') {
+        Some((folder, _)) => format!("{folder}/{name}"),
+        None => name.to_owned(),
+    }
+}
+
+/// The names of the steps of a pipeline file, without rendering it.
+pub(super) fn step_names(node: &Node) -> Vec<&str> {
+    node.get("steps").map_or(&[][..], Node::entries).iter().filter_map(|entry| entry.key.text()).collect()
+}
