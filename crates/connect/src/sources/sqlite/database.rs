@@ -11,7 +11,7 @@ pub(crate) const LEDGER: &str = "_gristmill_loads";
 
 /// How long to wait for another program's transaction. A commit of a big load may hold the file for a good while; a
 /// reader waits only where the database is not in WAL mode.
-const BUSY: Duration = Duration::from_secs(30);
+const BUSY: Duration = Duration::from_secs(if cfg!(test) { 2 } else { 30 });
 
 /// A database file of the project.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +93,10 @@ impl Database {
         let (code, message) = match &error {
             rusqlite::Error::SqliteFailure(code, message) => (*code, message.clone()),
             rusqlite::Error::SqlInputError { error, msg, .. } => (*error, Some(msg.clone())),
+            rusqlite::Error::MultipleStatement => {
+                return Error::new(ErrorKind::Query, "the query has more than one statement")
+                    .hint("write one `select` statement");
+            }
             other => return Error::internal(format!("the database `{shown}` cannot be used")).cause(other),
         };
         let words = message.unwrap_or_else(|| error.to_string());
