@@ -88,12 +88,7 @@ impl DeadLetters {
         let letters = records
             .into_iter()
             .zip(reasons)
-            .map(|(record, reason)| Letter {
-                step: step.clone(),
-                reason: reason.clone(),
-                record,
-                place: String::new(),
-            })
+            .map(|(record, reason)| Letter { step: step.clone(), reason: reason.clone(), record, place: String::new() })
             .collect();
         self.send(letters);
         Ok(())
@@ -183,9 +178,8 @@ fn write(origin: &Origin, mut receiver: mpsc::UnboundedReceiver<Vec<Letter>>) ->
 fn encode(origin: &Origin, letters: &[Letter], at: DateTime<Utc>) -> Result<RecordBatch> {
     let count = letters.len();
     let attempt = i32::try_from(origin.attempt).unwrap_or(i32::MAX);
-    let text = |value: fn(&Letter) -> &str| -> ArrayRef {
-        Arc::new(StringArray::from_iter_values(letters.iter().map(value)))
-    };
+    let text =
+        |value: fn(&Letter) -> &str| -> ArrayRef { Arc::new(StringArray::from_iter_values(letters.iter().map(value))) };
     let columns: Vec<ArrayRef> = vec![
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(origin.run.as_str(), count))),
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(origin.pipeline.as_str(), count))),

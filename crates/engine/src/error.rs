@@ -47,7 +47,9 @@ fn classify(error: &DataFusionError) -> Error {
             ErrorKind::Memory,
             format!("the memory limit was reached: {}", first_line(message)),
         )
-        .hint("raise `--memory`, or let the query keep less at once (fewer columns before a join, a smaller build side)"),
+        .hint(
+            "raise `--memory`, or let the query keep less at once (fewer columns before a join, a smaller build side)",
+        ),
         DataFusionError::ExecutionJoin(inner) => {
             Error::internal(format!("a task of the query ended unexpectedly: {inner}"))
         }
@@ -88,15 +90,16 @@ fn from_arrow(error: &ArrowError) -> Error {
             Error::new(ErrorKind::Data, "a division by zero").hint("guard it: `x / nullif(y, 0)`")
         }
         ArrowError::CastError(message) | ArrowError::ParseError(message) => {
-            Error::new(ErrorKind::Data, format!("a value does not fit its type: {}", first_line(message)))
-                .hint("use `try_cast` to get NULL instead, or a check with `on_fail: dead_letter` to keep such rows aside")
+            Error::new(ErrorKind::Data, format!("a value does not fit its type: {}", first_line(message))).hint(
+                "use `try_cast` to get NULL instead, or a check with `on_fail: dead_letter` to keep such rows aside",
+            )
         }
         other => Error::new(ErrorKind::Data, first_line(&other.to_string())),
     }
 }
 
 fn from_object_store(error: &object_store::Error) -> Error {
-    gristmill_connect::stores::error(error, "the object store")
+    gristmill_connect::stores::explain(error, "the object store")
 }
 
 fn from_schema(error: &SchemaError) -> Error {

@@ -27,7 +27,12 @@ impl MemoryLimit {
     }
 }
 
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of bytes")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a share of bytes"
+)]
 fn share(bytes: u64, share: f64) -> u64 {
     (bytes as f64 * share) as u64
 }

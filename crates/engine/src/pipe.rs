@@ -118,10 +118,6 @@ impl Pipe {
         })
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(crate) fn schema(&self) -> SchemaRef {
         self.schema.clone()
     }
@@ -279,9 +275,10 @@ fn write_batch(spill: &Spill, batch: &RecordBatch) -> Result<(u64, u64)> {
     let bytes = encode().map_err(|error| Error::internal(format!("a batch cannot be spilled: {error}")))?;
     let length = bytes.len() as u64;
     let offset = spill.end.fetch_add(length, Ordering::Relaxed);
-    spill.file.write_all_at(&bytes, offset).map_err(|error| {
-        Error::io(&error, format!("the spill file `{}`", spill.path.display()))
-    })?;
+    spill
+        .file
+        .write_all_at(&bytes, offset)
+        .map_err(|error| Error::io(&error, format!("the spill file `{}`", spill.path.display())))?;
     Ok((offset, length))
 }
 

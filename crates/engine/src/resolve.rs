@@ -16,7 +16,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::future::BoxFuture;
 use gristmill_connect::{Source, sources};
-use gristmill_model::spec::{ExtractSpec, OneOrMany, OnFail, PipelineSpec, Step, StepBody};
+use gristmill_model::spec::{ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
 use gristmill_model::{ConnectionName, Error, ErrorKind, Result, ResultExt, StepKind, StepName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -101,11 +101,7 @@ impl Resolver {
     }
 
     /// For interactive queries: no checks, nothing shared.
-    pub(crate) fn for_queries(
-        engine: Arc<Engine>,
-        session: SessionContext,
-        pipeline: &PipelineSpec,
-    ) -> Self {
+    pub(crate) fn for_queries(engine: Arc<Engine>, session: SessionContext, pipeline: &PipelineSpec) -> Self {
         Self {
             steps: pipeline.steps.iter().map(|step| (step.name.clone(), step.clone())).collect(),
             ..Self::for_files(engine, session)
@@ -189,15 +185,13 @@ impl Resolver {
         }
         let frame = self.session.table(bare(own)).await.map_err(from_datafusion)?;
         let columns = frame.schema().fields().len();
-        let tallies: Vec<Arc<Tally>> =
-            step.checks.iter().map(|check| Arc::new(Tally::new(check.clone()))).collect();
+        let tallies: Vec<Arc<Tally>> = step.checks.iter().map(|check| Arc::new(Tally::new(check.clone()))).collect();
         let flagged = flag_rows(&self.session, frame, &tallies, self.now).await?;
         let plan = flagged.create_physical_plan().await.map_err(from_datafusion)?;
         let schema: SchemaRef = Arc::new(Schema::new(plan.schema().fields()[..columns].to_vec()));
         let lanes = plan.output_partitioning().partition_count();
         let limit = (self.engine.limit.pool / PIPE_SHARE).clamp(PIPE_LEAST, PIPE_MOST);
-        let pipe =
-            Pipe::new(name.as_str(), schema, lanes, limit, self.engine.runtime(), self.engine.spill_dir());
+        let pipe = Pipe::new(name.as_str(), schema, lanes, limit, self.engine.runtime(), self.engine.spill_dir());
         self.session
             .register_table(bare(name.as_str()), Arc::new(PipedTable { pipe: pipe.clone() }))
             .map_err(from_datafusion)?;
@@ -277,7 +271,7 @@ impl Resolver {
 
     /// Registers a file, folder, glob or URL under its own name.
     pub(crate) async fn file(&mut self, path: &str) -> Result<()> {
-        let source = sources::files::open_path(path, &extract_of(path), &self.engine.open_context())?;
+        let source = sources::files::open_path(path, &extract_of(path), &self.engine.open_context())?; // TODO-integrate
         let meter = Meter::new(StepName::from(path));
         let origin = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
         let table: Arc<dyn TableProvider> = match &origin {
@@ -320,8 +314,11 @@ fn distinct_columns(frame: &DataFrame) -> Result<()> {
     let mut seen = std::collections::BTreeSet::new();
     for field in frame.schema().fields() {
         if !seen.insert(field.name()) {
-            return Err(Error::new(ErrorKind::Query, format!("the query returns two columns named `{}`", field.name()))
-                .hint("give one of them another name with `AS`, or name the columns instead of `*`"));
+            return Err(Error::new(
+                ErrorKind::Query,
+                format!("the query returns two columns named `{}`", field.name()),
+            )
+            .hint("give one of them another name with `AS`, or name the columns instead of `*`"));
         }
     }
     Ok(())

@@ -168,8 +168,7 @@ fn failed(job: &JobSpec, error: Error) -> JobReport {
         .filter_map(|name| {
             let step = job.pipeline.step(name.as_str())?;
             let mut report = StepReport::new(name.clone(), step.body.kind());
-            report.state =
-                if error.kind() == ErrorKind::Canceled { StepState::Canceled } else { StepState::Failed };
+            report.state = if error.kind() == ErrorKind::Canceled { StepState::Canceled } else { StepState::Failed };
             report.attempts = job.attempt;
             Some(report)
         })
@@ -198,8 +197,11 @@ impl JobRunner for LocalRunner {
 /// A schema as text that crosses processes: arrow's own IPC message, in hexadecimal.
 pub(crate) fn encode_schema(schema: &Schema) -> serde_json::Value {
     let mut tracker = DictionaryTracker::new(true);
-    let encoded =
-        IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(schema, &mut tracker, &IpcWriteOptions::default());
+    let encoded = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+        schema,
+        &mut tracker,
+        &IpcWriteOptions::default(),
+    );
     serde_json::Value::String(encoded.ipc_message.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 

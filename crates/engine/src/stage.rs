@@ -17,7 +17,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::TryStreamExt;
 use gristmill_connect::{LoadContext, Sink, SinkMode};
-use gristmill_model::spec::{LoadSpec, OnFail, Step, StepBody};
+use gristmill_model::spec::{LoadSpec, OnFail, Step, StepBody, Strategy};
 use gristmill_model::{
     CancellationToken, CheckReport, Checkpoint, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId,
     Result, ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
@@ -62,13 +62,8 @@ impl Group {
             job: job.steps.first().map(ToString::to_string).unwrap_or_default(),
             attempt: job.attempt,
         })?;
-        let mut resolver = Resolver::for_job(
-            engine.clone(),
-            engine.session(hash_joins),
-            &job.pipeline,
-            &job.shared,
-            letters.clone(),
-        );
+        let mut resolver =
+            Resolver::for_job(engine.clone(), engine.session(hash_joins), &job.pipeline, &job.shared, letters.clone());
         let mut actions = Vec::new();
         for name in &job.steps {
             let Some(step) = job.pipeline.step(name.as_str()) else {
@@ -299,9 +294,8 @@ fn finish_reports(report: &mut JobReport, job: &JobSpec, millis: u64) {
     let failed = report.error.as_ref();
     for step in &mut report.steps {
         step.attempts = job.attempt;
-        let blamed = failed.is_some_and(|error| {
-            error.contexts().iter().any(|context| *context == format!("step `{}`", step.step))
-        });
+        let blamed = failed
+            .is_some_and(|error| error.contexts().iter().any(|context| *context == format!("step `{}`", step.step)));
         step.state = match failed {
             None if step.kind.is_action() => StepState::Staged,
             None => StepState::Success,
@@ -438,6 +432,13 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
     let input = frame.create_physical_plan().await.map_err(from_datafusion)?;
     let schema = input.schema();
     let sink = open_sink(engine, job, load, &key, schema.clone())?;
+    let (key, sink) = match free_generation(job, step, load, &key, sink.as_ref()).await? {
+        Some(free) => {
+            let sink = open_sink(engine, job, load, &free, schema.clone())?;
+            (free, sink)
+        }
+        None => (key, sink),
+    };
     sink.prepare().await?;
     let input: Arc<dyn ExecutionPlan> = match sink.mode() {
         SinkMode::Single if input.output_partitioning().partition_count() > 1 => {
@@ -448,6 +449,30 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
     let owner = OwnerId(job.run.clone());
     let plan = Arc::new(StageExec::new(input, sink.clone(), key.clone(), owner, job.attempt, meter.clone()));
     Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan }) })
+}
+
+/// The store counts generations, but the target's ledger is what counts: where it already holds this one and nobody
+/// is resuming it (the store was lost), the load takes the next free one. An append keeps the one that is there, so
+/// that its commit finds it done: adding the rows once more would double them.
+async fn free_generation(
+    job: &JobSpec,
+    step: &Step,
+    load: &LoadSpec,
+    key: &LoadKey,
+    sink: &dyn Sink,
+) -> Result<Option<LoadKey>> {
+    if job.resumed.contains(&step.name) {
+        return Ok(None);
+    }
+    let Some(last) = sink.last(&key.slot).await? else { return Ok(None) };
+    if last.key.generation < key.generation {
+        return Ok(None);
+    }
+    let generation = match load.strategy {
+        Strategy::Append => last.key.generation,
+        _ => last.key.generation + 1,
+    };
+    Ok(Some(LoadKey { slot: key.slot.clone(), generation }))
 }
 
 /// Opens the sink of a load.
@@ -499,9 +524,7 @@ fn plain_types(frame: DataFrame) -> Result<DataFrame> {
 }
 
 fn plain_type(data_type: &DataType) -> DataType {
-    let inner = |field: &Arc<Field>| {
-        Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())))
-    };
+    let inner = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
     match data_type {
         DataType::Utf8View => DataType::Utf8,
         DataType::BinaryView => DataType::Binary,

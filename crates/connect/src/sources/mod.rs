@@ -1,3 +1,4 @@
 //! Where rows come from: one folder per connector.
 
 pub mod generate;
+pub mod files;

@@ -3,7 +3,7 @@
 mod row;
 mod set;
 
-pub(crate) use row::{Judge, Judged, flag_rows};
+pub(crate) use row::{Judge, flag_rows};
 pub(crate) use set::{Unique, unique_plan};
 
 use gristmill_model::CheckReport;
@@ -61,7 +61,8 @@ impl Tally {
                 (unexpected == 0, text)
             }
         };
-        let unexpected = if matches!(self.check.kind, CheckKind::RowCount { .. }) { u64::from(!passed) } else { unexpected };
+        let unexpected =
+            if matches!(self.check.kind, CheckKind::RowCount { .. }) { u64::from(!passed) } else { unexpected };
         CheckReport {
             name: self.check.name.clone(),
             passed,

@@ -59,10 +59,8 @@ pub(crate) async fn flag_rows(
             }
             CheckKind::InSet { column, values } => {
                 let (value, data_type) = resolve(&schema, column)?;
-                let values = values
-                    .iter()
-                    .map(|value| literal(value, &data_type, column, now))
-                    .collect::<Result<Vec<_>>>()?;
+                let values =
+                    values.iter().map(|value| literal(value, &data_type, column, now)).collect::<Result<Vec<_>>>()?;
                 value.in_list(values, true)
             }
             CheckKind::Matches { column, pattern } => {
@@ -74,8 +72,8 @@ pub(crate) async fn flag_rows(
                 let (value, data_type) = resolve(&schema, column)?;
                 let known = format!("__known_{position}");
                 let other = session.table(to_step.as_str()).await.map_err(from_datafusion)?;
-                let (key, _) = resolve(other.schema(), to_column)
-                    .map_err(|error| error.context(format!("step `{to_step}`")))?;
+                let (key, _) =
+                    resolve(other.schema(), to_column).map_err(|error| error.context(format!("step `{to_step}`")))?;
                 let keys = other
                     .select(vec![cast(key, data_type).alias(&known)])
                     .and_then(DataFrame::distinct)

@@ -6,7 +6,7 @@ use crate::error::from_datafusion;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::physical_plan::ExecutionPlan;
-use datafusion::prelude::{DataFrame, SessionContext, col};
+use datafusion::prelude::{SessionContext, col};
 use futures::TryStreamExt;
 use gristmill_model::Result;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ pub(crate) async fn unique_plan(
         .aggregate(keys, vec![count(lit(1)).alias("__times")])
         .and_then(|frame| frame.filter(col("__times").gt(lit(1))))
         .map_err(from_datafusion)?;
-    let plan = DataFrame::create_physical_plan(plan).await.map_err(from_datafusion)?;
+    let plan = plan.create_physical_plan().await.map_err(from_datafusion)?;
     Ok(Unique { tally, plan })
 }
 
@@ -47,8 +47,7 @@ impl Unique {
         while let Some(batch) = stream.try_next().await.map_err(from_datafusion)? {
             let keys = batch.num_columns().saturating_sub(1);
             let samples = (0..batch.num_rows().min(SAMPLES)).map(|row| {
-                let values: Vec<String> =
-                    (0..keys).filter_map(|column| shown(batch.column(column), row)).collect();
+                let values: Vec<String> = (0..keys).filter_map(|column| shown(batch.column(column), row)).collect();
                 values.join("/")
             });
             self.tally.count(batch.num_rows() as u64, samples);

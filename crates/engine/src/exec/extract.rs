@@ -11,12 +11,11 @@ use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::error::{DataFusionError, Result as DfResult};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
-use datafusion::physical_plan::execution_plan::{
-    Boundedness, EmissionType, ReplaceChildrenOptions, StatisticsArgs,
-};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
-use futures::{StreamExt, TryStreamExt};
+use futures::TryStreamExt;
 use gristmill_connect::{Scan, Source, SourceStats};
 use gristmill_model::{ConnectionName, Error, WorkUnit};
 use std::fmt;
@@ -82,9 +81,7 @@ impl ExtractExec {
     ) -> Self {
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(scan.schema.clone()),
-            datafusion::physical_plan::Partitioning::UnknownPartitioning(
-                input.output_partitioning().partition_count(),
-            ),
+            datafusion::physical_plan::Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
@@ -153,7 +150,7 @@ impl ExecutionPlan for ExtractExec {
         meter.touch();
         let rows = units
             .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
-            .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok)))
+            .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
             .try_flatten()
             .map_ok(move |unit| {
                 let label = unit.label.clone();

@@ -21,7 +21,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType, utils::conjunction};
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::empty::EmptyExec;
-use futures::{StreamExt, TryStreamExt};
+use futures::StreamExt;
 use gristmill_connect::{NativeFile, NativeScan, Source};
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat as Format};
 use std::sync::{Arc, Mutex};
@@ -77,13 +77,16 @@ impl NativeTable {
         Ok(match self.scan.format {
             Format::Parquet => Arc::new(ParquetFormat::default().with_options(state.default_table_options().parquet)),
             Format::Csv => Arc::new(csv_format(&self.scan)?),
-            Format::Ndjson => Arc::new(
-                JsonFormat::default().with_file_compression_type(compression(self.scan.compression)?),
-            ),
+            Format::Ndjson => {
+                Arc::new(JsonFormat::default().with_file_compression_type(compression(self.scan.compression)?))
+            }
             Format::Avro => Arc::new(AvroFormat),
             Format::Arrow => Arc::new(ArrowFormat),
             other => {
-                return Err(DataFusionError::Internal(format!("`{}` files have no scan of the engine", other.as_str())));
+                return Err(DataFusionError::Internal(format!(
+                    "`{}` files have no scan of the engine",
+                    other.as_str()
+                )));
             }
         })
     }
@@ -107,10 +110,8 @@ impl NativeTable {
         let schema = Arc::new(Schema::new(self.scan.partition_columns.clone()));
         let mut columns: Vec<ArrayRef> = Vec::new();
         for position in 0..names.len() {
-            let values: Vec<ScalarValue> = all
-                .iter()
-                .map(|file| self.partition_value(file, position))
-                .collect::<DfResult<_>>()?;
+            let values: Vec<ScalarValue> =
+                all.iter().map(|file| self.partition_value(file, position)).collect::<DfResult<_>>()?;
             columns.push(ScalarValue::iter_to_array(values)?);
         }
         let batch = RecordBatch::try_new(schema.clone(), columns)?;
@@ -128,6 +129,34 @@ impl NativeTable {
             .filter(|(row, _)| datafusion::arrow::array::Array::is_valid(kept, *row) && kept.value(*row))
             .map(|(_, file)| file)
             .collect())
+    }
+
+    /// Reads the footers, a few at once.
+    async fn with_statistics(
+        &self,
+        state: &dyn Session,
+        format: &Arc<dyn FileFormat>,
+        files: Vec<PartitionedFile>,
+    ) -> DfResult<Vec<PartitionedFile>> {
+        let mut read = futures::stream::FuturesOrdered::new();
+        let mut waiting = files.into_iter();
+        let mut done = Vec::new();
+        loop {
+            while read.len() < FOOTERS_AT_ONCE
+                && let Some(file) = waiting.next()
+            {
+                let (format, schema) = (format.clone(), self.file_schema.clone());
+                read.push_back(async move {
+                    let meta = file.object_meta.clone();
+                    let statistics = format.infer_stats(state, &self.scan.store, schema, &meta).await?;
+                    Ok::<_, DataFusionError>(file.with_statistics(Arc::new(statistics)))
+                });
+            }
+            match read.next().await {
+                Some(file) => done.push(file?),
+                None => return Ok(done),
+            }
+        }
     }
 
     fn partition_value(&self, file: &NativeFile, position: usize) -> DfResult<ScalarValue> {
@@ -226,30 +255,20 @@ impl TableProvider for NativeTable {
         }
         let format = self.format(state)?;
         let with_statistics = self.scan.format == Format::Parquet && state.config().collect_statistics();
-        let mut partitioned: Vec<PartitionedFile> = futures::stream::iter(files)
-            .map(|file| {
-                let format = format.clone();
-                async move {
-                    let mut partitioned = PartitionedFile::from(file.meta.clone());
-                    partitioned.partition_values = (0..self.scan.partition_columns.len())
-                        .map(|position| self.partition_value(file, position))
-                        .collect::<DfResult<_>>()?;
-                    if with_statistics {
-                        let statistics = format
-                            .infer_stats(state, &self.scan.store, self.file_schema.clone(), &file.meta)
-                            .await?;
-                        partitioned = partitioned.with_statistics(Arc::new(statistics));
-                    }
-                    Ok::<_, DataFusionError>(partitioned)
-                }
-            })
-            .buffered(FOOTERS_AT_ONCE)
-            .try_collect()
-            .await?;
+        let mut prepared = Vec::with_capacity(files.len());
+        for file in files {
+            let mut partitioned = PartitionedFile::from(file.meta.clone());
+            partitioned.partition_values = (0..self.scan.partition_columns.len())
+                .map(|position| self.partition_value(file, position))
+                .collect::<DfResult<_>>()?;
+            prepared.push(partitioned);
+        }
+        let mut partitioned =
+            if with_statistics { self.with_statistics(state, &format, prepared).await? } else { prepared };
         partitioned.sort_by(|a, b| a.object_meta.location.cmp(&b.object_meta.location));
         let groups = FileGroup::new(partitioned).split_files(state.config().target_partitions());
         let (groups, statistics) = if with_statistics {
-            datafusion::datasource::statistics::compute_all_files_statistics(groups, self.schema.clone(), true, false)?
+            datafusion_datasource::compute_all_files_statistics(groups, self.schema.clone(), true, false)?
         } else {
             (groups, Statistics::new_unknown(&self.schema))
         };
