@@ -1,4 +1,5 @@
 //! Where rows come from: one folder per connector.
 
-pub mod generate;
 pub mod files;
+pub mod generate;
+pub mod sqlite;

@@ -4,9 +4,9 @@ use super::output::{FileOutput, Held, Output, UploadOutput, UploadTo, complete, 
 use super::parquet::{Busy, ParquetEncoder, ParquetPlan, ROW_GROUP_BYTES, RowGroups};
 use super::place::sync_folder;
 use crate::stores::Store;
-use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
+use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
 use arrow::compute::{SortOptions, sort_limit};
-use arrow::datatypes::{SchemaRef, UInt64Type};
+use arrow::datatypes::SchemaRef;
 use arrow::util::display::array_value_to_string;
 use gristmill_model::{Error, ErrorKind, Result};
 use object_store::multipart::MultipartStore;
@@ -364,11 +364,10 @@ fn stats(schema: &SchemaRef, groups: &[RowGroupMetaData], bytes: u64) -> Result<
         {
             known.nulls = (nulls.null_count() == 0).then(|| nulls.values().iter().sum());
             let rows: Vec<u64> = groups.iter().map(|group| unsigned(group.num_rows())).collect();
-            let nulls = nulls.as_primitive::<UInt64Type>();
             let least = converter.row_group_mins(groups).ok();
-            known.min = least.and_then(|values| extreme(&values, nulls, &rows, false));
+            known.min = least.and_then(|values| extreme(&values, &nulls, &rows, false));
             let greatest = converter.row_group_maxes(groups).ok();
-            known.max = greatest.and_then(|values| extreme(&values, nulls, &rows, true));
+            known.max = greatest.and_then(|values| extreme(&values, &nulls, &rows, true));
         }
         columns.push(known);
     }
@@ -385,7 +384,7 @@ fn stats(schema: &SchemaRef, groups: &[RowGroupMetaData], bytes: u64) -> Result<
 /// The extreme of the row groups' extremes; `None` where a row group with values has none.
 fn extreme(
     values: &ArrayRef,
-    nulls: &arrow::array::UInt64Array,
+    nulls: &UInt64Array,
     rows: &[u64],
     greatest: bool,
 ) -> Option<String> {

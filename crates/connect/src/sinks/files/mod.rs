@@ -121,7 +121,7 @@ impl Sink for FilesSink {
         self.abort_load(key).await
     }
 
-    async fn recover(&self, is_dead: &(dyn Fn(&OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
+    async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
         self.recover_dead(is_dead).await
     }
 }

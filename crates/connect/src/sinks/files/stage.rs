@@ -44,9 +44,12 @@ impl FilesSink {
         let mut failed = None;
         while let Some(batch) = rows.next().await {
             match batch {
-                // A closed channel means that the encoder has failed; it tells why when it is joined.
-                Ok(batch) if send.send(Message::Rows(batch)).await.is_ok() => {}
-                Ok(_) => break,
+                Ok(batch) => {
+                    // A closed channel means that the encoder has failed; it tells why when it is joined.
+                    if send.send(Message::Rows(batch)).await.is_err() {
+                        break;
+                    }
+                }
                 Err(error) => {
                     failed = Some(error);
                     break;
