@@ -2,5 +2,4 @@
 
 pub mod files;
 pub mod generate;
-pub mod postgres;
 pub mod sqlite;
