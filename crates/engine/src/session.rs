@@ -69,16 +69,24 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine with its memory pool. Touches nothing outside.
+    /// An engine with its memory pool. Makes the folder for spill files where the project has state; may block on it.
     ///
     /// # Errors
-    /// When DataFusion's runtime cannot be built.
+    /// A state folder that cannot be written.
     pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
         let limit = MemoryLimit::decide(options.memory);
         let pool = usize::try_from(limit.pool).unwrap_or(usize::MAX);
         let shown = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
-        // The files of `spill` are made with the first byte that has to go to disk.
-        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill_dir(&options)]));
+        // A query outside of any project leaves nothing behind, so it spills to the system's temporary folder.
+        let mode = if options.state_dir.is_dir() {
+            let folder = spill_dir(&options);
+            std::fs::create_dir_all(&folder)
+                .map_err(|error| Error::io(&error, format!("the folder `{}`", folder.display())))?;
+            DiskManagerMode::Directories(vec![folder])
+        } else {
+            DiskManagerMode::OsTmpDirectory
+        };
+        let disk = DiskManagerBuilder::default().with_mode(mode);
         let runtime = RuntimeEnvBuilder::new()
             .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(pool), shown)))
             .with_disk_manager_builder(disk)
