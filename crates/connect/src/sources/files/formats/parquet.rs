@@ -12,7 +12,8 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetStatisticsPolicy};
+use std::sync::Arc;
 
 /// One read gets most footers whole.
 const FOOTER_BYTES: usize = 64 << 10;
@@ -36,8 +37,8 @@ impl FileReader for ParquetReader {
         decode::call(Blame::new(&input, "Parquet"), move |bridge| {
             let (_, metadata) = open(bridge, &input)?;
             distinct_columns(metadata.schema(), &bridge.blame)?;
-            let rows = metadata.metadata().file_metadata().num_rows();
-            Ok((metadata.schema().clone(), u64::try_from(rows).ok()))
+            let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
+            Ok((metadata.schema().clone(), rows))
         })
         .await
     }
@@ -52,7 +53,7 @@ impl FileReader for ParquetReader {
                 .collect();
             let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
             let batch_rows = check(metadata.metadata(), &mask, input.meta.size, out.scan().batch_size, blame)?;
-            let promised: i64 = metadata.metadata().row_groups().iter().map(|group| group.num_rows()).sum();
+            let promised = metadata.metadata().file_metadata().num_rows();
             let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
                 .with_projection(mask)
                 .with_batch_size(batch_rows)
@@ -77,10 +78,38 @@ fn open(bridge: &Bridge, input: &FileInput) -> Result<(ParquetObjectReader, Arro
     let mut reader = ParquetObjectReader::new(input.store.clone(), input.meta.location.clone())
         .with_file_size(input.meta.size)
         .with_footer_size_hint(FOOTER_BYTES.min(usize::try_from(input.meta.size).unwrap_or(FOOTER_BYTES)));
+    // Statistics are for those who prune; what is wrong in them is no reason to refuse the rows.
+    let options = ArrowReaderOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     let metadata = bridge
-        .wait(ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()))
+        .wait(ArrowReaderMetadata::load_async(&mut reader, options.clone()))
         .map_err(|error| blame_parquet(&bridge.blame, &error))?;
-    Ok((reader, metadata))
+    Ok((reader, count_by_groups(metadata, options).map_err(|error| blame_parquet(&bridge.blame, &error))?))
+}
+
+/// Old writers left the row count of the whole file zero; the row groups know better, and the decoder believes the
+/// file.
+fn count_by_groups(
+    metadata: ArrowReaderMetadata,
+    options: ArrowReaderOptions,
+) -> Result<ArrowReaderMetadata, ParquetError> {
+    let whole = metadata.metadata();
+    let file = whole.file_metadata();
+    let rows = whole.row_groups().iter().fold(0_i64, |sum, group| sum.saturating_add(group.num_rows()));
+    if rows == file.num_rows() {
+        return Ok(metadata);
+    }
+    let file = FileMetaData::new(
+        file.version(),
+        rows,
+        file.created_by().map(str::to_owned),
+        file.key_value_metadata().cloned(),
+        file.schema_descr_ptr(),
+        file.column_orders().cloned(),
+    );
+    ArrowReaderMetadata::try_new(Arc::new(ParquetMetaData::new(file, whole.row_groups().to_vec())), options)
 }
 
 /// Looks for lies that would cost memory, and says how many rows make a batch.
