@@ -334,7 +334,7 @@ impl Splitter {
             (Role::Target, b'[') => None,
             // Nothing at the end of a path is no records; a document that is nothing is no rows.
             (Role::Target, b'n') if !self.path.is_empty() => None,
-            (Role::Target | Role::Record, b'[') => Some("a list"),
+            (Role::Record, b'[') => Some("a list"),
             (Role::Target | Role::Record, b'"') => Some("a text"),
             (Role::Target | Role::Record, b'n') => Some("null"),
             (Role::Target | Role::Record, b't' | b'f') => Some("true or false"),

@@ -108,7 +108,7 @@ fn every_format(batch: &RecordBatch) -> Vec<(FileFormat, Vec<u8>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(cases(24)))]
 
     #[test]
     fn rows_read_back_equal_from_every_format(batch in batch()) {
