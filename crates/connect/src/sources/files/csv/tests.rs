@@ -100,7 +100,8 @@ async fn types_are_told_from_the_rows() {
     let text = "id,price,day,at,ok,name,zip,none\n1,1.5,2024-01-15,2024-01-15 10:00:00,true,x,01234,\n2,2,2024-01-16,2024-01-15T11:00:00,false,,99999,\n";
     let input = file(text.as_bytes(), CsvOptions::default()).await;
     let (schema, rows) = CsvReader.infer(&input).await.unwrap();
-    let types: Vec<String> = schema.fields().iter().map(|f| crate::sources::files::types::name(f.data_type())).collect();
+    let types: Vec<String> =
+        schema.fields().iter().map(|f| crate::sources::files::types::name(f.data_type())).collect();
     assert_eq!(types, ["bigint", "double", "date", "timestamp", "boolean", "text", "text", "null"]);
     assert_eq!(rows, None);
 }
@@ -121,7 +122,11 @@ async fn a_dialect_is_honoured_in_full() {
     let rows = read.rows();
     assert_eq!(rows[0], [Some("1".to_owned()), Some("it's; \"fine\"".to_owned()), None]);
     assert_eq!(rows[1], [Some("2".to_owned()), Some("café's".to_owned()), None]);
-    assert_eq!(rows[2], [Some("3".to_owned()), Some(String::new()), Some("x".to_owned())], "only the given texts are NULL");
+    assert_eq!(
+        rows[2],
+        [Some("3".to_owned()), Some(String::new()), Some("x".to_owned())],
+        "only the given texts are NULL"
+    );
     assert_eq!(read.batches[0].schema().field(0).name(), "column_1");
 }
 
@@ -261,7 +266,12 @@ fn records(dialect: &Dialect, input: &[u8], step: usize) -> Vec<Vec<Vec<u8>>> {
 
 fn theirs(dialect: &Dialect, input: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut reader = csv::ReaderBuilder::new();
-    reader.has_headers(false).flexible(true).delimiter(dialect.delimiter).escape(dialect.escape).comment(dialect.comment);
+    reader
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(dialect.delimiter)
+        .escape(dialect.escape)
+        .comment(dialect.comment);
     match dialect.quote {
         Some(quote) => reader.quote(quote),
         None => reader.quoting(false),
@@ -271,15 +281,16 @@ fn theirs(dialect: &Dialect, input: &[u8]) -> Vec<Vec<Vec<u8>>> {
 }
 
 fn dialects() -> impl Strategy<Value = Dialect> {
-    let options = (0..3usize, 0..3usize, any::<bool>(), any::<bool>()).prop_map(|(delimiter, quote, escape, comment)| {
-        CsvOptions {
-            delimiter: Some([",", "|", "\t"][delimiter].to_owned()),
-            quote: Some(["\"", "'", ""][quote].to_owned()),
-            escape: escape.then(|| "\\".to_owned()),
-            comment: comment.then(|| "#".to_owned()),
-            ..CsvOptions::default()
-        }
-    });
+    let options =
+        (0..3usize, 0..3usize, any::<bool>(), any::<bool>()).prop_map(|(delimiter, quote, escape, comment)| {
+            CsvOptions {
+                delimiter: Some([",", "|", "\t"][delimiter].to_owned()),
+                quote: Some(["\"", "'", ""][quote].to_owned()),
+                escape: escape.then(|| "\\".to_owned()),
+                comment: comment.then(|| "#".to_owned()),
+                ..CsvOptions::default()
+            }
+        });
     options.prop_map(|options| Dialect::new(&options).unwrap())
 }
 
