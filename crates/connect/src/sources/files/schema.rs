@@ -65,7 +65,11 @@ pub(super) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text:
                         )
                         .hint(format!("read them apart, or declare a type: `schema: {{{}: text}}`", old.name()))
                     })?;
-                    columns[*index] = Field::new(old.name(), joined, true);
+                    // Messages name the file that the type is from.
+                    let from = if joined == *a { *from } else { *file };
+                    let index = *index;
+                    columns[index] = Field::new(field.name(), joined, true);
+                    places.insert(field.name().clone(), (index, from));
                 }
             }
         }

@@ -77,7 +77,8 @@ async fn the_csv_spectrum_reads_as_its_json_says() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let Some(case) = name.strip_prefix("csvs_").and_then(|name| name.strip_suffix(".csv")) else { continue };
-        let read = read(&std::fs::read(&path).unwrap(), CsvOptions::default(), OnFail::Fail, true).await.unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let read = read(&bytes, CsvOptions::default(), OnFail::Fail, true).await.unwrap();
         let text = std::fs::read_to_string(folder.join(format!("json_{case}.json"))).unwrap();
         let expected: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&text).unwrap();
         let schema = read.batches[0].schema();
@@ -86,8 +87,11 @@ async fn the_csv_spectrum_reads_as_its_json_says() {
         for (row, expected) in rows.iter().zip(&expected) {
             assert_eq!(row.len(), expected.len(), "{case}");
             for (field, value) in schema.fields().iter().zip(row) {
+                let wanted = expected[field.name()].as_str().unwrap();
+                // Checking a file out may turn its `\r\n` into `\n`; what is not in it cannot be read from it.
+                let wanted = if bytes.contains(&b'\r') { wanted.to_owned() } else { wanted.replace("\r\n", "\n") };
                 // The empty field is NULL by default.
-                assert_eq!(Some(value.as_deref().unwrap_or_default()), expected[field.name()].as_str(), "{case}");
+                assert_eq!(value.as_deref().unwrap_or_default(), wanted, "{case}");
             }
         }
         cases += 1;
@@ -302,8 +306,9 @@ proptest! {
         input in "[ab,|\t\"'\\\\#\n\r]{0,60}",
         step in 1usize..20,
     ) {
+        // The crate makes an empty record of a comment that no line break ends.
+        let input = if dialect.comment.is_some() { input + "\n" } else { input };
         let input = input.as_bytes();
-        // Without quotes the crate still knows an escape; we do not, as nothing is quoted.
         let ours = records(&dialect, input, step);
         prop_assert_eq!(ours, theirs(&dialect, input));
     }
@@ -323,7 +328,9 @@ proptest! {
         }
         let mut writer = writer.from_writer(Vec::new());
         for row in &rows {
-            writer.write_record(row).unwrap();
+            // The crate escapes quotes, but not the escape itself.
+            let escaped = |text: &String| if dialect.escape.is_some() { text.replace('\\', "\\\\") } else { text.clone() };
+            writer.write_record(row.iter().map(escaped)).unwrap();
         }
         let written = writer.into_inner().unwrap();
         let read = records(&dialect, &written, 7);
