@@ -9,7 +9,7 @@ use super::{FileInput, FileReader};
 use crate::{Rows, Scan};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Schema, SchemaRef};
 use arrow::ipc::reader::{FileDecoder, StreamDecoder};
 use arrow::ipc::{Block, Message, MessageHeader, root_as_footer, root_as_message};
 use async_trait::async_trait;
@@ -41,6 +41,7 @@ impl FileReader for ArrowReader {
                 loop {
                     let more = stream.advance()?;
                     if let Some(schema) = stream.decoder.schema() {
+                        check_types(&schema, &bridge.blame)?;
                         break schema;
                     }
                     if !more {
@@ -121,6 +122,7 @@ impl IpcFile {
             return Err(blame.data("it was written in the other byte order"));
         }
         let schema = Arc::new(arrow::ipc::convert::fb_to_schema(schema));
+        check_types(&schema, &blame)?;
         let decoder = FileDecoder::new(schema.clone(), footer.version());
         let batches = footer.recordBatches().map(|blocks| blocks.iter().copied().collect()).unwrap_or_default();
         let mut this = Self { file, schema, decoder, batches, blame };
@@ -255,6 +257,27 @@ fn torn_stream(blame: &Blame) -> gristmill_model::Error {
 
 fn too_large(bytes: u64) -> String {
     format!("a message claims {} MiB, more than the {} MiB that can be read", bytes >> 20, MAX_MESSAGE_BYTES >> 20)
+}
+
+/// Refuses types that no array can have.
+fn check_types(schema: &Schema, blame: &Blame) -> Result<()> {
+    for field in schema.flattened_fields() {
+        let valid = match field.data_type() {
+            DataType::Decimal32(precision, scale) => (1..=9).contains(precision) && scale.unsigned_abs() <= *precision,
+            DataType::Decimal64(precision, scale) => (1..=18).contains(precision) && scale.unsigned_abs() <= *precision,
+            DataType::Decimal128(precision, scale) => {
+                (1..=38).contains(precision) && scale.unsigned_abs() <= *precision
+            }
+            DataType::Decimal256(precision, scale) => {
+                (1..=76).contains(precision) && scale.unsigned_abs() <= *precision
+            }
+            _ => true,
+        };
+        if !valid {
+            return Err(blame.data(format!("column `{}` has the impossible type {}", field.name(), field.data_type())));
+        }
+    }
+    Ok(())
 }
 
 /// Refuses messages that would make the decoder allocate more than their bytes warrant.

@@ -258,6 +258,8 @@ pub(super) struct Positioned {
     store: Arc<dyn ObjectStore>,
     path: Path,
     length: u64,
+    /// What stands, from a position on, in place of the file's own bytes.
+    tail: Option<(u64, Bytes)>,
 }
 
 impl Positioned {
@@ -272,7 +274,15 @@ impl Positioned {
             store: input.store.clone(),
             path: input.meta.location.clone(),
             length: input.meta.size,
+            tail: None,
         })
+    }
+
+    /// The same file with another end.
+    pub(super) fn with_tail(mut self, start: u64, tail: Bytes) -> Self {
+        self.length = start + tail.len() as u64;
+        self.tail = Some((start, tail));
+        self
     }
 
     /// The length of the file.
@@ -294,6 +304,21 @@ impl Positioned {
         if length == 0 {
             return Ok(Bytes::new());
         }
+        if let Some((from, tail)) = self.tail.as_ref().filter(|(from, _)| end > *from) {
+            let own = from.saturating_sub(start);
+            let mut joined = self.stored(start, own)?.to_vec();
+            let (first, last) = ((start + own - from) as usize, (end - from) as usize);
+            joined.extend_from_slice(&tail[first..last]);
+            return Ok(joined.into());
+        }
+        self.stored(start, length)
+    }
+
+    fn stored(&self, start: u64, length: u64) -> io::Result<Bytes> {
+        if length == 0 {
+            return Ok(Bytes::new());
+        }
+        let end = start + length;
         self.bridge
             .wait(self.store.get_range(&self.path, start..end))
             .map_err(|error| self.bridge.blame.trouble(store_error(&error, self.bridge.blame.name())))

@@ -60,11 +60,9 @@ impl Blame {
         if let Some(error) = self.0.trouble.lock().unwrap_or_else(PoisonError::into_inner).take() {
             return error;
         }
-        let article = if self.0.format.starts_with(['A', 'O', 'N']) { "an" } else { "a" };
         let cause = cause.to_string();
         let cause = cause.strip_prefix("Parquet error: ").unwrap_or(&cause);
-        Error::new(ErrorKind::Data, format!("`{}` is not {article} readable {} file", self.0.name, self.0.format))
-            .cause(cause)
+        Error::new(ErrorKind::Data, format!("`{}` is not a readable {} file", self.0.name, self.0.format)).cause(cause)
     }
 
     /// Remembers an error of the layer below a library, which would only pass its text on.

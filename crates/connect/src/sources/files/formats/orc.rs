@@ -1,5 +1,7 @@
 //! ORC, through orc-rust.
 
+mod tail;
+
 use super::bytes::{Positioned, torn};
 use super::decode::{self, Blame, Bridge, distinct_columns};
 use super::{FileInput, FileReader};
@@ -59,9 +61,11 @@ fn open(bridge: &Bridge, input: &FileInput) -> Result<ArrowReaderBuilder<Positio
     if file.length() < 4 {
         return Err(torn(&bridge.blame));
     }
-    ArrowReaderBuilder::try_new(file).map_err(|error| {
-        bridge.blame.data(error).hint("if it was an ORC file once, it ends before its footer; was it fully written?")
-    })
+    let blamed = |cause: String| {
+        bridge.blame.data(cause).hint("if it was an ORC file once, it ends before its footer; was it fully written?")
+    };
+    let file = tail::complete(file).map_err(blamed)?;
+    ArrowReaderBuilder::try_new(file).map_err(|error| blamed(error.to_string()))
 }
 
 /// Fewer rows than asked for where stripes say that rows are large.

@@ -1,18 +1,24 @@
 //! Parquet: footer first, then the columns asked for, row group by row group.
 
-use super::bytes::{needs_positions, torn};
+use super::bytes::{needs_positions, store_error, torn};
 use super::decode::{self, Blame, Bridge, distinct_columns};
 use super::{FileInput, FileReader};
 use crate::{Rows, Scan};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use futures::StreamExt;
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
 use gristmill_model::{Error, ErrorKind, Result};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
-use parquet::arrow::async_reader::{ParquetObjectReader, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::ParquetMetaData;
+use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetStatisticsPolicy};
+use std::ops::Range;
+use std::sync::Arc;
 
 /// One read gets most footers whole.
 const FOOTER_BYTES: usize = 64 << 10;
@@ -36,8 +42,8 @@ impl FileReader for ParquetReader {
         decode::call(Blame::new(&input, "Parquet"), move |bridge| {
             let (_, metadata) = open(bridge, &input)?;
             distinct_columns(metadata.schema(), &bridge.blame)?;
-            let rows = metadata.metadata().file_metadata().num_rows();
-            Ok((metadata.schema().clone(), u64::try_from(rows).ok()))
+            let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
+            Ok((metadata.schema().clone(), rows))
         })
         .await
     }
@@ -52,7 +58,7 @@ impl FileReader for ParquetReader {
                 .collect();
             let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
             let batch_rows = check(metadata.metadata(), &mask, input.meta.size, out.scan().batch_size, blame)?;
-            let promised: i64 = metadata.metadata().row_groups().iter().map(|group| group.num_rows()).sum();
+            let promised = metadata.metadata().file_metadata().num_rows();
             let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
                 .with_projection(mask)
                 .with_batch_size(batch_rows)
@@ -69,18 +75,103 @@ impl FileReader for ParquetReader {
     }
 }
 
-fn open(bridge: &Bridge, input: &FileInput) -> Result<(ParquetObjectReader, ArrowReaderMetadata)> {
+/// A file in a store, as the decoder wants it. Ranges that reach beyond the file are refused before anything is
+/// allocated, and what the store says is kept as an error of its own.
+struct StoredFile {
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    length: u64,
+    blame: Blame,
+}
+
+impl StoredFile {
+    fn inside(&self, range: &Range<u64>) -> Result<(), ParquetError> {
+        if range.start <= range.end && range.end <= self.length {
+            return Ok(());
+        }
+        Err(ParquetError::EOF(format!("it refers to bytes {} to {} but has {}", range.start, range.end, self.length)))
+    }
+
+    fn told(&self, error: &object_store::Error) -> ParquetError {
+        ParquetError::External(Box::new(self.blame.trouble(store_error(error, self.blame.name()))))
+    }
+}
+
+impl AsyncFileReader for StoredFile {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move {
+            self.inside(&range)?;
+            self.store.get_range(&self.path, range).await.map_err(|error| self.told(&error))
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move {
+            ranges.iter().try_for_each(|range| self.inside(range))?;
+            self.store.get_ranges(&self.path, &ranges).await.map_err(|error| self.told(&error))
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let length = self.length;
+            let prefetch = FOOTER_BYTES.min(usize::try_from(length).unwrap_or(FOOTER_BYTES));
+            let reader =
+                ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(prefetch));
+            Ok(Arc::new(reader.load_and_finish(self, length).await?))
+        }
+        .boxed()
+    }
+}
+
+fn open(bridge: &Bridge, input: &FileInput) -> Result<(StoredFile, ArrowReaderMetadata)> {
     needs_positions(input)?;
     if input.meta.size < MIN_FILE_BYTES {
         return Err(torn(&bridge.blame));
     }
-    let mut reader = ParquetObjectReader::new(input.store.clone(), input.meta.location.clone())
-        .with_file_size(input.meta.size)
-        .with_footer_size_hint(FOOTER_BYTES.min(usize::try_from(input.meta.size).unwrap_or(FOOTER_BYTES)));
+    let mut reader = StoredFile {
+        store: input.store.clone(),
+        path: input.meta.location.clone(),
+        length: input.meta.size,
+        blame: bridge.blame.clone(),
+    };
+    // Statistics are for those who prune; what is wrong in them is no reason to refuse the rows.
+    let options = ArrowReaderOptions::new()
+        .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
+        .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
     let metadata = bridge
-        .wait(ArrowReaderMetadata::load_async(&mut reader, ArrowReaderOptions::new()))
+        .wait(ArrowReaderMetadata::load_async(&mut reader, options.clone()))
         .map_err(|error| blame_parquet(&bridge.blame, &error))?;
-    Ok((reader, metadata))
+    Ok((reader, count_by_groups(metadata, options).map_err(|error| blame_parquet(&bridge.blame, &error))?))
+}
+
+/// Old writers left the row count of the whole file zero; the row groups know better, and the decoder believes the
+/// file.
+fn count_by_groups(
+    metadata: ArrowReaderMetadata,
+    options: ArrowReaderOptions,
+) -> Result<ArrowReaderMetadata, ParquetError> {
+    let whole = metadata.metadata();
+    let file = whole.file_metadata();
+    let rows = whole.row_groups().iter().fold(0_i64, |sum, group| sum.saturating_add(group.num_rows()));
+    if rows == file.num_rows() {
+        return Ok(metadata);
+    }
+    let file = FileMetaData::new(
+        file.version(),
+        rows,
+        file.created_by().map(str::to_owned),
+        file.key_value_metadata().cloned(),
+        file.schema_descr_ptr(),
+        file.column_orders().cloned(),
+    );
+    ArrowReaderMetadata::try_new(Arc::new(ParquetMetaData::new(file, whole.row_groups().to_vec())), options)
 }
 
 /// Looks for lies that would cost memory, and says how many rows make a batch.
@@ -132,12 +223,11 @@ fn check(
 
 fn blame_parquet(blame: &Blame, error: &ParquetError) -> Error {
     let text = error.to_string();
-    if let ParquetError::External(inner) = error {
-        if let Some(store) = inner.downcast_ref::<object_store::Error>() {
-            return super::bytes::store_error(store, blame.name());
-        }
-    }
     let lower = text.to_ascii_lowercase();
+    // What the store said comes before what the decoder made of it.
+    if matches!(error, ParquetError::External(_)) {
+        return blame.data(text);
+    }
     if lower.contains("encrypt") || lower.contains("decrypt") {
         return Error::new(ErrorKind::Data, format!("`{}` is encrypted, which Gristmill cannot read", blame.name()))
             .cause(text)

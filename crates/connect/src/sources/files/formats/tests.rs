@@ -66,3 +66,8 @@ fn block_on<F: Future>(future: F) -> F::Output {
 fn column<'a>(batch: &'a RecordBatch, name: &str) -> &'a ArrayRef {
     batch.column_by_name(name).unwrap_or_else(|| panic!("no column {name} in {:?}", batch.schema()))
 }
+
+/// How many cases a property test tries; `GRISTMILL_CASES` multiplies them.
+fn cases(usual: u32) -> u32 {
+    usual * std::env::var("GRISTMILL_CASES").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+}

@@ -334,7 +334,7 @@ impl Splitter {
             (Role::Target, b'[') => None,
             // Nothing at the end of a path is no records; a document that is nothing is no rows.
             (Role::Target, b'n') if !self.path.is_empty() => None,
-            (Role::Target | Role::Record, b'[') => Some("a list"),
+            (Role::Record, b'[') => Some("a list"),
             (Role::Target | Role::Record, b'"') => Some("a text"),
             (Role::Target | Role::Record, b'n') => Some("null"),
             (Role::Target | Role::Record, b't' | b'f') => Some("true or false"),
@@ -434,10 +434,10 @@ impl Splitter {
             return Ok(());
         }
         // The last of equal keys is the one that counts, but the first has gone by already.
-        if let Some(frame) = self.stack.last_mut() {
-            if mem::replace(&mut frame.hit, true) {
-                return Err(self.syntax(at, &format!("the key `{key}` stands twice in one object")));
-            }
+        if let Some(frame) = self.stack.last_mut()
+            && mem::replace(&mut frame.hit, true)
+        {
+            return Err(self.syntax(at, &format!("the key `{key}` stands twice in one object")));
         }
         self.key_role = if depth + 1 == self.path.len() { Role::Target } else { Role::Path(depth + 1) };
         Ok(())
@@ -469,16 +469,16 @@ impl Splitter {
             let open = self.stack.last().is_some_and(|frame| frame.object);
             return Err(self.unexpected(chunk, at, if open { "`}`" } else { "`]`" }));
         };
-        if frame.role == Role::Record {
-            if let Some(mut record) = self.record.take() {
-                let whole = if record.is_empty() {
-                    &chunk[self.record_from..=at]
-                } else {
-                    record.extend_from_slice(&chunk[self.record_from..=at]);
-                    &record
-                };
-                take(Item::Record(whole)).map_err(Problem::Stopped)?;
-            }
+        if frame.role == Role::Record
+            && let Some(mut record) = self.record.take()
+        {
+            let whole = if record.is_empty() {
+                &chunk[self.record_from..=at]
+            } else {
+                record.extend_from_slice(&chunk[self.record_from..=at]);
+                &record
+            };
+            take(Item::Record(whole)).map_err(Problem::Stopped)?;
         }
         self.value_done();
         Ok(())

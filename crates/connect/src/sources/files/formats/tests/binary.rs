@@ -108,7 +108,7 @@ fn every_format(batch: &RecordBatch) -> Vec<(FileFormat, Vec<u8>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(cases(24)))]
 
     #[test]
     fn rows_read_back_equal_from_every_format(batch in batch()) {
@@ -225,6 +225,62 @@ async fn an_encrypted_footer_is_said_to_be_one() {
     bytes[end - 4..].copy_from_slice(b"PARE");
     let error = whole_or_error(FileFormat::Parquet, bytes).await.unwrap_err();
     assert_eq!(error.message(), "`x` is encrypted, which Gristmill cannot read");
+}
+
+/// An Avro file of one block with these bytes.
+fn avro_of(schema: &str, count: u8, data: &[u8]) -> Vec<u8> {
+    let mut bytes = b"Obj\x01\x02\x16avro.schema".to_vec();
+    let length = schema.len() as u64 * 2;
+    bytes.extend([(length & 0x7f) as u8 | 0x80, (length >> 7) as u8]);
+    bytes.extend_from_slice(schema.as_bytes());
+    bytes.push(0);
+    bytes.extend_from_slice(&[7; 16]);
+    bytes.extend([count * 2, data.len() as u8 * 2]);
+    bytes.extend_from_slice(data);
+    bytes.extend_from_slice(&[7; 16]);
+    bytes
+}
+
+const AVRO_SCHEMA: &str =
+    r#"{"type": "record", "name": "a.row", "fields": [{"name": "id", "type": ["null", {"type": "long"}]}]}"#;
+
+#[tokio::test]
+async fn an_avro_block_holds_its_records_and_nothing_else() {
+    assert_eq!(whole_or_error(FileFormat::Avro, avro_of(AVRO_SCHEMA, 2, &[2, 4, 0])).await.unwrap(), 2);
+    for (count, data) in [(2, &[2, 4, 0, 0][..]), (3, &[2, 4, 0]), (0, &[2, 4]), (2, &[2, 4, 6])] {
+        let error = whole_or_error(FileFormat::Avro, avro_of(AVRO_SCHEMA, count, data)).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
+    }
+    let itself = r#"{"type": "record", "name": "row", "fields": [{"name": "next", "type": ["null", "row"]}]}        "#;
+    let error = whole_or_error(FileFormat::Avro, avro_of(itself, 1, &[0])).await.unwrap_err();
+    assert!(error.to_string().contains("contains itself"), "{error}");
+}
+
+#[tokio::test]
+async fn avro_is_read_whatever_its_codec() {
+    use arrow_avro::compression::CompressionCodec;
+    use arrow_avro::writer::{WriterBuilder, format::AvroOcfFormat};
+    let batch = sample(500);
+    for codec in [CompressionCodec::Deflate, CompressionCodec::Snappy, CompressionCodec::ZStandard] {
+        let mut writer = WriterBuilder::new(batch.schema().as_ref().clone())
+            .with_compression(Some(codec))
+            .build::<_, AvroOcfFormat>(Vec::new())
+            .unwrap();
+        writer.write(&batch).unwrap();
+        writer.finish().unwrap();
+        assert_eq!(whole_or_error(FileFormat::Avro, writer.into_inner()).await.unwrap(), 500, "{codec:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_orc_file_whose_types_go_in_circles_is_refused() {
+    let mut bytes = as_orc(&sample(3));
+    // The root struct (kind 12) with its two columns, 1 and 2.
+    let root = b"\x08\x0c\x12\x02\x01\x02";
+    let at = bytes.windows(root.len()).rposition(|window| window == root).expect("an uncompressed footer");
+    bytes[at + 5] = 0;
+    let error = whole_or_error(FileFormat::Orc, bytes).await.unwrap_err();
+    assert!(error.to_string().contains("circle"), "{error}");
 }
 
 #[tokio::test]

@@ -6,9 +6,15 @@ use object_store::local::LocalFileSystem;
 /// Longer than this is a hang.
 const PATIENCE: Duration = Duration::from_secs(15);
 
+/// Where we differ knowingly.
+const DIFFERENCES: [(&str, &str); 2] = [
+    ("parquet-arrow-fuzz-5068991573000192", "a decimal of 45 digits in 6 bytes: the others ignore what its type says"),
+    ("arrow-ipc-stream-fuzz-5718685113384960", "a duration in an unknown unit, without rows: pyarrow takes any unit"),
+];
+
 fn local(root: &std::path::Path, relative: &str) -> FileInput {
     let store = Arc::new(LocalFileSystem::new_with_prefix(root).unwrap());
-    let location = Path::from_iter(relative.split('/'));
+    let location = Path::parse(relative).unwrap();
     let meta = block_on(store.head(&location)).unwrap();
     FileInput {
         store,
@@ -76,6 +82,7 @@ fn files_are_read_as_pyarrow_and_duckdb_read_them() {
             _ if !agreed => {}
             (Ok(rows), Some(expected)) if *rows == expected => {}
             (Err(_), None) => {}
+            (Err(_), Some(_)) if DIFFERENCES.iter().any(|(name, _)| path.contains(name)) => {}
             _ => wrong.push(format!("{path}: they say {verdicts:?}, we say {ours:?}")),
         }
         if let Err(error) = &ours {

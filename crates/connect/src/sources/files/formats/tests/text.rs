@@ -256,7 +256,7 @@ fn object() -> impl Strategy<Value = serde_json::Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(ProptestConfig::with_cases(cases(64)))]
 
     #[test]
     fn rows_written_as_ndjson_read_back_equal(batch in super::binary::batch()) {
