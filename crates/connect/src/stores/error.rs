@@ -13,14 +13,14 @@ use std::fmt;
 /// changed or is already there [`ErrorKind::Conflict`]; the rest [`ErrorKind::Storage`].
 #[must_use]
 pub fn error(error: StoreError, what: impl fmt::Display) -> Error {
-    explain(&error, what)
+    error_ref(&error, what)
 }
 
-/// As [`error`], for an error that somebody else holds on to.
+/// As [`error`], where a library only lends its error.
 #[must_use]
-pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
-    if let Some(io) = find::<std::io::Error>(&error)
-        && find::<HttpError>(&error).is_none()
+pub fn error_ref(error: &StoreError, what: impl fmt::Display) -> Error {
+    if let Some(io) = find::<std::io::Error>(error)
+        && find::<HttpError>(error).is_none()
         && io.raw_os_error().is_some()
     {
         return match io.kind() {
@@ -28,7 +28,7 @@ pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
             _ => Error::io(io, what),
         };
     }
-    let words = words(&error);
+    let words = words(error);
     // A refusal to name the bucket or key is the same for all stores that speak S3.
     if words.contains("NoSuchBucket") {
         return Error::new(ErrorKind::NotFound, format!("cannot use {what}: the bucket does not exist"))
@@ -37,7 +37,7 @@ pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
     if words.contains("SignatureDoesNotMatch") || words.contains("InvalidAccessKeyId") {
         return denied(what).cause(words);
     }
-    match &error {
+    match error {
         StoreError::NotFound { .. } => missing(what),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => denied(what).cause(words),
         StoreError::AlreadyExists { .. } => Error::new(ErrorKind::Conflict, format!("{what} is already there")),
@@ -48,7 +48,7 @@ pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
             Error::new(ErrorKind::Storage, format!("the store cannot do this with {what}")).cause(words)
         }
         StoreError::JoinError { .. } => Error::internal(format!("a task of the store failed over {what}")).cause(words),
-        _ => by_transport(&error, &what, words),
+        _ => by_transport(error, &what, words),
     }
 }
 

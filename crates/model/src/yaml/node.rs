@@ -208,8 +208,14 @@ fn convert(yaml: &MarkedYaml<'_>, file: &Arc<str>, mistakes: &mut Vec<Diagnostic
         YamlData::Sequence(items) => Value::List(items.iter().map(|item| convert(item, file, mistakes)).collect()),
         YamlData::Mapping(entries) => {
             let mut converted: Vec<Entry> = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                let key = convert(key, file, mistakes);
+            for (written, value) in entries {
+                let mut key = convert(written, file, mistakes);
+                // As a key, `null` is a word like any other (`csv: {null: NA}`).
+                if let (Value::Null, YamlData::Representation(text, ..)) = (&key.value, &written.data)
+                    && text.eq_ignore_ascii_case("null")
+                {
+                    key.value = Value::Scalar { text: text.to_string(), quoted: false, rendered: false };
+                }
                 let value = convert(value, file, mistakes);
                 match key.text() {
                     None => mistakes.push(key.diagnostic("a key must be a plain word", None)),
@@ -244,6 +250,14 @@ mod tests {
         let Value::List(items) = &node.get("b").unwrap().value else { panic!("a list") };
         assert_eq!((items[1].line, items[1].column, items[1].text()), (4, 5, Some("2024-01-01")));
         assert!(matches!(items[0].value, Value::Scalar { quoted: true, .. }));
+    }
+
+    #[test]
+    fn null_is_a_word_where_a_key_stands() {
+        let node = parse("p.yaml", "csv: {null: NA}\nx: null\n").unwrap();
+        assert_eq!(node.get("csv").and_then(|csv| csv.get("null")).and_then(Node::text), Some("NA"));
+        assert_eq!(node.get("x").map(|x| &x.value), Some(&Value::Null));
+        assert!(parse("p.yaml", "~: 1\n").is_err());
     }
 
     #[test]

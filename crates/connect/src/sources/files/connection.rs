@@ -94,7 +94,9 @@ impl Connection for FilesConnection {
                         "a folder"
                     }
                     Ok(_) => "a single file",
-                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => "not there yet; the first load makes it",
+                    Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                        "not there yet; the first load makes it"
+                    }
                     Err(error) => return Err(Error::io(&error, &what)),
                 }
             }
@@ -115,8 +117,11 @@ impl Connection for FilesConnection {
 
     async fn discover(&self) -> Result<Vec<Discovered>> {
         if !self.store.can_list() {
-            return Err(Error::new(ErrorKind::Config, format!("`{}` cannot be listed: a web server has no listing", self.store.describe()))
-                .hint("name the files yourself, under `path:` of an extract"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("`{}` cannot be listed: a web server has no listing", self.store.describe()),
+            )
+            .hint("name the files yourself, under `path:` of an extract"));
         }
         let mut groups: BTreeMap<String, Group> = BTreeMap::new();
         let mut files = list::below(&self.store, &self.store.prefix);
@@ -206,7 +211,8 @@ impl FilesConnection {
         match picture::guarded(&file, formats::reader(group.format).infer(&input)).await {
             Ok((schema, rows)) => {
                 discovered.rows = rows.filter(|_| group.files == 1);
-                let columns = schema.fields().iter().map(|field| (field.name().clone(), types::name(field.data_type())));
+                let columns =
+                    schema.fields().iter().map(|field| (field.name().clone(), types::name(field.data_type())));
                 discovered.columns = columns.collect();
                 for field in hive::columns(std::iter::once(group.hive.as_slice())) {
                     discovered.columns.retain(|(name, _)| name != field.name());

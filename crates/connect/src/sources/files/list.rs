@@ -36,8 +36,11 @@ pub(super) async fn find(store: &Store, pattern: &str) -> Result<Vec<Listed>> {
     if !store.can_list() {
         // A `?` or `*` is an ordinary character of a web address.
         if pattern.ends_with('/') || pattern.contains('*') {
-            return Err(Error::new(ErrorKind::Config, format!("`{pattern}`: a web server has no listing, so a folder or pattern cannot be read"))
-                .hint("name each file, as a list under `path:`"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("`{pattern}`: a web server has no listing, so a folder or pattern cannot be read"),
+            )
+            .hint("name each file, as a list under `path:`"));
         }
         let location = store.locate(pattern)?;
         let meta = head(store, &location).await?.ok_or_else(|| missing(&store.full_name(&location)))?;
@@ -154,8 +157,11 @@ fn alternatives(pattern: &str) -> Result<Vec<String>> {
             None => done.push(text),
         }
         if open.len() + done.len() > MOST_ALTERNATIVES {
-            return Err(Error::new(ErrorKind::Config, format!("the braces of `{pattern}` stand for more than {MOST_ALTERNATIVES} paths"))
-                .hint("use `*`, or a folder"));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the braces of `{pattern}` stand for more than {MOST_ALTERNATIVES} paths"),
+            )
+            .hint("use `*`, or a folder"));
         }
     }
     Ok(done)
@@ -250,7 +256,8 @@ fn matches(parts: &[Part], names: &[&str]) -> bool {
         ([], []) => true,
         ([Part::Deep], [_, ..]) => names.iter().all(|name| !is_hidden(name)),
         ([Part::Deep, rest @ ..], _) => {
-            matches(rest, names) || names.split_first().is_some_and(|(name, more)| !is_hidden(name) && matches(parts, more))
+            matches(rest, names)
+                || names.split_first().is_some_and(|(name, more)| !is_hidden(name) && matches(parts, more))
         }
         ([part, rest @ ..], [name, more @ ..]) => part.matches(name) && matches(rest, more),
         _ => false,
@@ -318,7 +325,8 @@ async fn nothing(store: &Store, pattern: &str) -> Error {
 
 /// What there is where the path still led somewhere.
 async fn near(store: &Store, pattern: &str) -> Option<String> {
-    let parts: Vec<&str> = pattern.trim_end_matches('/').split('/').filter(|part| !part.is_empty() && *part != ".").collect();
+    let parts: Vec<&str> =
+        pattern.trim_end_matches('/').split('/').filter(|part| !part.is_empty() && *part != ".").collect();
     let absolute = if pattern.starts_with('/') { "/" } else { "" };
     for known in (0..=parts.len()).rev() {
         let base = format!("{absolute}{}", parts[..known].join("/"));
@@ -328,7 +336,8 @@ async fn near(store: &Store, pattern: &str) -> Option<String> {
         let location = store.locate(&base).ok()?;
         let Ok(level) = store.store.list_with_delimiter(Some(&location)).await else { continue };
         let files = level.objects.iter().filter_map(|meta| meta.location.filename()).map(str::to_owned);
-        let folders = level.common_prefixes.iter().filter_map(|folder| folder.filename()).map(|name| format!("{name}/"));
+        let folders =
+            level.common_prefixes.iter().filter_map(|folder| folder.filename()).map(|name| format!("{name}/"));
         let names: Vec<String> = folders.chain(files).filter(|name| !is_hidden(name)).collect();
         if names.is_empty() {
             continue;
@@ -342,7 +351,8 @@ async fn near(store: &Store, pattern: &str) -> Option<String> {
             return Some(format!("did you mean `{place}{meant}{rest}`?"));
         }
         let shown: Vec<String> = names.iter().take(MOST_NAMES).map(|name| format!("`{name}`")).collect();
-        let more = names.len().checked_sub(MOST_NAMES + 1).map_or(String::new(), |more| format!(" and {} more", more + 1));
+        let more =
+            names.len().checked_sub(MOST_NAMES + 1).map_or(String::new(), |more| format!(" and {} more", more + 1));
         let place = if place.is_empty() { store.describe() } else { place };
         return Some(format!("`{place}` holds {}{more}", shown.join(", ")));
     }

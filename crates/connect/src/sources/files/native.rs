@@ -1,7 +1,7 @@
 //! Whether the engine's own scan may read the files: only where it gives the same rows as our readers would.
 
-use super::csv::quotes::{self, Quotes};
 use super::csv::Dialect;
+use super::csv::quotes::{self, Quotes};
 use super::picture::{self, Picture, SourceFile};
 use crate::stores::{Store, StoreKind};
 use crate::{NativeFile, NativeScan};
@@ -43,7 +43,8 @@ pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -
         FileFormat::Arrow => same_types(picture, &files) && all_arrow_files(store, &files).await?,
         FileFormat::Ndjson => {
             splittable = first.compression == Compression::None;
-            strict && spec.json.as_ref().is_none_or(|json| json.records.is_none()) && same_types(picture, &files)
+            let lines = spec.json.as_ref().is_none_or(|json| json.records.is_none());
+            strict && lines && same_types(picture, &files) && plain_numbers(picture) && no_mark(store, &files).await?
         }
         FileFormat::Csv if strict && whole && first.compression == Compression::None => {
             match csv_quotes(store, spec, picture, &files).await? {
@@ -108,6 +109,28 @@ fn same_types(picture: &Picture, files: &Files) -> bool {
     })
 }
 
+/// Whether no column is text or nested: where a number stands in the place of a text, our reader takes it as it is
+/// written and the engine's gives up.
+fn plain_numbers(picture: &Picture) -> bool {
+    picture.columns.fields().iter().all(|field| {
+        let data_type = field.data_type();
+        data_type.is_numeric() || data_type.is_temporal() || *data_type == DataType::Boolean
+    })
+}
+
+/// Whether no file begins with a byte order mark, which the engine's JSON reader does not know.
+async fn no_mark(store: &Store, files: &Files) -> Result<bool> {
+    for (file, _) in files {
+        let end = file.meta.size.min(2);
+        let first = store.store.get_range(&file.meta.location, 0..end).await;
+        let first = first.map_err(|error| super::connection::store_error(error, &file.name))?;
+        if matches!(first.as_ref(), [0xef | 0xfe | 0xff, ..]) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
 /// Whether the files are Arrow files, not streams.
 async fn all_arrow_files(store: &Store, files: &Files) -> Result<bool> {
     const MAGIC: &[u8] = b"ARROW1";
@@ -140,7 +163,10 @@ async fn csv_quotes(
         use DataType as T;
         let data_type = field.data_type();
         data_type.is_integer()
-            || matches!(data_type, T::Float32 | T::Float64 | T::Boolean | T::Utf8 | T::Date32 | T::Timestamp(..) | T::Time64(_))
+            || matches!(
+                data_type,
+                T::Float32 | T::Float64 | T::Boolean | T::Utf8 | T::Date32 | T::Timestamp(..) | T::Time64(_)
+            )
     });
     if store.kind() != StoreKind::Local || !alike || !known {
         return Ok(None);

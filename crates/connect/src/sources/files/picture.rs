@@ -5,8 +5,8 @@ use super::formats::{self, FileInput};
 use super::{compress, hive, list, schema};
 use crate::stores::Store;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use futures::stream::{self, StreamExt, TryStreamExt};
 use futures::FutureExt;
+use futures::stream::{self, StreamExt, TryStreamExt};
 use gristmill_model::spec::{Compression, ExtractSpec, FileFormat, SchemaContract};
 use gristmill_model::{Error, ErrorKind, Result};
 use object_store::{ObjectMeta, ObjectStoreExt};
@@ -103,11 +103,16 @@ pub(super) async fn files(roots: &[Store], wanted: &[Wanted], spec: &ExtractSpec
         )
         .hint("say which are meant with `format:`, or with a path like `folder/*.parquet`"));
     }
-    for (given, key, format) in [(spec.csv.is_some(), "csv", FileFormat::Csv), (spec.json.is_some(), "json", FileFormat::Json)] {
+    for (given, key, format) in
+        [(spec.csv.is_some(), "csv", FileFormat::Csv), (spec.json.is_some(), "json", FileFormat::Json)]
+    {
         let fits = first.format == format || (key == "json" && first.format == FileFormat::Ndjson);
         if given && !fits {
-            return Err(Error::new(ErrorKind::Config, format!("`{key}:` is given, but `{}` is {}", first.name, first.format.as_str()))
-                .hint(format!("remove `{key}:`, or say `format: {key}`")));
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("`{key}:` is given, but `{}` is {}", first.name, first.format.as_str()),
+            )
+            .hint(format!("remove `{key}:`, or say `format: {key}`")));
         }
     }
     let looks: Vec<_> = files.into_iter().map(|file| looked_at(roots, spec, file)).collect();
@@ -149,7 +154,9 @@ fn may_be(format: FileFormat, name: &str) -> bool {
         None => !matches!(name.rsplit_once('.'), Some((_, "md" | "crc" | "html" | "py" | "sql" | "yaml" | "yml"))),
         Some(told) => {
             let text = [FileFormat::Json, FileFormat::Ndjson];
-            told == format || (text.contains(&told) && text.contains(&format)) || name.ends_with(".txt") && is_text(format)
+            told == format
+                || (text.contains(&told) && text.contains(&format))
+                || name.ends_with(".txt") && is_text(format)
         }
     }
 }
@@ -168,8 +175,11 @@ async fn add(store: &Store, root: usize, pattern: &str, spec: &ExtractSpec, file
         let Some(format) = format else {
             if named && spec.format.is_none() {
                 let formats = FileFormat::ALL.map(|format| format!("`{}`", format.as_str())).join(", ");
-                return Err(Error::new(ErrorKind::Config, format!("the format of `{name}` cannot be told from its name"))
-                    .hint(format!("say it with `format:`; valid: {formats}")));
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("the format of `{name}` cannot be told from its name"),
+                )
+                .hint(format!("say it with `format:`; valid: {formats}")));
             }
             left_out.push(name);
             continue;
@@ -210,7 +220,9 @@ async fn looked_at(roots: &[Store], spec: &ExtractSpec, mut file: SourceFile) ->
             _ => match store.store.get_range(&file.meta.location, 0..end).await {
                 Ok(bytes) => bytes.to_vec(),
                 // A web server without ranges; the name must do.
-                Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => return Ok(file),
+                Err(object_store::Error::NotSupported { .. } | object_store::Error::NotImplemented { .. }) => {
+                    return Ok(file);
+                }
                 Err(error) => return Err(super::connection::store_error(error, &file.name)),
             },
         }
@@ -221,7 +233,8 @@ async fn looked_at(roots: &[Store], spec: &ExtractSpec, mut file: SourceFile) ->
 
 /// A file as its reader wants it.
 pub(super) fn input(roots: &[Store], spec: &ExtractSpec, file: &SourceFile) -> Result<FileInput> {
-    let store = roots.get(file.root).ok_or_else(|| Error::internal(format!("the store of `{}` is unknown", file.name)))?;
+    let store =
+        roots.get(file.root).ok_or_else(|| Error::internal(format!("the store of `{}` is unknown", file.name)))?;
     let mut csv = spec.csv.clone().unwrap_or_default();
     if csv.delimiter.is_none() {
         csv.delimiter = delimiter_by_name(compress::split_name(&file.name).0).map(str::to_owned);
@@ -261,8 +274,11 @@ pub(super) async fn look(
         }
         let without = files.iter().find(|file| !file.hive.iter().any(|(key, _)| key == field.name()));
         if let (SchemaContract::Freeze, Some(file)) = (spec.schema_contract, without) {
-            return Err(Error::new(ErrorKind::Schema, format!("the path of `{}` has no column `{}`", file.name, field.name()))
-                .hint("move the file to where it belongs, or say `schema_contract: evolve`"));
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("the path of `{}` has no column `{}`", file.name, field.name()),
+            )
+            .hint("move the file to where it belongs, or say `schema_contract: evolve`"));
         }
     }
     let in_path = |name: &str| hive.iter().any(|field| field.name() == name);
@@ -273,7 +289,8 @@ pub(super) async fn look(
     let open = matches!(format, FileFormat::Ndjson | FileFormat::Json);
     // The value in the path wins over a column of the same name, as in Spark and DuckDB.
     let own: Vec<_> = unified.fields().iter().filter(|field| !in_path(field.name())).cloned().collect();
-    let declared = overrides.iter().filter(|(name, _)| !in_path(name)).map(|(name, t)| (name.clone(), t.clone())).collect();
+    let declared =
+        overrides.iter().filter(|(name, _)| !in_path(name)).map(|(name, t)| (name.clone(), t.clone())).collect();
     if own.is_empty() && text && (!open || overrides.is_empty()) {
         let file = files.first().map_or("", |file| &file.name);
         return Err(Error::new(ErrorKind::Data, format!("`{file}` is empty: there are no columns to read"))

@@ -32,7 +32,10 @@ pub(super) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text:
         for field in schema.fields() {
             match places.get(field.name()) {
                 None if contract == SchemaContract::Freeze => {
-                    return Err(frozen(format!("`{file}` has a column `{}`, which `{first_file}` has not", field.name())));
+                    return Err(frozen(format!(
+                        "`{file}` has a column `{}`, which `{first_file}` has not",
+                        field.name()
+                    )));
                 }
                 None => {
                     places.insert(field.name().clone(), (columns.len(), file));
@@ -62,7 +65,11 @@ pub(super) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text:
                         )
                         .hint(format!("read them apart, or declare a type: `schema: {{{}: text}}`", old.name()))
                     })?;
-                    columns[*index] = Field::new(old.name(), joined, true);
+                    // Messages name the file that the type is from.
+                    let from = if joined == *a { *from } else { *file };
+                    let index = *index;
+                    columns[index] = Field::new(field.name(), joined, true);
+                    places.insert(field.name().clone(), (index, from));
                 }
             }
         }
@@ -91,9 +98,15 @@ fn join(a: &DataType, b: &DataType, text: bool) -> Option<DataType> {
         (T::Null, other) | (other, T::Null) => Some(other.clone()),
         (T::Utf8 | T::LargeUtf8 | T::Utf8View, T::Utf8 | T::LargeUtf8 | T::Utf8View) => Some(T::Utf8),
         (T::Binary | T::LargeBinary | T::BinaryView, T::Binary | T::LargeBinary | T::BinaryView) => Some(T::Binary),
-        (T::Decimal128(p, s) | T::Decimal256(p, s), T::Decimal128(q, t) | T::Decimal256(q, t)) => decimals((*p, *s), (*q, *t)),
-        (T::Date32, T::Timestamp(unit, None)) | (T::Timestamp(unit, None), T::Date32) => Some(T::Timestamp(*unit, None)),
-        (T::Timestamp(u, zone), T::Timestamp(v, other)) if zone == other => Some(T::Timestamp(finer(*u, *v), zone.clone())),
+        (T::Decimal128(p, s) | T::Decimal256(p, s), T::Decimal128(q, t) | T::Decimal256(q, t)) => {
+            decimals((*p, *s), (*q, *t))
+        }
+        (T::Date32, T::Timestamp(unit, None)) | (T::Timestamp(unit, None), T::Date32) => {
+            Some(T::Timestamp(*unit, None))
+        }
+        (T::Timestamp(u, zone), T::Timestamp(v, other)) if zone == other => {
+            Some(T::Timestamp(finer(*u, *v), zone.clone()))
+        }
         (T::Struct(one), T::Struct(two)) => structs(one, two, text),
         (T::List(one), T::List(two)) => {
             let item = join(one.data_type(), two.data_type(), text)?;
@@ -235,7 +248,12 @@ mod tests {
     #[test]
     fn evolve_adds_columns_and_widens_types() {
         let a = schema(&[("id", DataType::Int32), ("x", DataType::Int64), ("n", DataType::Null)]);
-        let b = schema(&[("x", DataType::Float64), ("id", DataType::Int64), ("n", DataType::Date32), ("new", DataType::Boolean)]);
+        let b = schema(&[
+            ("x", DataType::Float64),
+            ("id", DataType::Int64),
+            ("n", DataType::Date32),
+            ("new", DataType::Boolean),
+        ]);
         let all = unify(&[("a", a), ("b", b)], SchemaContract::Evolve, false).unwrap();
         let expected =
             [("id", DataType::Int64), ("x", DataType::Float64), ("n", DataType::Date32), ("new", DataType::Boolean)];
@@ -270,7 +288,10 @@ mod tests {
         assert_eq!(join(&DataType::Int8, &DataType::UInt8, false), Some(DataType::Int16));
         assert_eq!(join(&DataType::UInt32, &DataType::Int8, false), Some(DataType::Int64));
         assert_eq!(join(&DataType::UInt64, &DataType::Int64, false), Some(DataType::Decimal128(20, 0)));
-        assert_eq!(join(&DataType::Decimal128(10, 2), &DataType::Decimal128(5, 4), false), Some(DataType::Decimal128(12, 4)));
+        assert_eq!(
+            join(&DataType::Decimal128(10, 2), &DataType::Decimal128(5, 4), false),
+            Some(DataType::Decimal128(12, 4))
+        );
         assert_eq!(join(&DataType::Decimal128(10, 2), &DataType::Float64, false), None);
     }
 

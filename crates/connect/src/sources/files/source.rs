@@ -43,18 +43,29 @@ impl FilesSource {
     ///
     /// # Errors
     /// [`ErrorKind::Config`] for keys that files have not, a dialect or a type that cannot be.
-    pub(super) fn open(store: &Store, options: &StoreOptions, context: &OpenContext, spec: &ExtractSpec) -> Result<Self> {
-        for (given, key) in [(spec.table.is_some(), "table"), (spec.query.is_some(), "query"), (spec.filter.is_some(), "where")] {
+    pub(super) fn open(
+        store: &Store,
+        options: &StoreOptions,
+        context: &OpenContext,
+        spec: &ExtractSpec,
+    ) -> Result<Self> {
+        for (given, key) in
+            [(spec.table.is_some(), "table"), (spec.query.is_some(), "query"), (spec.filter.is_some(), "where")]
+        {
             if given {
-                return Err(Error::new(ErrorKind::Config, format!("`{key}:` is for databases, and `{}` holds files", spec.from.as_str()))
-                    .hint("name a file, folder or pattern with `path:`, and filter in a `sql` step"));
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("`{key}:` is for databases, and `{}` holds files", spec.from.as_str()),
+                )
+                .hint("name a file, folder or pattern with `path:`, and filter in a `sql` step"));
             }
         }
         csv::Dialect::new(&spec.csv.clone().unwrap_or_default())?;
         let mut overrides = BTreeMap::new();
         for (column, text) in &spec.schema {
             let data_type = types::parse(text).map_err(|hint| {
-                Error::new(ErrorKind::Config, format!("`schema:` gives `{column}` the unknown type `{text}`")).hint(hint)
+                Error::new(ErrorKind::Config, format!("`schema:` gives `{column}` the unknown type `{text}`"))
+                    .hint(hint)
             })?;
             overrides.insert(column.clone(), data_type);
         }
@@ -206,13 +217,10 @@ impl Inner {
         };
         // Local files can be written in place while they are read; an object of a store is replaced as a whole.
         let local = self.roots.get(file.root).is_some_and(|root| root.kind() == StoreKind::Local);
-        let check = stream::once(async move {
-            if local { self.unchanged(&file).await } else { Ok(()) }
-        })
-        .filter_map(|result| async move { result.err().map(Err) });
+        let check = stream::once(async move { if local { self.unchanged(&file).await } else { Ok(()) } })
+            .filter_map(|result| async move { result.err().map(Err) });
         Ok(assembled.chain(check).boxed())
     }
-
 
     /// Whether a file is still the one that was planned.
     async fn unchanged(&self, file: &SourceFile) -> Result<()> {
@@ -249,10 +257,9 @@ fn assemble(batch: RecordBatch, schema: &SchemaRef, file: &SourceFile) -> Result
     let rows = batch.num_rows();
     let columns = schema.fields().iter().map(|field| match file.hive.iter().find(|(key, _)| key == field.name()) {
         Some((_, value)) => hive::array(field, value.as_deref(), rows, &file.name),
-        None => batch
-            .column_by_name(field.name())
-            .cloned()
-            .ok_or_else(|| Error::internal(format!("the reader of `{}` left out the column `{}`", file.name, field.name()))),
+        None => batch.column_by_name(field.name()).cloned().ok_or_else(|| {
+            Error::internal(format!("the reader of `{}` left out the column `{}`", file.name, field.name()))
+        }),
     });
     let options = RecordBatchOptions::new().with_row_count(Some(rows));
     RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_>>()?, &options)

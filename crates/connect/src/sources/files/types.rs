@@ -5,8 +5,26 @@ use gristmill_model::one_of;
 
 /// The names that [`parse`] knows, without the parameterised ones' parameters.
 const NAMES: [&str; 20] = [
-    "tinyint", "smallint", "int", "bigint", "utinyint", "usmallint", "uint", "ubigint", "real", "double", "decimal(10,2)",
-    "boolean", "text", "binary", "date", "time", "timestamp", "timestamp_ns", "timestamptz", "varchar",
+    "tinyint",
+    "smallint",
+    "int",
+    "bigint",
+    "utinyint",
+    "usmallint",
+    "uint",
+    "ubigint",
+    "real",
+    "double",
+    "decimal(10,2)",
+    "boolean",
+    "text",
+    "binary",
+    "date",
+    "time",
+    "timestamp",
+    "timestamp_ns",
+    "timestamptz",
+    "varchar",
 ];
 
 /// The type of that name, as SQL, arrow and Spark write it; case does not matter. `decimal` alone is `decimal(38,10)`.
@@ -58,7 +76,9 @@ fn decimal(parameters: &str, text: &str) -> Result<DataType, String> {
         (Ok(precision @ 39..=76), Ok(scale)) if scale >= 0 && scale.unsigned_abs() <= precision => {
             Ok(DataType::Decimal256(precision, scale))
         }
-        _ => Err(format!("`{text}`: a decimal has 1 to 76 digits, and no more of them after the point; e.g. `decimal(10,2)`")),
+        _ => Err(format!(
+            "`{text}`: a decimal has 1 to 76 digits, and no more of them after the point; e.g. `decimal(10,2)`"
+        )),
     }
 }
 

@@ -50,7 +50,10 @@ pub(super) fn divide(picture: &Picture) -> Result<Vec<WorkUnit>> {
     while start < picture.files.len() {
         let mut end = start + 1;
         let mut bytes = picture.files[start].meta.size;
-        while end < picture.files.len() && end - start < UNIT_FILES && bytes + picture.files[end].meta.size <= UNIT_BYTES {
+        while end < picture.files.len()
+            && end - start < UNIT_FILES
+            && bytes + picture.files[end].meta.size <= UNIT_BYTES
+        {
             bytes += picture.files[end].meta.size;
             end += 1;
         }
@@ -64,7 +67,8 @@ pub(super) fn divide(picture: &Picture) -> Result<Vec<WorkUnit>> {
         units.push(WorkUnit {
             ordinal: u32::try_from(units.len()).map_err(|_| Error::internal("more units than can be counted"))?,
             label,
-            payload: serde_json::to_value(payload).map_err(|error| Error::internal("a unit cannot be written").cause(error))?,
+            payload: serde_json::to_value(payload)
+                .map_err(|error| Error::internal("a unit cannot be written").cause(error))?,
             rows: picture.rows[start..end].iter().copied().sum::<Option<u64>>(),
             bytes: (!files.iter().any(|file| file.stdin)).then_some(bytes),
         });

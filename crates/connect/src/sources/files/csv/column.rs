@@ -4,12 +4,12 @@
 //! Values are understood by arrow's own parsers, so that a file read here and by the engine's scan gives the same rows;
 //! except decimals, which arrow cuts off and we round half up, as SQL does.
 
+use arrow::array::timezone::Tz;
 use arrow::array::{
-    ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder, LargeStringBuilder, PrimitiveBuilder,
-    StringBuilder, StringViewBuilder, new_null_array,
+    ArrayRef, BinaryBuilder, BooleanBuilder, Decimal128Builder, Decimal256Builder, LargeStringBuilder,
+    PrimitiveBuilder, StringBuilder, StringViewBuilder, new_null_array,
 };
 use arrow::compute::kernels::cast_utils::{Parser, string_to_datetime};
-use arrow::array::timezone::Tz;
 use arrow::datatypes::*;
 use gristmill_model::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -49,7 +49,8 @@ pub(super) fn column(field: &Field) -> Result<Box<dyn Column>> {
         T::Time64(TimeUnit::Nanosecond) => parsed::<Time64NanosecondType>(),
         T::Timestamp(unit, zone) => {
             let tz: Tz = zone.as_deref().unwrap_or("UTC").parse().map_err(|error| {
-                Error::new(ErrorKind::Schema, format!("the column `{}` has an unknown time zone", field.name())).cause(error)
+                Error::new(ErrorKind::Schema, format!("the column `{}` has an unknown time zone", field.name()))
+                    .cause(error)
             })?;
             match unit {
                 TimeUnit::Second => moments::<TimestampSecondType>(zone, move |text| {
@@ -89,7 +90,11 @@ pub(super) fn column(field: &Field) -> Result<Box<dyn Column>> {
         other => {
             return Err(Error::new(
                 ErrorKind::Schema,
-                format!("the column `{}` cannot be read from text as {}", field.name(), crate::sources::files::types::name(other)),
+                format!(
+                    "the column `{}` cannot be read from text as {}",
+                    field.name(),
+                    crate::sources::files::types::name(other)
+                ),
             ));
         }
     })

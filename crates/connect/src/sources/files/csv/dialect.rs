@@ -41,7 +41,18 @@ impl Dialect {
             Some(label) => Some(Encoding::for_label(label.trim().as_bytes()).ok_or_else(|| {
                 config(format!("the encoding `{label}` is unknown")).hint(gristmill_model::one_of(
                     label,
-                    ["utf-8", "windows-1252", "iso-8859-1", "iso-8859-15", "utf-16le", "utf-16be", "shift_jis", "gbk", "big5", "euc-kr"],
+                    [
+                        "utf-8",
+                        "windows-1252",
+                        "iso-8859-1",
+                        "iso-8859-15",
+                        "utf-16le",
+                        "utf-16be",
+                        "shift_jis",
+                        "gbk",
+                        "big5",
+                        "euc-kr",
+                    ],
                 ))
             })?),
         };

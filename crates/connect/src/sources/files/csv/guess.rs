@@ -21,7 +21,10 @@ pub(super) enum Guess {
     Boolean,
     Date,
     /// With digits beyond the microsecond; with a time zone.
-    Timestamp { nanos: bool, zone: bool },
+    Timestamp {
+        nanos: bool,
+        zone: bool,
+    },
     Text,
 }
 
@@ -56,8 +59,12 @@ fn join(a: Guess, b: Guess) -> Guess {
         (Unknown, other) | (other, Unknown) => other,
         (a, b) if a == b => a,
         (Int | Float | Special, Int | Float | Special) => Float,
-        (Date, Timestamp { nanos, zone: false }) | (Timestamp { nanos, zone: false }, Date) => Timestamp { nanos, zone: false },
-        (Timestamp { nanos: a, zone: x }, Timestamp { nanos: b, zone: y }) if x == y => Timestamp { nanos: a || b, zone: x },
+        (Date, Timestamp { nanos, zone: false }) | (Timestamp { nanos, zone: false }, Date) => {
+            Timestamp { nanos, zone: false }
+        }
+        (Timestamp { nanos: a, zone: x }, Timestamp { nanos: b, zone: y }) if x == y => {
+            Timestamp { nanos: a || b, zone: x }
+        }
         _ => Text,
     }
 }
@@ -67,7 +74,9 @@ fn of(text: &str) -> Guess {
     match bytes.first() {
         Some(b'0'..=b'9' | b'-' | b'+' | b'.') => number(text).or_else(|| moment(text)).unwrap_or(Guess::Text),
         Some(b't' | b'T' | b'f' | b'F') if truth(text).is_some() => Guess::Boolean,
-        Some(b'n' | b'N' | b'i' | b'I') if ["nan", "inf"].iter().any(|word| text.eq_ignore_ascii_case(word)) => Guess::Special,
+        Some(b'n' | b'N' | b'i' | b'I') if ["nan", "inf"].iter().any(|word| text.eq_ignore_ascii_case(word)) => {
+            Guess::Special
+        }
         _ => Guess::Text,
     }
 }

@@ -77,7 +77,8 @@ impl FileReader for CsvReader {
                         let width = columns.as_ref().map_or(0, Vec::len);
                         guesses.resize(width, Guess::Unknown);
                         if (rows > 0 || !dialect.header) && fields.len() == width {
-                            let values = guesses.iter_mut().zip(texts.iter()).filter(|(_, text)| !dialect.is_null(text));
+                            let values =
+                                guesses.iter_mut().zip(texts.iter()).filter(|(_, text)| !dialect.is_null(text));
                             values.for_each(|(guess, text)| guess.add(text));
                         }
                     }

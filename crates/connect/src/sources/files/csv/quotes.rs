@@ -42,7 +42,8 @@ pub(in crate::sources::files) fn scan(path: &Path, delimiter: u8, quote: u8, esc
     let found = std::thread::scope(|scope| {
         let file = &file;
         let ranges = (1..threads).map(|index| (index * share, ((index + 1) * share).min(size)));
-        let others: Vec<_> = ranges.map(|(start, end)| scope.spawn(move || contains(file, start, end, quote))).collect();
+        let others: Vec<_> =
+            ranges.map(|(start, end)| scope.spawn(move || contains(file, start, end, quote))).collect();
         let mut found = contains(file, 0, share.min(size), quote)?;
         for other in others {
             found |= other.join().map_err(|_| io::Error::other("a thread failed while looking for quotes"))??;

@@ -112,7 +112,9 @@ impl Reading {
         });
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         let batch = RecordBatch::try_new_with_options(self.scan.schema.clone(), arrays.collect(), &options);
-        batch.map(Some).map_err(|error| Error::internal(format!("the rows of `{}` do not fit their schema", self.file)).cause(error))
+        batch.map(Some).map_err(|error| {
+            Error::internal(format!("the rows of `{}` do not fit their schema", self.file)).cause(error)
+        })
     }
 
     /// Takes one record of the rest; false when it is the header or was refused.
@@ -207,9 +209,9 @@ impl Reading {
 
     fn error(&self, refusal: &Refusal) -> Error {
         let hint = refusal.hint.clone();
-        Error::new(ErrorKind::Data, format!("`{}`: {}", self.place(), refusal.error)).hint(
-            hint.unwrap_or_else(|| "correct the file, or say `on_bad_row: dead_letter` to go on without such rows".to_owned()),
-        )
+        Error::new(ErrorKind::Data, format!("`{}`: {}", self.place(), refusal.error)).hint(hint.unwrap_or_else(|| {
+            "correct the file, or say `on_bad_row: dead_letter` to go on without such rows".to_owned()
+        }))
     }
 }
 
@@ -220,7 +222,9 @@ fn counted(fields: usize) -> String {
 fn not_text(what: &str) -> Refusal {
     Refusal {
         error: format!("{what} is not text in the file's encoding"),
-        hint: Some("say how it is written, e.g. `csv: {encoding: windows-1252}`, or `on_bad_row: dead_letter`".to_owned()),
+        hint: Some(
+            "say how it is written, e.g. `csv: {encoding: windows-1252}`, or `on_bad_row: dead_letter`".to_owned(),
+        ),
     }
 }
 
@@ -231,6 +235,9 @@ fn wrong_type(field: &arrow::datatypes::Field, text: &str) -> Refusal {
     }
     Refusal {
         error: format!("`{shown}` in the column `{}` is not of type {}", field.name(), types::name(field.data_type())),
-        hint: Some(format!("correct it, declare `schema: {{{}: text}}`, or say `on_bad_row: dead_letter`", field.name())),
+        hint: Some(format!(
+            "correct it, declare `schema: {{{}: text}}`, or say `on_bad_row: dead_letter`",
+            field.name()
+        )),
     }
 }

@@ -207,7 +207,8 @@ fn quoted(dialect: &Dialect, input: &[u8], from: usize, lines: &mut u64, fields:
         }
         // The quote closes; what stands between it and the delimiter belongs to the field all the same.
         let close = at;
-        let end = memchr3(dialect.delimiter, b'\n', b'\r', &input[close + 1..]).map_or(input.len(), |more| close + 1 + more);
+        let end =
+            memchr3(dialect.delimiter, b'\n', b'\r', &input[close + 1..]).map_or(input.len(), |more| close + 1 + more);
         let whole = fields.unescaped.len() == begun;
         if whole && end == close + 1 {
             fields.spans.push(Span { start: piece, end: close, unescaped: false });

@@ -77,7 +77,8 @@ async fn the_csv_spectrum_reads_as_its_json_says() {
         let path = entry.unwrap().path();
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let Some(case) = name.strip_prefix("csvs_").and_then(|name| name.strip_suffix(".csv")) else { continue };
-        let read = read(&std::fs::read(&path).unwrap(), CsvOptions::default(), OnFail::Fail, true).await.unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let read = read(&bytes, CsvOptions::default(), OnFail::Fail, true).await.unwrap();
         let text = std::fs::read_to_string(folder.join(format!("json_{case}.json"))).unwrap();
         let expected: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&text).unwrap();
         let schema = read.batches[0].schema();
@@ -86,8 +87,11 @@ async fn the_csv_spectrum_reads_as_its_json_says() {
         for (row, expected) in rows.iter().zip(&expected) {
             assert_eq!(row.len(), expected.len(), "{case}");
             for (field, value) in schema.fields().iter().zip(row) {
+                let wanted = expected[field.name()].as_str().unwrap();
+                // Checking a file out may turn its `\r\n` into `\n`; what is not in it cannot be read from it.
+                let wanted = if bytes.contains(&b'\r') { wanted.to_owned() } else { wanted.replace("\r\n", "\n") };
                 // The empty field is NULL by default.
-                assert_eq!(Some(value.as_deref().unwrap_or_default()), expected[field.name()].as_str(), "{case}");
+                assert_eq!(value.as_deref().unwrap_or_default(), wanted, "{case}");
             }
         }
         cases += 1;
@@ -100,7 +104,8 @@ async fn types_are_told_from_the_rows() {
     let text = "id,price,day,at,ok,name,zip,none\n1,1.5,2024-01-15,2024-01-15 10:00:00,true,x,01234,\n2,2,2024-01-16,2024-01-15T11:00:00,false,,99999,\n";
     let input = file(text.as_bytes(), CsvOptions::default()).await;
     let (schema, rows) = CsvReader.infer(&input).await.unwrap();
-    let types: Vec<String> = schema.fields().iter().map(|f| crate::sources::files::types::name(f.data_type())).collect();
+    let types: Vec<String> =
+        schema.fields().iter().map(|f| crate::sources::files::types::name(f.data_type())).collect();
     assert_eq!(types, ["bigint", "double", "date", "timestamp", "boolean", "text", "text", "null"]);
     assert_eq!(rows, None);
 }
@@ -121,7 +126,11 @@ async fn a_dialect_is_honoured_in_full() {
     let rows = read.rows();
     assert_eq!(rows[0], [Some("1".to_owned()), Some("it's; \"fine\"".to_owned()), None]);
     assert_eq!(rows[1], [Some("2".to_owned()), Some("café's".to_owned()), None]);
-    assert_eq!(rows[2], [Some("3".to_owned()), Some(String::new()), Some("x".to_owned())], "only the given texts are NULL");
+    assert_eq!(
+        rows[2],
+        [Some("3".to_owned()), Some(String::new()), Some("x".to_owned())],
+        "only the given texts are NULL"
+    );
     assert_eq!(read.batches[0].schema().field(0).name(), "column_1");
 }
 
@@ -261,7 +270,12 @@ fn records(dialect: &Dialect, input: &[u8], step: usize) -> Vec<Vec<Vec<u8>>> {
 
 fn theirs(dialect: &Dialect, input: &[u8]) -> Vec<Vec<Vec<u8>>> {
     let mut reader = csv::ReaderBuilder::new();
-    reader.has_headers(false).flexible(true).delimiter(dialect.delimiter).escape(dialect.escape).comment(dialect.comment);
+    reader
+        .has_headers(false)
+        .flexible(true)
+        .delimiter(dialect.delimiter)
+        .escape(dialect.escape)
+        .comment(dialect.comment);
     match dialect.quote {
         Some(quote) => reader.quote(quote),
         None => reader.quoting(false),
@@ -271,15 +285,16 @@ fn theirs(dialect: &Dialect, input: &[u8]) -> Vec<Vec<Vec<u8>>> {
 }
 
 fn dialects() -> impl Strategy<Value = Dialect> {
-    let options = (0..3usize, 0..3usize, any::<bool>(), any::<bool>()).prop_map(|(delimiter, quote, escape, comment)| {
-        CsvOptions {
-            delimiter: Some([",", "|", "\t"][delimiter].to_owned()),
-            quote: Some(["\"", "'", ""][quote].to_owned()),
-            escape: escape.then(|| "\\".to_owned()),
-            comment: comment.then(|| "#".to_owned()),
-            ..CsvOptions::default()
-        }
-    });
+    let options =
+        (0..3usize, 0..3usize, any::<bool>(), any::<bool>()).prop_map(|(delimiter, quote, escape, comment)| {
+            CsvOptions {
+                delimiter: Some([",", "|", "\t"][delimiter].to_owned()),
+                quote: Some(["\"", "'", ""][quote].to_owned()),
+                escape: escape.then(|| "\\".to_owned()),
+                comment: comment.then(|| "#".to_owned()),
+                ..CsvOptions::default()
+            }
+        });
     options.prop_map(|options| Dialect::new(&options).unwrap())
 }
 
@@ -291,8 +306,9 @@ proptest! {
         input in "[ab,|\t\"'\\\\#\n\r]{0,60}",
         step in 1usize..20,
     ) {
+        // The crate makes an empty record of a comment that no line break ends.
+        let input = if dialect.comment.is_some() { input + "\n" } else { input };
         let input = input.as_bytes();
-        // Without quotes the crate still knows an escape; we do not, as nothing is quoted.
         let ours = records(&dialect, input, step);
         prop_assert_eq!(ours, theirs(&dialect, input));
     }
@@ -312,7 +328,9 @@ proptest! {
         }
         let mut writer = writer.from_writer(Vec::new());
         for row in &rows {
-            writer.write_record(row).unwrap();
+            // The crate escapes quotes, but not the escape itself.
+            let escaped = |text: &String| if dialect.escape.is_some() { text.replace('\\', "\\\\") } else { text.clone() };
+            writer.write_record(row.iter().map(escaped)).unwrap();
         }
         let written = writer.into_inner().unwrap();
         let read = records(&dialect, &written, 7);

@@ -101,18 +101,7 @@ pub(crate) fn stream_error(error: &io::Error, name: &str) -> Error {
 
 /// An error of an object store about a file, classified.
 pub(crate) fn store_error(error: &object_store::Error, name: &str) -> Error {
-    use object_store::Error as Store;
-    let kind = match error {
-        Store::NotFound { .. } => ErrorKind::NotFound,
-        Store::PermissionDenied { .. } | Store::Unauthenticated { .. } => ErrorKind::Denied,
-        Store::Precondition { .. } | Store::NotModified { .. } => ErrorKind::Conflict,
-        Store::InvalidPath { .. } | Store::NotSupported { .. } | Store::NotImplemented { .. } => ErrorKind::Config,
-        _ => ErrorKind::Unavailable,
-    };
-    match kind {
-        ErrorKind::NotFound => Error::new(kind, format!("file `{name}` does not exist")),
-        _ => Error::new(kind, format!("cannot read `{name}`")).cause(error),
-    }
+    crate::stores::error_ref(error, format!("`{name}`"))
 }
 
 /// Says, where decompression fails, which file and which compression.

@@ -20,8 +20,8 @@ mod tests;
 use crate::{Rows, Scan};
 use ::arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
+use gristmill_model::Result;
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat, JsonOptions};
-use gristmill_model::{Error, Result};
 use object_store::{ObjectMeta, ObjectStore};
 use std::fmt;
 use std::sync::Arc;
@@ -77,21 +77,6 @@ pub(crate) fn settle(schema: &Schema) -> SchemaRef {
     Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
-/// CSV has a dialect and a reader of its own.
-#[derive(Debug)]
-struct CsvReader;
-
-#[async_trait]
-impl FileReader for CsvReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
-        Err(Error::internal(format!("no reader for CSV is wired up for `{}`", input.name)))
-    }
-
-    fn read(&self, input: FileInput, scan: Scan) -> Rows {
-        Rows::failed(scan.schema, Error::internal(format!("no reader for CSV is wired up for `{}`", input.name)))
-    }
-}
-
 /// The reader of a format.
 pub(crate) fn reader(format: FileFormat) -> &'static dyn FileReader {
     match format {
@@ -101,6 +86,6 @@ pub(crate) fn reader(format: FileFormat) -> &'static dyn FileReader {
         FileFormat::Avro => &avro::AvroReader,
         FileFormat::Orc => &orc::OrcReader,
         FileFormat::Arrow => &arrow::ArrowReader,
-        FileFormat::Csv => &CsvReader,
+        FileFormat::Csv => &super::csv::CsvReader,
     }
 }
