@@ -130,10 +130,12 @@ fn parse_decimal(name: &str, digits: &[&str]) -> Result<DataType> {
     };
     match (precision, scale) {
         (Ok(precision), Ok(scale)) if precision >= 1 && scale >= 0 && i16::from(scale) <= i16::from(precision) => {
-            match precision {
-                ..=DECIMAL128_MAX_PRECISION => Ok(DataType::Decimal128(precision, scale)),
-                ..=DECIMAL256_MAX_PRECISION => Ok(DataType::Decimal256(precision, scale)),
-                _ => Err(wrong()),
+            if precision <= DECIMAL128_MAX_PRECISION {
+                Ok(DataType::Decimal128(precision, scale))
+            } else if precision <= DECIMAL256_MAX_PRECISION {
+                Ok(DataType::Decimal256(precision, scale))
+            } else {
+                Err(wrong())
             }
         }
         _ => Err(wrong()),

@@ -9,7 +9,7 @@
 //! | arrow | declared | kept as |
 //! |---|---|---|
 //! | integers of every width | `INTEGER` | integer; a `uint64` beyond 2^63 - 1 is refused |
-//! | floats | `REAL` | real, infinities too; NaN is refused, since SQLite would make it NULL |
+//! | floats | `REAL` | real, infinities too; NaN is refused, since SQLite would make it NULL; -0.0 becomes 0.0 |
 //! | `utf8`, dictionaries of it | `TEXT` | text |
 //! | `binary` | `BLOB` | blob |
 //! | `boolean` | `BOOLEAN` | 0 or 1 |

@@ -441,7 +441,7 @@ fn to_integer(value: ValueRef<'_>) -> Option<i64> {
         ValueRef::Integer(number) => Some(number),
         // 2^63 is the first whole real that is too large; below it every whole real is a whole number.
         #[expect(clippy::cast_possible_truncation, reason = "whole, and within i64")]
-        ValueRef::Real(number) if number.fract() == 0.0 && number.abs() < 9.223_372_036_854_775_8e18 => {
+        ValueRef::Real(number) if number.fract() == 0.0 && number.abs() < 9_223_372_036_854_775_808.0 => {
             Some(number as i64)
         }
         ValueRef::Text(text) => utf8(text)?.trim().parse().ok(),

@@ -127,7 +127,7 @@ async fn a_value_that_does_not_fit_names_column_value_and_row() {
     let rejects = RejectSink::new(move |reject| to.lock().unwrap().push(reject));
     let batch = read_with(&connection, "table: t", OnFail::DeadLetter, Some(rejects)).await.unwrap();
     assert_eq!(batch.num_rows(), 1);
-    let seen = seen.lock().unwrap();
+    let seen = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].record, "id=`9`, n=`abc`, d=`never`");
     assert_eq!(seen[0].place, "t: rowid 9");

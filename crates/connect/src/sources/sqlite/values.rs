@@ -207,7 +207,7 @@ pub(crate) fn real_to_decimal(value: f64, precision: u8, scale: i8) -> Option<i1
     })
 }
 
-fn print<'a>(buffer: &'a mut [u8; 40], write: impl FnOnce(&mut &mut [u8]) -> std::io::Result<()>) -> Option<&'a [u8]> {
+fn print(buffer: &mut [u8; 40], write: impl FnOnce(&mut &mut [u8]) -> std::io::Result<()>) -> Option<&[u8]> {
     let size = buffer.len();
     let mut rest = buffer.as_mut_slice();
     write(&mut rest).ok()?;
