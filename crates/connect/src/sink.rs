@@ -67,7 +67,7 @@ pub trait Sink: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// A target that cannot be asked.
-    async fn recover(&self, is_dead: &(dyn Fn(&OwnerId) -> bool + Send + Sync)) -> Result<Recovered>;
+    async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered>;
 }
 
 /// How a load reaches the target.

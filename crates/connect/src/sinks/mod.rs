@@ -1,1 +1,3 @@
 //! Where rows go: one folder per connector.
+
+pub mod postgres;

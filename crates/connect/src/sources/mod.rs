@@ -1,1 +1,3 @@
 //! Where rows come from: one folder per connector.
+
+pub mod postgres;
