@@ -108,9 +108,11 @@ impl PostgresSink {
             ));
         }
         let owners: BTreeSet<&str> = staged.iter().map(|staged| staged.task.owner.0.as_str()).collect();
-        let left = self.staged_tables(session, &schema).await?.into_iter().filter(|(_, label)| {
-            label.key == self.key && owners.contains(label.owner.0.as_str())
-        });
+        let left = self
+            .staged_tables(session, &schema)
+            .await?
+            .into_iter()
+            .filter(|(_, label)| label.key == self.key && owners.contains(label.owner.0.as_str()));
         for (table, _) in left {
             session.batch_execute(&format!("DROP TABLE IF EXISTS {}", table.sql())).await.map_err(failed)?;
         }
@@ -167,7 +169,8 @@ impl PostgresSink {
             // Rows that others point at may go and come again within one statement: a foreign key looks at its end.
             Some(insert) if target.is_pointed_at() && !deletes.is_empty() => {
                 let parts = deletes.iter().enumerate();
-                let parts: Vec<String> = parts.map(|(n, delete)| format!("gone_{n} AS ({delete} RETURNING 1)")).collect();
+                let parts: Vec<String> =
+                    parts.map(|(n, delete)| format!("gone_{n} AS ({delete} RETURNING 1)")).collect();
                 // Counting them makes the server delete first.
                 let first: Vec<String> =
                     (0..deletes.len()).map(|n| format!("(SELECT count(*) FROM gone_{n}) >= 0")).collect();
@@ -271,8 +274,8 @@ impl PostgresSink {
         rows: u64,
         next: &Checkpoint,
     ) -> Result<Option<DateTime<Utc>>> {
-        let checkpoint =
-            serde_json::to_string(next).map_err(|error| Error::internal("a checkpoint cannot be written").cause(error))?;
+        let checkpoint = serde_json::to_string(next)
+            .map_err(|error| Error::internal("a checkpoint cannot be written").cause(error))?;
         let sql = format!(
             "INSERT INTO {}.{LEDGER} (key, slot, generation, rows, checkpoint, owner) \
              VALUES ($1, $2, $3, $4, $5::text::jsonb, $6) ON CONFLICT (key) DO NOTHING RETURNING at",
@@ -283,17 +286,17 @@ impl PostgresSink {
         let row = session
             .query_opt(&sql, &[&key, &slot, &i64::from(self.key.generation), &rows, &checkpoint, &owner])
             .await
-            .map_err(|error| self.refused(&error, schema, &format!("cannot write to the ledger `{schema}.{LEDGER}`")))?;
+            .map_err(|error| {
+                self.refused(&error, schema, &format!("cannot write to the ledger `{schema}.{LEDGER}`"))
+            })?;
         row.map(|row| row.try_get(0))
             .transpose()
             .map_err(|error| server_error(&error, &self.config, "the ledger was not understood"))
     }
 
     async fn entry(&self, session: &Session, schema: &str, key: &LoadKey) -> Result<Option<Committed>> {
-        let sql = format!(
-            "SELECT generation, rows, checkpoint::text, at FROM {}.{LEDGER} WHERE key = $1",
-            quoted(schema)
-        );
+        let sql =
+            format!("SELECT generation, rows, checkpoint::text, at FROM {}.{LEDGER} WHERE key = $1", quoted(schema));
         let failed = |error| server_error(&error, &self.config, "cannot read the ledger");
         let row = session.query_opt(&sql, &[&key.text()]).await.map_err(failed)?;
         row.map(|row| self.committed(&row, &key.slot)).transpose()

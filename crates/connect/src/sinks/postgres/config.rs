@@ -108,7 +108,10 @@ impl Options {
                 );
             }
             if !seen.insert(name) {
-                return schema_error(format!("two columns are called `{name}`"), "name one of them otherwise with `as`");
+                return schema_error(
+                    format!("two columns are called `{name}`"),
+                    "name one of them otherwise with `as`",
+                );
             }
         }
         let known = || fields.iter().map(|field| field.name().as_str());

@@ -56,9 +56,12 @@ impl Payload {
 /// `_gristmill_stage_<load>_<partition>_<attempt>_<owner>`, numbers in hex: at most 60 bytes.
 pub(crate) fn table_name(task: &TaskKey) -> String {
     // FNV-1a of the owner, folded to 24 bits; the comment says who it really is.
-    let hash = task.owner.0.as_str().bytes().fold(0x811c_9dc5_u32, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    });
+    let hash = task
+        .owner
+        .0
+        .as_str()
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     let owner = (hash >> 24) ^ (hash & 0x00ff_ffff);
     format!("{PREFIX}{}_{:x}_{:x}_{owner:06x}", task.load.short(), task.partition, task.attempt)
 }
@@ -70,7 +73,8 @@ impl PostgresSink {
         let payload = Payload { schema, table: table_name(task) };
         self.create(&session, &payload, task).await?;
 
-        let failed = |error| server_error(&error, &self.config, &format!("staging rows for `{}` failed", self.options.table));
+        let failed =
+            |error| server_error(&error, &self.config, &format!("staging rows for `{}` failed", self.options.table));
         // The table is of this transaction, so its rows can be written as settled at once (FREEZE).
         let statement = format!("COPY {} FROM STDIN (FORMAT binary, FREEZE)", payload.sql());
         let mut copy = pin!(session.copy_in::<_, Bytes>(&statement).await.map_err(failed)?);
@@ -98,8 +102,8 @@ impl PostgresSink {
         }
         session.batch_execute("COMMIT").await.map_err(failed)?;
         session.close().await;
-        let payload =
-            serde_json::to_value(payload).map_err(|error| Error::internal("a payload cannot be written").cause(error))?;
+        let payload = serde_json::to_value(payload)
+            .map_err(|error| Error::internal("a payload cannot be written").cause(error))?;
         Ok(Staged { task: task.clone(), rows: count, bytes, files: Vec::new(), payload })
     }
 

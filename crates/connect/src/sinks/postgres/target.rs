@@ -46,7 +46,11 @@ struct Column {
 
 impl Target {
     /// Looks the table up, without its columns.
-    async fn place(session: &Session, config: &PostgresConfig, options: &Options) -> Result<(String, Option<(u32, String)>)> {
+    async fn place(
+        session: &Session,
+        config: &PostgresConfig,
+        options: &Options,
+    ) -> Result<(String, Option<(u32, String)>)> {
         let failed = |error| server_error(&error, config, &format!("cannot look up `{}`", options.table));
         let sql = format!(
             "SELECT n.nspname::text, c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -97,8 +101,7 @@ impl Target {
                 "i" | "I" => "an index",
                 _ => "not a table",
             };
-            return Err(Error::new(ErrorKind::Schema, format!("`{schema}.{name}` is {what}"))
-                .hint("load into a table"));
+            return Err(Error::new(ErrorKind::Schema, format!("`{schema}.{name}` is {what}")).hint("load into a table"));
         }
         let existing = Existing::read(session, config, oid).await?;
         Ok(Self { schema, name, existing: Some(existing) })
@@ -184,7 +187,8 @@ impl Target {
                 .hint(one_of(&missing.name, columns.iter().map(|column| column.name.as_str()))));
         }
         if strategy != Strategy::Append
-            && let Some((name, from, _)) = existing.inbound.iter().find(|(_, _, does)| matches!(does.as_str(), "c" | "n" | "d"))
+            && let Some((name, from, _)) =
+                existing.inbound.iter().find(|(_, _, does)| matches!(does.as_str(), "c" | "n" | "d"))
         {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -253,7 +257,12 @@ impl Target {
                 .collect();
             return Err(Error::new(
                 ErrorKind::Denied,
-                format!("only the owner of `{}.{}` may add the new column `{}`", self.schema, self.name, new.join("`, `")),
+                format!(
+                    "only the owner of `{}.{}` may add the new column `{}`",
+                    self.schema,
+                    self.name,
+                    new.join("`, `")
+                ),
             )
             .hint(format!("let its owner run: {}", self.changes(columns).join("; "))));
         }
@@ -320,13 +329,16 @@ impl Column {
 fn takes(kind: &Kind, base: &str, modifier: i32) -> bool {
     match kind {
         Kind::Bool => base == "bool",
-        Kind::Int2 => matches!(base, "int2" | "int4" | "int8" | "float4" | "float8") || numeric_takes(base, modifier, 0),
+        Kind::Int2 => {
+            matches!(base, "int2" | "int4" | "int8" | "float4" | "float8") || numeric_takes(base, modifier, 0)
+        }
         Kind::Int4 => matches!(base, "int2" | "int4" | "int8" | "float8") || numeric_takes(base, modifier, 0),
         Kind::Int8 => matches!(base, "int2" | "int4" | "int8") || numeric_takes(base, modifier, 0),
         Kind::Float4 => matches!(base, "float4" | "float8"),
         Kind::Float8 => base == "float8",
         Kind::Numeric(_, scale) | Kind::WideNumeric(_, scale) => {
-            numeric_takes(base, modifier, i32::from(*scale)) || (*scale <= 0 && matches!(base, "int2" | "int4" | "int8"))
+            numeric_takes(base, modifier, i32::from(*scale))
+                || (*scale <= 0 && matches!(base, "int2" | "int4" | "int8"))
         }
         // A numeric without precision is read as text, so that nothing is lost; it goes back the same way.
         Kind::Text => !is_ours(base) || (base == "numeric" && modifier < 4),
@@ -345,8 +357,19 @@ fn takes(kind: &Kind, base: &str, modifier: i32) -> bool {
 fn is_ours(base: &str) -> bool {
     matches!(
         base,
-        "bool" | "int2" | "int4" | "int8" | "oid" | "float4" | "float8" | "numeric" | "bytea" | "date" | "time"
-            | "timestamp" | "timestamptz"
+        "bool"
+            | "int2"
+            | "int4"
+            | "int8"
+            | "oid"
+            | "float4"
+            | "float8"
+            | "numeric"
+            | "bytea"
+            | "date"
+            | "time"
+            | "timestamp"
+            | "timestamptz"
     )
 }
 

@@ -261,7 +261,8 @@ impl Encoder {
 
 fn change(column: &Outgoing, array: &ArrayRef) -> Result<ArrayRef> {
     let unfit = |cause: String| {
-        Error::new(ErrorKind::Data, format!("a value of the column `{}` does not fit PostgreSQL", column.name)).cause(cause)
+        Error::new(ErrorKind::Data, format!("a value of the column `{}` does not fit PostgreSQL", column.name))
+            .cause(cause)
     };
     let changed = match &column.change {
         Change::Nothing => array.clone(),

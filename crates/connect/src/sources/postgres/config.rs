@@ -76,7 +76,10 @@ pub struct PostgresConfig {
 
 impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresConfig").field("place", &self.place).field("sslmode", &self.sslmode).finish_non_exhaustive()
+        f.debug_struct("PostgresConfig")
+            .field("place", &self.place)
+            .field("sslmode", &self.sslmode)
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,9 +90,8 @@ impl PostgresConfig {
     /// Every mistake with its place: unknown keys, a URL that is none, a value that cannot be.
     pub fn from_node(node: &Node, project: &Path) -> Result<Self, Vec<Diagnostic>> {
         let keys: PostgresKeys = decode(node)?;
-        Self::from_keys(keys, project).map_err(|(key, message, hint)| {
-            vec![node.get(key).unwrap_or(node).diagnostic(message, hint)]
-        })
+        Self::from_keys(keys, project)
+            .map_err(|(key, message, hint)| vec![node.get(key).unwrap_or(node).diagnostic(message, hint)])
     }
 
     fn from_keys(keys: PostgresKeys, project: &Path) -> Result<Self, Mistake> {
@@ -223,8 +225,15 @@ impl Url {
                     })?;
                     connect_timeout = Some(std::time::Duration::from_secs(seconds));
                 }
-                "application_name" | "options" | "target_session_attrs" | "dbname" | "user" | "password" | "host"
-                | "port" | "hostaddr" => rest.push(pair),
+                "application_name"
+                | "options"
+                | "target_session_attrs"
+                | "dbname"
+                | "user"
+                | "password"
+                | "host"
+                | "port"
+                | "hostaddr" => rest.push(pair),
                 _ => {
                     let message = format!("unknown option `{name}` in the URL");
                     return Err(("url", message, Some(did_you_mean_key(name))));

@@ -59,7 +59,10 @@ impl Session {
             settings.push_str(&quoted(schema));
             settings.push_str(", public");
         }
-        session.batch_execute(&settings).await.map_err(|error| server_error(&error, config, "cannot set up a session"))?;
+        session
+            .batch_execute(&settings)
+            .await
+            .map_err(|error| server_error(&error, config, "cannot set up a session"))?;
         Ok(session)
     }
 
@@ -128,8 +131,9 @@ async fn unknown_database(config: &PostgresConfig, server: &Config) -> Error {
 async fn tls(config: &PostgresConfig) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let internal = |error: rustls::Error| Error::internal("cannot set up TLS").cause(error);
-    let builder =
-        ClientConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions().map_err(internal)?;
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(internal)?;
     if config.sslmode != SslMode::VerifyFull {
         let verifier = Arc::new(AnyCertificate { provider });
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
@@ -254,8 +258,11 @@ pub(crate) fn is_lost(error: &tokio_postgres::Error) -> bool {
 pub(crate) fn server_error(error: &tokio_postgres::Error, config: &PostgresConfig, doing: &str) -> Error {
     let Some(refusal) = error.as_db_error() else {
         if is_lost(error) {
-            return Error::new(ErrorKind::Unavailable, format!("{doing}: the connection to `{}` was lost", config.place))
-                .cause(cause_of(error));
+            return Error::new(
+                ErrorKind::Unavailable,
+                format!("{doing}: the connection to `{}` was lost", config.place),
+            )
+            .cause(cause_of(error));
         }
         return Error::internal(format!("{doing}: PostgreSQL was not understood")).cause(cause_of(error));
     };
@@ -266,7 +273,9 @@ pub(crate) fn server_error(error: &tokio_postgres::Error, config: &PostgresConfi
     }
     let (kind, retryable, hint): (ErrorKind, bool, Option<String>) = match code {
         "42501" => (ErrorKind::Denied, false, Some(format!("let the owner grant it to {}", quoted(&config.user)))),
-        "25006" => (ErrorKind::Denied, false, Some("the server or its session is read-only; load elsewhere".to_owned())),
+        "25006" => {
+            (ErrorKind::Denied, false, Some("the server or its session is read-only; load elsewhere".to_owned()))
+        }
         "28000" | "28P01" => (ErrorKind::Denied, false, None),
         "3D000" | "3F000" | "42P01" => (ErrorKind::NotFound, false, None),
         "42703" | "42804" | "42846" => (ErrorKind::Schema, false, None),

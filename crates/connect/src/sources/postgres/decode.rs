@@ -183,16 +183,12 @@ impl Values {
                 TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()),
                 *kind == Kind::TimestampTz,
             ),
-            Kind::Decimal(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => Self::Decimal128(
-                Decimal128Builder::new().with_data_type(kind.arrow()),
-                *precision,
-                *scale,
-            ),
-            Kind::Decimal(precision, scale) => Self::Decimal256(
-                Decimal256Builder::new().with_data_type(kind.arrow()),
-                *precision,
-                *scale,
-            ),
+            Kind::Decimal(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
+                Self::Decimal128(Decimal128Builder::new().with_data_type(kind.arrow()), *precision, *scale)
+            }
+            Kind::Decimal(precision, scale) => {
+                Self::Decimal256(Decimal256Builder::new().with_data_type(kind.arrow()), *precision, *scale)
+            }
             Kind::List(item) => Self::List(Box::new(List {
                 items: Self::new(item),
                 kind: (**item).clone(),
@@ -524,7 +520,8 @@ impl<'a> Numeric<'a> {
             out.push('0');
         }
         for index in 0..=self.weight {
-            if index == 0 { write!(out, "{}", group(0)) } else { write!(out, "{:04}", group(index)) }.map_err(failed)?;
+            if index == 0 { write!(out, "{}", group(0)) } else { write!(out, "{:04}", group(index)) }
+                .map_err(failed)?;
         }
         if self.shown > 0 {
             out.push('.');

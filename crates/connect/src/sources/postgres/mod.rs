@@ -37,12 +37,7 @@ use std::sync::Arc;
 /// The entry of the registry.
 #[must_use]
 pub fn connector() -> Connector {
-    Connector {
-        name: "postgres",
-        about: "a PostgreSQL database",
-        schema: || schemars::schema_for!(PostgresKeys),
-        open,
-    }
+    Connector { name: "postgres", about: "a PostgreSQL database", schema: || schemars::schema_for!(PostgresKeys), open }
 }
 
 fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {

@@ -32,8 +32,8 @@ pub struct PostgresSource {
     columns: Vec<String>,
     /// Types that `schema:` gives to columns.
     types: BTreeMap<String, String>,
-    schema: OnceCell<SchemaRef>,
-    stats: OnceCell<SourceStats>,
+    /// What the server said, asked once.
+    known: OnceCell<(SchemaRef, SourceStats)>,
 }
 
 /// What is read.
@@ -89,8 +89,7 @@ impl PostgresSource {
             filter: extract.filter.clone(),
             columns: extract.columns.clone(),
             types: extract.schema.clone(),
-            schema: OnceCell::new(),
-            stats: OnceCell::new(),
+            known: OnceCell::new(),
         })
     }
 
@@ -168,18 +167,16 @@ impl PostgresSource {
         server_error(error, &self.config, &format!("cannot read `{}`", self.label()))
     }
 
-    async fn ask(&self) -> Result<SchemaRef> {
+    /// Columns, and the planner's guess of rows and bytes: right for whole tables, the best there is for conditions and
+    /// queries. Explaining also asks for the right to read, which describing does not.
+    async fn ask(&self) -> Result<(SchemaRef, SourceStats)> {
         let session = Session::open(&self.config).await?;
         let columns = self.describe(&session).await?;
-        session.close().await;
-        Ok(schema_of(&columns))
-    }
-
-    /// The planner's guess: right for whole tables, and the best there is for conditions and queries.
-    async fn estimate(&self) -> Result<SourceStats> {
-        let session = Session::open(&self.config).await?;
-        let sql = format!("EXPLAIN (FORMAT JSON) SELECT * {}", self.from_clause());
-        let rows = session.query(&sql, &[]).await.map_err(|error| server_error(&error, &self.config, "cannot explain"))?;
+        let sql = format!("EXPLAIN (FORMAT JSON) {}", self.select(&columns));
+        let rows = match session.query(&sql, &[]).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.cannot_read(&session, &error).await),
+        };
         let plan: Option<serde_json::Value> = rows.first().and_then(|row| {
             let text = row.try_get::<_, RawText>(0).ok()?;
             serde_json::from_str(&text.0).ok()
@@ -187,7 +184,12 @@ impl PostgresSource {
         session.close().await;
         let number = |key: &str| plan.as_ref()?.pointer(&format!("/0/Plan/{key}"))?.as_u64();
         let rows = number("Plan Rows");
-        Ok(SourceStats { rows, bytes: rows.zip(number("Plan Width")).map(|(rows, width)| rows.saturating_mul(width)) })
+        let bytes = rows.zip(number("Plan Width")).map(|(rows, width)| rows.saturating_mul(width));
+        Ok((schema_of(&columns), SourceStats { rows, bytes }))
+    }
+
+    async fn known(&self) -> Result<&(SchemaRef, SourceStats)> {
+        self.known.get_or_try_init(|| self.ask()).await
     }
 
     /// The columns of `wanted`, as the server has them now.
@@ -220,7 +222,7 @@ impl PostgresSource {
             .collect()
     }
 
-    fn copy_statement(&self, columns: &[Column]) -> String {
+    fn select(&self, columns: &[Column]) -> String {
         let list: Vec<String> = columns
             .iter()
             .map(|Column { name, cast, .. }| match cast {
@@ -228,19 +230,23 @@ impl PostgresSource {
                 None => quoted(name),
             })
             .collect();
-        format!("COPY (SELECT {} {}) TO STDOUT (FORMAT binary)", list.join(", "), self.from_clause())
+        format!("SELECT {} {}", list.join(", "), self.from_clause())
     }
 
     /// Opens a session, pins one picture of the database, and starts the COPY.
     async fn start(&self, scan: &Scan) -> Result<Reading> {
         let session = Session::open(&self.config).await?;
         let failed = |error: &tokio_postgres::Error| server_error(error, &self.config, "cannot begin to read");
-        session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(|error| failed(&error))?;
+        session
+            .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            .await
+            .map_err(|error| failed(&error))?;
         let columns = self.chosen(&session, &scan.schema).await?;
-        let stream = match session.copy_out(&self.copy_statement(&columns)).await {
-            Ok(stream) => Box::pin(stream),
-            Err(error) => return Err(self.cannot_read(&session, &error).await),
-        };
+        let stream =
+            match session.copy_out(&format!("COPY ({}) TO STDOUT (FORMAT binary)", self.select(&columns))).await {
+                Ok(stream) => Box::pin(stream),
+                Err(error) => return Err(self.cannot_read(&session, &error).await),
+            };
         Ok(Reading {
             frames: Frames::new(columns.len()),
             decoder: Decoder::new(&columns, scan.schema.clone(), scan.batch_size),
@@ -259,7 +265,7 @@ impl PostgresSource {
 #[async_trait]
 impl Source for PostgresSource {
     async fn schema(&self) -> Result<SchemaRef> {
-        self.schema.get_or_try_init(|| self.ask()).await.cloned()
+        Ok(self.known().await?.0.clone())
     }
 
     async fn plan(&self, _: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
@@ -301,15 +307,14 @@ impl Source for PostgresSource {
             filter: self.filter.clone(),
             columns: self.columns.clone(),
             types: self.types.clone(),
-            schema: OnceCell::new(),
-            stats: OnceCell::new(),
+            known: OnceCell::new(),
         };
         let begin = State::Begin(Box::new(source), scan.clone());
         Rows::new(scan.schema.clone(), try_unfold(begin, State::next))
     }
 
     async fn stats(&self) -> SourceStats {
-        self.stats.get_or_try_init(|| self.estimate()).await.copied().unwrap_or_default()
+        self.known().await.map(|known| known.1).unwrap_or_default()
     }
 }
 
@@ -414,8 +419,7 @@ impl<'a> tokio_postgres::types::FromSql<'a> for RawText {
 }
 
 fn schema_of(columns: &[Column]) -> SchemaRef {
-    let fields: Vec<Field> =
-        columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
+    let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
     Arc::new(Schema::new(fields))
 }
 

@@ -61,7 +61,8 @@ async fn a_postgres_table_is_a_source_as_the_contract_says() {
     let connection = connection(&database);
     let open = || connection.source(&extract("table: orders")).unwrap();
     source_suite(&open, Some(5000)).await.unwrap();
-    let open = || connection.source(&extract("query: select id, status from orders where id <= 100 -- some\n")).unwrap();
+    let open =
+        || connection.source(&extract("query: select id, status from orders where id <= 100 -- some\n")).unwrap();
     source_suite(&open, Some(100)).await.unwrap();
     database.sql("create table nothing(a int, b text)");
     let open = || connection.source(&extract("table: nothing")).unwrap();
@@ -98,11 +99,31 @@ const ZOO: &[(&str, &str, &str, &str)] = &[
     ("numeric(10,2)", "'-12345678.90'", "Decimal128(10, 2)", "-12345678.90"),
     ("numeric(10,2)", "'0'", "Decimal128(10, 2)", "0.00"),
     ("numeric(4,4)", "'-0.0001'", "Decimal128(4, 4)", "-0.0001"),
-    ("numeric(38,38)", "'0.00000000000000000000000000000000000001'", "Decimal128(38, 38)", "0.00000000000000000000000000000000000001"),
-    ("numeric(38)", "'99999999999999999999999999999999999999'", "Decimal128(38, 0)", "99999999999999999999999999999999999999"),
-    ("numeric(38,1)", "'-9999999999999999999999999999999999999.9'", "Decimal128(38, 1)", "-9999999999999999999999999999999999999.9"),
+    (
+        "numeric(38,38)",
+        "'0.00000000000000000000000000000000000001'",
+        "Decimal128(38, 38)",
+        "0.00000000000000000000000000000000000001",
+    ),
+    (
+        "numeric(38)",
+        "'99999999999999999999999999999999999999'",
+        "Decimal128(38, 0)",
+        "99999999999999999999999999999999999999",
+    ),
+    (
+        "numeric(38,1)",
+        "'-9999999999999999999999999999999999999.9'",
+        "Decimal128(38, 1)",
+        "-9999999999999999999999999999999999999.9",
+    ),
     ("numeric(5,-2)", "'1234567'", "Decimal128(7, 0)", "1234600"),
-    ("numeric(76,10)", "'123456789012345678901234567890123456789012345678901234567890123456.0123456789'", "Decimal256(76, 10)", "123456789012345678901234567890123456789012345678901234567890123456.0123456789"),
+    (
+        "numeric(76,10)",
+        "'123456789012345678901234567890123456789012345678901234567890123456.0123456789'",
+        "Decimal256(76, 10)",
+        "123456789012345678901234567890123456789012345678901234567890123456.0123456789",
+    ),
     ("numeric(1000,2)", "'1e100'", "Utf8", ""),
     ("numeric", "'-0.00001234000'", "Utf8", "-0.00001234000"),
     ("numeric", "'100000000.5'", "Utf8", "100000000.5"),
@@ -121,7 +142,12 @@ const ZOO: &[(&str, &str, &str, &str)] = &[
     ("int[]", "'{}'", "List(Int32)", "[]"),
     ("text[]", "array['a', '', null]", "List(Utf8)", "[a, , ]"),
     ("numeric(6,2)[]", "array[1.5, -2]", "List(Decimal128(6, 2))", "[1.50, -2.00]"),
-    ("timestamptz[]", "array['2024-01-15 00:00Z'::timestamptz]", "List(Timestamp(µs, \"UTC\"))", "[2024-01-15T00:00:00Z]"),
+    (
+        "timestamptz[]",
+        "array['2024-01-15 00:00Z'::timestamptz]",
+        "List(Timestamp(µs, \"UTC\"))",
+        "[2024-01-15T00:00:00Z]",
+    ),
     ("inet[]", "array['10.0.0.1'::inet]", "Utf8", "{10.0.0.1}"),
     ("tid", "'(0,1)'", "Utf8", "(0,1)"),
     ("money", "'1.50'", "Utf8", "$1.50"),
@@ -192,7 +218,10 @@ async fn a_value_that_arrow_has_no_place_for_is_a_bad_row_and_never_another_valu
 
         let as_text = super::tests::source(&database, "table: t\nschema: {v: text}");
         let batches = read(as_text.as_ref()).await.unwrap();
-        assert_eq!(batches[0].column(1).as_string::<i32>().value(1), database.sql("select v::text from t where id = 2"));
+        assert_eq!(
+            batches[0].column(1).as_string::<i32>().value(1),
+            database.sql("select v::text from t where id = 2")
+        );
     }
 }
 
@@ -229,7 +258,8 @@ async fn random_numerics_are_read_digit_by_digit() {
         })
         .collect();
     let rows: Vec<String> = texts.iter().enumerate().map(|(n, text)| format!("({n}, {text}, {text})")).collect();
-    database.sql(&format!("create table t(n int, a numeric, b numeric(60,25)); insert into t values {}", rows.join(",")));
+    database
+        .sql(&format!("create table t(n int, a numeric, b numeric(60,25)); insert into t values {}", rows.join(",")));
     let batches = read(source(&database, "query: select * from t order by n").as_ref()).await.unwrap();
     let mut index = 0;
     for batch in &batches {
@@ -248,8 +278,10 @@ async fn random_numerics_are_read_digit_by_digit() {
 #[tokio::test]
 async fn columns_and_conditions_are_done_by_the_server() {
     let database = postgres::database();
-    database.sql("create schema shop; create table shop.\"Order.Items\"(\"Id\" int, \"a\"\"b\" text, c int);
-         insert into shop.\"Order.Items\" select n, 'x', n % 2 from generate_series(1, 10) n; analyze");
+    database.sql(
+        "create schema shop; create table shop.\"Order.Items\"(\"Id\" int, \"a\"\"b\" text, c int);
+         insert into shop.\"Order.Items\" select n, 'x', n % 2 from generate_series(1, 10) n; analyze",
+    );
     let source = source(&database, "table: shop.\"Order.Items\"\ncolumns: ['a\"b', Id]\nwhere: c = 1 -- odd");
     let batches = read(source.as_ref()).await.unwrap();
     assert_eq!(batches[0].num_rows(), 5);
@@ -267,7 +299,9 @@ async fn large_values_make_small_batches() {
     let batches = read(source(&database, "table: t").as_ref()).await.unwrap();
     assert!(batches.len() > 1);
     assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), 12);
-    assert!(batches.iter().all(|batch| batch.column(1).as_string::<i32>().iter().all(|v| v.unwrap().len() == 5_000_000)));
+    assert!(
+        batches.iter().all(|batch| batch.column(1).as_string::<i32>().iter().all(|v| v.unwrap().len() == 5_000_000))
+    );
 }
 
 #[tokio::test]
@@ -280,7 +314,10 @@ async fn a_reader_that_stops_early_hangs_up() {
     assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), 10);
     drop(rows);
     let begin = Instant::now();
-    while database.sql("select count(*) from pg_stat_activity where application_name = 'gristmill' and datname = current_database()") != "0" {
+    while database.sql(
+        "select count(*) from pg_stat_activity where application_name = 'gristmill' and datname = current_database()",
+    ) != "0"
+    {
         assert!(begin.elapsed() < Duration::from_secs(10), "the server still sends");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
@@ -318,11 +355,16 @@ async fn refusal(yaml: &str) -> gristmill_model::Error {
 async fn what_cannot_be_connected_to_is_one_clear_error_each() {
     let port = postgres::server().port;
     let parts = |user: &str, password: &str, database: &str, more: &str| {
-        format!("{{type: postgres, host: 127.0.0.1, port: {port}, user: {user}, password: {password}, database: {database}{more}}}")
+        format!(
+            "{{type: postgres, host: 127.0.0.1, port: {port}, user: {user}, password: {password}, database: {database}{more}}}"
+        )
     };
     let wrong = refusal(&parts(USER, "s3cr3t", "postgres", "")).await;
     assert_eq!(wrong.kind(), ErrorKind::Denied);
-    assert_eq!(wrong.message(), format!("PostgreSQL at `{USER}@127.0.0.1:{port}/postgres` refused the password of `{USER}`"));
+    assert_eq!(
+        wrong.message(),
+        format!("PostgreSQL at `{USER}@127.0.0.1:{port}/postgres` refused the password of `{USER}`")
+    );
     let nobody = refusal(&parts("nobody", "s3cr3t", "postgres", "")).await;
     assert_eq!(nobody.kind(), ErrorKind::Denied);
     let missing = refusal(&parts(USER, &format!("\"{PASSWORD}\""), "postgre", "")).await;
@@ -331,7 +373,8 @@ async fn what_cannot_be_connected_to_is_one_clear_error_each() {
     let plain = refusal(&parts(USER, &format!("\"{PASSWORD}\""), "postgres", ", sslmode: require")).await;
     assert_eq!(plain.kind(), ErrorKind::Denied);
     assert!(plain.cause_text().unwrap().contains("does not support TLS"), "{plain}");
-    let no_password = refusal(&format!("{{type: postgres, host: 127.0.0.1, port: {port}, user: {USER}, database: postgres}}")).await;
+    let no_password =
+        refusal(&format!("{{type: postgres, host: 127.0.0.1, port: {port}, user: {USER}, database: postgres}}")).await;
     assert_eq!(no_password.kind(), ErrorKind::Denied);
     assert_eq!(no_password.hint_text(), Some("give the connection a `password`"));
 
@@ -340,7 +383,8 @@ async fn what_cannot_be_connected_to_is_one_clear_error_each() {
     assert_eq!((down.kind(), down.is_retryable()), (ErrorKind::Unavailable, true));
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = silent.local_addr().unwrap();
-    let slow = refusal(&format!("{{type: postgres, url: \"postgres://u:s3cr3t@{address}/d\", connect_timeout: 300ms}}")).await;
+    let slow =
+        refusal(&format!("{{type: postgres, url: \"postgres://u:s3cr3t@{address}/d\", connect_timeout: 300ms}}")).await;
     assert_eq!(slow.kind(), ErrorKind::Unavailable);
     assert!(slow.message().contains("no answer"), "{slow}");
 }
@@ -356,7 +400,8 @@ async fn a_peer_that_is_no_postgres_is_an_error_and_not_a_panic() {
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     });
-    let error = refusal(&format!("{{type: postgres, url: \"postgres://u:s3cr3t@{address}/d\", sslmode: disable}}")).await;
+    let error =
+        refusal(&format!("{{type: postgres, url: \"postgres://u:s3cr3t@{address}/d\", sslmode: disable}}")).await;
     assert!(matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Internal), "{error:?}");
 }
 
@@ -382,14 +427,19 @@ fn parts_win_over_the_url() {
     let keys = "{type: postgres, url: \"postgresql://u:p%40w@h:6000/d?sslmode=verify-full&application_name=me\", host: other, user: me}";
     assert_eq!(connect(keys).unwrap().describe(), "postgres://me@other:6000/d");
     assert_eq!(connect("{type: postgres}").unwrap().describe(), "postgres://postgres@localhost:5432/postgres");
-    assert_eq!(connect("{type: postgres, host: /tmp/x, port: 6000}").unwrap().describe(), "postgres://postgres@/tmp/x:6000/postgres");
+    assert_eq!(
+        connect("{type: postgres, host: /tmp/x, port: 6000}").unwrap().describe(),
+        "postgres://postgres@/tmp/x:6000/postgres"
+    );
 }
 
 #[tokio::test]
 async fn what_cannot_be_read_is_told_with_what_was_meant() {
     let database = postgres::database();
-    database.sql("create table orders(order_id int, total int); create table secret(a int);
-        do $$ begin create role reader login password 'reader'; exception when duplicate_object then null; end $$;");
+    database.sql(
+        "create table orders(order_id int, total int); create table secret(a int);
+        do $$ begin create role reader login password 'reader'; exception when duplicate_object then null; end $$;",
+    );
     let ask = async |yaml: &str| super::tests::source(&database, yaml).schema().await.unwrap_err();
     let table = ask("table: ordes").await;
     assert_eq!((table.kind(), table.hint_text()), (ErrorKind::NotFound, Some("did you mean `orders`?")), "{table}");
@@ -400,13 +450,20 @@ async fn what_cannot_be_read_is_told_with_what_was_meant() {
     let typed = ask("table: orders\nschema: {totl: text}").await;
     assert_eq!(typed.hint_text(), Some("did you mean `total`?"));
     let condition = ask("table: orders\nwhere: totall > 0").await;
-    assert_eq!((condition.kind(), condition.hint_text()), (ErrorKind::Schema, Some("did you mean `total`?")), "{condition}");
+    assert_eq!(
+        (condition.kind(), condition.hint_text()),
+        (ErrorKind::Schema, Some("did you mean `total`?")),
+        "{condition}"
+    );
     let query = ask("query: selct 1").await;
     assert_eq!(query.kind(), ErrorKind::Query, "{query}");
     let twice = ask("query: select 1 as a, 2 as a").await;
     assert!(twice.message().contains("are called `a`"), "{twice}");
 
-    let reader = format!("{{type: postgres, host: 127.0.0.1, port: {}, user: reader, password: reader, database: {}}}", database.port, database.name);
+    let reader = format!(
+        "{{type: postgres, host: 127.0.0.1, port: {}, user: reader, password: reader, database: {}}}",
+        database.port, database.name
+    );
     let denied = connect(&reader).unwrap().source(&extract("table: secret")).unwrap().schema().await.unwrap_err();
     assert_eq!(denied.kind(), ErrorKind::Denied, "{denied}");
     assert!(denied.hint_text().unwrap().contains("grant select on \"secret\" to \"reader\""), "{denied}");

@@ -188,7 +188,8 @@ const WORDS: [(&str, Kind, &str); 24] = [
 fn wanted_kind(column: &str, wanted: &str, server: &Type) -> Result<(Kind, Option<&'static str>)> {
     let folded = wanted.trim().to_ascii_lowercase();
     if let Some((_, kind, cast)) = WORDS.iter().find(|(word, ..)| *word == folded) {
-        let as_it_is = simple(server, -1).is_some_and(|own| own == *kind) || matches!(server.kind(), ServerKind::Enum(_));
+        let as_it_is =
+            simple(server, -1).is_some_and(|own| own == *kind) || matches!(server.kind(), ServerKind::Enum(_));
         return Ok((kind.clone(), (!as_it_is || *kind == Kind::Text).then_some(*cast)));
     }
     let unknown = || {
@@ -203,7 +204,9 @@ fn wanted_kind(column: &str, wanted: &str, server: &Type) -> Result<(Kind, Optio
         .ok_or_else(unknown)?;
     let (precision, scale) = inner.split_once(',').unwrap_or((inner, "0"));
     match (precision.trim().parse::<u8>(), scale.trim().parse::<i8>()) {
-        (Ok(precision @ 1..=DECIMAL256_MAX_PRECISION), Ok(scale)) if scale >= 0 && scale.unsigned_abs() <= precision => {
+        (Ok(precision @ 1..=DECIMAL256_MAX_PRECISION), Ok(scale))
+            if scale >= 0 && scale.unsigned_abs() <= precision =>
+        {
             // The digits come as they are, and are refused where they do not fit: a cast would round them.
             Ok((Kind::Decimal(precision, scale), (*server != Type::NUMERIC).then_some("numeric")))
         }
