@@ -1,4 +1,5 @@
 //! Where rows go: one folder per connector.
 
 pub mod files;
+pub mod postgres;
 pub mod sqlite;

@@ -1,0 +1,123 @@
+//! PostgreSQL tables as targets.
+//!
+//! Each writer copies its rows (binary COPY) into an unlogged staging table beside the target; the commit is one
+//! transaction that enters the load into the ledger `_gristmill_loads`, applies the strategy and drops the staging
+//! tables. [`types`] has the table of types; see [`commit`] for what a concurrent reader sees.
+//!
+//! Strategies: `append`; `replace` (the table stays, its rows are deleted and inserted); `delete+insert` by distinct
+//! keys; `partition_overwrite` by distinct values of `partition_by`. A missing table is created, new columns are
+//! added; a type that does not fit is an error before the first row.
+
+mod commit;
+mod config;
+mod stage;
+mod target;
+#[cfg(test)]
+mod tests;
+pub mod types;
+
+use crate::sources::postgres::PostgresConfig;
+use crate::sources::postgres::connect::{Session, server_error};
+use crate::sources::postgres::names::quoted;
+use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
+use async_trait::async_trait;
+use config::Options;
+use gristmill_model::spec::LoadSpec;
+use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use std::sync::Arc;
+use target::Target;
+use types::Outgoing;
+
+/// A table of a PostgreSQL database that rows are loaded into.
+#[derive(Debug)]
+pub struct PostgresSink {
+    config: Arc<PostgresConfig>,
+    options: Options,
+    columns: Vec<Outgoing>,
+    key: LoadKey,
+    owner: OwnerId,
+}
+
+impl PostgresSink {
+    /// Checks a load step without calling the server.
+    ///
+    /// # Errors
+    /// Options that are for files, a strategy without what it needs, a type that PostgreSQL has nothing for.
+    pub(crate) fn new(config: Arc<PostgresConfig>, load: &LoadSpec, context: LoadContext) -> Result<Self> {
+        let options = Options::new(&config, load, &context)?;
+        let columns = context.schema.fields().iter().map(Outgoing::new).collect::<Result<Vec<_>>>()?;
+        Ok(Self { config, options, columns, key: context.key, owner: context.owner })
+    }
+
+    /// What the server's refusal to write means; a missing right comes with the grant that gives it.
+    fn refused(&self, error: &tokio_postgres::Error, schema: &str, doing: &str) -> Error {
+        let refusal = server_error(error, &self.config, doing);
+        if refusal.kind() != ErrorKind::Denied || error.code().is_none_or(|code| code.code() != "42501") {
+            return refusal;
+        }
+        let user = quoted(&self.config.user);
+        let words = error.as_db_error().map(|refusal| refusal.message().to_owned()).unwrap_or_default();
+        let grant = if words.contains("for schema") {
+            format!("grant usage, create on schema {} to {user}", quoted(schema))
+        } else if words.contains("must be owner") {
+            format!("alter table {} owner to {user}", quoted(&self.options.table.name))
+        } else {
+            // The table the server names: the target, or the ledger.
+            let table = words.split("for table ").nth(1).unwrap_or(&self.options.table.name);
+            format!("grant select, insert, delete on {}.{} to {user}", quoted(schema), quoted(table))
+        };
+        refusal.hint(format!("let the owner run: {grant}"))
+    }
+}
+
+#[async_trait]
+impl Sink for PostgresSink {
+    fn mode(&self) -> SinkMode {
+        SinkMode::Staged
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        let session = Session::open(&self.config).await?;
+        let target = Target::find(&session, &self.config, &self.options).await?;
+        target.check(&self.columns, self.options.strategy)?;
+        target.check_rights(&session, &self.config, &self.columns, self.options.strategy).await?;
+        self.check_scope(&session, &target).await?;
+        session.close().await;
+        Ok(())
+    }
+
+    async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        self.stage_rows(task, rows).await
+    }
+
+    async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
+        self.commit_staged(staged, next).await
+    }
+
+    async fn last(&self, slot: &Slot) -> Result<Option<Committed>> {
+        self.last_load(slot).await
+    }
+
+    async fn abort(&self, key: &LoadKey) -> Result<()> {
+        self.abort_load(key).await
+    }
+
+    async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
+        self.sweep(is_dead).await
+    }
+}
+
+impl PostgresSink {
+    /// A `scope` that the server does not understand is told before the first row is read.
+    async fn check_scope(&self, session: &Session, target: &Target) -> Result<()> {
+        let Some(scope) = &self.options.scope else { return Ok(()) };
+        if target.existing.is_none() {
+            return Ok(());
+        }
+        let sql = format!("SELECT FROM {} WHERE (\n{scope}\n)", target.sql());
+        match session.prepare(&sql).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(server_error(&error, &self.config, &format!("the scope `{scope}` does not work"))),
+        }
+    }
+}

@@ -1,0 +1,401 @@
+//! What the target is, and whether the rows fit it.
+
+use super::config::Options;
+use super::types::{Kind, Outgoing};
+use crate::sources::postgres::PostgresConfig;
+use crate::sources::postgres::connect::{Session, server_error};
+use crate::sources::postgres::names::{literal, quoted};
+use gristmill_model::spec::Strategy;
+use gristmill_model::{Error, ErrorKind, Result, one_of};
+
+/// Where rows are to go.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    pub(crate) schema: String,
+    pub(crate) name: String,
+    /// None where there is no such table yet.
+    pub(crate) existing: Option<Existing>,
+}
+
+/// A table that is there.
+#[derive(Debug, Clone)]
+pub(crate) struct Existing {
+    oid: u32,
+    columns: Vec<Column>,
+    /// Foreign keys of other tables that point here: their name, their table, what they do when a row is deleted.
+    inbound: Vec<(String, String, String)>,
+}
+
+/// A column of the target.
+#[derive(Debug, Clone)]
+struct Column {
+    name: String,
+    /// As the owner declared it: `numeric(10,2)`.
+    declared: String,
+    /// What a value is cast to before it is assigned: without length or precision, so that assigning checks them.
+    cast: String,
+    base: String,
+    item: Option<String>,
+    is_enum: bool,
+    /// The type modifier: -1 where there is none.
+    modifier: i32,
+    must_be_given: bool,
+    generated: bool,
+    always_identity: bool,
+}
+
+impl Target {
+    /// Looks the table up, without its columns.
+    async fn place(
+        session: &Session,
+        config: &PostgresConfig,
+        options: &Options,
+    ) -> Result<(String, Option<(u32, String)>)> {
+        let failed = |error| server_error(&error, config, &format!("cannot look up `{}`", options.table));
+        let sql = format!(
+            "SELECT n.nspname::text, c.oid, c.relkind::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.oid = to_regclass({})",
+            literal(&options.table.sql())
+        );
+        if let Some(row) = session.query_opt(&sql, &[]).await.map_err(failed)? {
+            let kind: (u32, String) = (row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+            return Ok((row.try_get(0).map_err(failed)?, Some(kind)));
+        }
+        let wanted = options.table.schema.as_deref().map_or("current_schema()::text".to_owned(), literal);
+        let sql = format!(
+            "SELECT (SELECT nspname::text FROM pg_namespace WHERE nspname = {wanted}), \
+             ARRAY(SELECT nspname::text FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')"
+        );
+        let row = session.query_one(&sql, &[]).await.map_err(failed)?;
+        match row.try_get::<_, Option<String>>(0).map_err(failed)? {
+            Some(schema) => Ok((schema, None)),
+            None => {
+                let known: Vec<String> = row.try_get(1).map_err(failed)?;
+                let schema = options.table.schema.as_deref().unwrap_or("public");
+                Err(Error::new(ErrorKind::NotFound, format!("the schema `{schema}` does not exist"))
+                    .hint(one_of(schema, known.iter().map(String::as_str))))
+            }
+        }
+    }
+
+    /// The schema of the target, where ledger and staging tables are too.
+    ///
+    /// # Errors
+    /// A schema that does not exist; a server that cannot be asked.
+    pub(crate) async fn schema(session: &Session, config: &PostgresConfig, options: &Options) -> Result<String> {
+        Ok(Self::place(session, config, options).await?.0)
+    }
+
+    /// # Errors
+    /// A schema that does not exist; something of that name that is not a table; a server that cannot be asked.
+    pub(crate) async fn find(session: &Session, config: &PostgresConfig, options: &Options) -> Result<Self> {
+        let (schema, found) = Self::place(session, config, options).await?;
+        let name = options.table.name.clone();
+        let Some((oid, kind)) = found else { return Ok(Self { schema, name, existing: None }) };
+        if !matches!(kind.as_str(), "r" | "p") {
+            let what = match kind.as_str() {
+                "v" => "a view",
+                "m" => "a materialized view",
+                "f" => "a foreign table",
+                "S" => "a sequence",
+                "i" | "I" => "an index",
+                _ => "not a table",
+            };
+            return Err(Error::new(ErrorKind::Schema, format!("`{schema}.{name}` is {what}")).hint("load into a table"));
+        }
+        let existing = Existing::read(session, config, oid).await?;
+        Ok(Self { schema, name, existing: Some(existing) })
+    }
+
+    /// In SQL, quoted.
+    pub(crate) fn sql(&self) -> String {
+        format!("{}.{}", quoted(&self.schema), quoted(&self.name))
+    }
+
+    /// Statements that make the target fit the rows: a new table, or new columns.
+    pub(crate) fn changes(&self, columns: &[Outgoing]) -> Vec<String> {
+        let definition = |column: &Outgoing| format!("{} {}", quoted(&column.name), column.kind.sql());
+        match &self.existing {
+            None => {
+                let list: Vec<String> = columns.iter().map(definition).collect();
+                vec![format!("CREATE TABLE {} ({})", self.sql(), list.join(", "))]
+            }
+            Some(existing) => {
+                let added = columns.iter().filter(|column| existing.column(&column.name).is_none());
+                let added: Vec<String> = added.map(|column| format!("ADD COLUMN {}", definition(column))).collect();
+                if added.is_empty() {
+                    return Vec::new();
+                }
+                vec![format!("ALTER TABLE {} {}", self.sql(), added.join(", "))]
+            }
+        }
+    }
+
+    /// How a staged column (`"c3"`) is written so that it has the type of the target's column.
+    pub(crate) fn expression(&self, column: &Outgoing, staged: &str) -> String {
+        let cast = match self.existing.as_ref().and_then(|existing| existing.column(&column.name)) {
+            Some(known) => known.cast.clone(),
+            None => column.kind.sql(),
+        };
+        format!("CAST({staged} AS {cast})")
+    }
+
+    /// Whether other tables point here, so that deleting and inserting must be one statement.
+    pub(crate) fn is_pointed_at(&self) -> bool {
+        self.existing.as_ref().is_some_and(|existing| !existing.inbound.is_empty())
+    }
+
+    /// Whether a value must be written over the server's own numbering.
+    pub(crate) fn overrides_identity(&self, columns: &[Outgoing]) -> bool {
+        self.existing.as_ref().is_some_and(|existing| {
+            columns.iter().any(|column| existing.column(&column.name).is_some_and(|known| known.always_identity))
+        })
+    }
+
+    /// Looks whether the rows fit the table as it is declared.
+    ///
+    /// # Errors
+    /// A type that does not fit, a column that must be given and is not, one that must not be; deleting that would
+    /// take rows of other tables along.
+    pub(crate) fn check(&self, columns: &[Outgoing], strategy: Strategy) -> Result<()> {
+        let Some(existing) = &self.existing else { return Ok(()) };
+        let table = format!("{}.{}", self.schema, self.name);
+        for column in columns {
+            let Some(known) = existing.column(&column.name) else { continue };
+            if known.generated {
+                let message = format!("the column `{}` of `{table}` is computed by the server", column.name);
+                return Err(Error::new(ErrorKind::Schema, message).hint("leave it out of the rows"));
+            }
+            if !known.takes(&column.kind) {
+                return Err(Error::new(
+                    ErrorKind::Schema,
+                    format!(
+                        "the column `{}` is {} in the rows, and `{}` in `{table}`",
+                        column.name, column.arrow, known.declared
+                    ),
+                )
+                .hint(format!("cast it in the step's SQL: cast({} as …)", column.name)));
+            }
+        }
+        let given = |name: &str| columns.iter().any(|column| column.name == name);
+        if let Some(missing) = existing.columns.iter().find(|known| known.must_be_given && !given(&known.name)) {
+            let message = format!(
+                "the column `{}` of `{table}` cannot be NULL and has no default, and the rows do not have it",
+                missing.name
+            );
+            return Err(Error::new(ErrorKind::Schema, message)
+                .hint(one_of(&missing.name, columns.iter().map(|column| column.name.as_str()))));
+        }
+        if strategy != Strategy::Append
+            && let Some((name, from, _)) =
+                existing.inbound.iter().find(|(_, _, does)| matches!(does.as_str(), "c" | "n" | "d"))
+        {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("deleting rows of `{table}` would change rows of `{from}` (foreign key `{name}`)"),
+            )
+            .hint(format!("declare that foreign key `on delete no action`, or load `{table}` with `append`")));
+        }
+        Ok(())
+    }
+
+    /// Looks whether the session's user may do what the load needs.
+    ///
+    /// # Errors
+    /// What is missing, with the grant that gives it.
+    pub(crate) async fn check_rights(
+        &self,
+        session: &Session,
+        config: &PostgresConfig,
+        columns: &[Outgoing],
+        strategy: Strategy,
+    ) -> Result<()> {
+        let failed = |error| server_error(&error, config, &format!("cannot look up `{}`", self.name));
+        let schema = literal(&quoted(&self.schema));
+        let sql = format!(
+            "SELECT current_setting('transaction_read_only') = 'on', has_schema_privilege(to_regnamespace({schema}), 'usage'), \
+             has_schema_privilege(to_regnamespace({schema}), 'create')"
+        );
+        let row = session.query_one(&sql, &[]).await.map_err(failed)?;
+        let flag = |index: usize| row.try_get::<_, bool>(index).map_err(failed);
+        if flag(0)? {
+            return Err(Error::new(ErrorKind::Denied, format!("the database `{}` is read-only", config.database))
+                .hint("load into the primary server, not a standby"));
+        }
+        let user = quoted(&config.user);
+        if !flag(1)? || !flag(2)? {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("`{}` may not create tables in the schema `{}`", config.user, self.schema),
+            )
+            .hint(format!("let its owner run: grant usage, create on schema {} to {user}", quoted(&self.schema))));
+        }
+        let Some(existing) = &self.existing else { return Ok(()) };
+        let oid = existing.oid;
+        let sql = format!(
+            "SELECT has_table_privilege({oid}, 'insert'), has_table_privilege({oid}, 'delete') AND \
+             has_table_privilege({oid}, 'select'), pg_has_role((SELECT relowner FROM pg_class WHERE oid = {oid}), 'usage')"
+        );
+        let row = session.query_one(&sql, &[]).await.map_err(failed)?;
+        let flag = |index: usize| row.try_get::<_, bool>(index).map_err(failed);
+        let (rights, enough) = match strategy {
+            Strategy::Append => ("insert", flag(0)?),
+            _ => ("select, insert, delete", flag(0)? && flag(1)?),
+        };
+        if !enough {
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!("`{}` may not change the rows of `{}.{}`", config.user, self.schema, self.name),
+            )
+            .hint(format!("let its owner run: grant {rights} on {} to {user}", self.sql())));
+        }
+        if !self.changes(columns).is_empty() && !flag(2)? {
+            let new: Vec<&str> = columns
+                .iter()
+                .map(|column| column.name.as_str())
+                .filter(|name| existing.column(name).is_none())
+                .collect();
+            return Err(Error::new(
+                ErrorKind::Denied,
+                format!(
+                    "only the owner of `{}.{}` may add the new column `{}`",
+                    self.schema,
+                    self.name,
+                    new.join("`, `")
+                ),
+            )
+            .hint(format!("let its owner run: {}", self.changes(columns).join("; "))));
+        }
+        Ok(())
+    }
+}
+
+impl Existing {
+    async fn read(session: &Session, config: &PostgresConfig, oid: u32) -> Result<Self> {
+        let failed = |error| server_error(&error, config, "cannot look up the target's columns");
+        // `format_type(…, -1)` writes `bpchar` where plain `character` would mean one letter.
+        let sql = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), format_type(b.oid, -1), b.typname::text, \
+               i.typname::text, b.typtype = 'e', CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END, \
+               (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL, \
+               a.attgenerated <> '', a.attidentity = 'a' \
+             FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
+             JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
+             LEFT JOIN pg_type i ON i.oid = b.typelem AND b.typcategory = 'A' \
+             WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+        let rows = session.query(sql, &[&oid]).await.map_err(failed)?;
+        let columns = rows.iter().map(|row| {
+            Ok(Column {
+                name: row.try_get(0)?,
+                declared: row.try_get(1)?,
+                cast: row.try_get(2)?,
+                base: row.try_get(3)?,
+                item: row.try_get(4)?,
+                is_enum: row.try_get(5)?,
+                modifier: row.try_get(6)?,
+                must_be_given: row.try_get(7)?,
+                generated: row.try_get(8)?,
+                always_identity: row.try_get(9)?,
+            })
+        });
+        let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        let sql = "SELECT conname::text, conrelid::regclass::text, confdeltype::text FROM pg_constraint \
+                   WHERE contype = 'f' AND confrelid = $1 AND conparentid = 0";
+        let rows = session.query(sql, &[&oid]).await.map_err(failed)?;
+        let inbound = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+        Ok(Self { oid, columns, inbound: inbound.collect::<Result<Vec<_>, _>>().map_err(failed)? })
+    }
+
+    fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+}
+
+impl Column {
+    /// Whether values of `kind` can be assigned without losing anything unnoticed: where the server checks each value
+    /// (the range of an integer, the length of a varchar, the form of a uuid) it may; where it would round, not.
+    fn takes(&self, kind: &Kind) -> bool {
+        if self.is_enum {
+            return *kind == Kind::Text;
+        }
+        match (kind, &self.item) {
+            (Kind::List(item), Some(wanted)) => takes(item, wanted, self.modifier),
+            (Kind::Text, Some(item)) => !is_ours(item),
+            (_, Some(_)) | (Kind::List(_), None) => false,
+            (kind, None) => takes(kind, &self.base, self.modifier),
+        }
+    }
+}
+
+fn takes(kind: &Kind, base: &str, modifier: i32) -> bool {
+    match kind {
+        Kind::Bool => base == "bool",
+        Kind::Int2 => {
+            matches!(base, "int2" | "int4" | "int8" | "float4" | "float8") || numeric_takes(base, modifier, 0)
+        }
+        Kind::Int4 => matches!(base, "int2" | "int4" | "int8" | "float8") || numeric_takes(base, modifier, 0),
+        Kind::Int8 => matches!(base, "int2" | "int4" | "int8") || numeric_takes(base, modifier, 0),
+        Kind::Float4 => matches!(base, "float4" | "float8"),
+        Kind::Float8 => base == "float8",
+        Kind::Numeric(_, scale) | Kind::WideNumeric(_, scale) => {
+            numeric_takes(base, modifier, i32::from(*scale))
+                || (*scale <= 0 && matches!(base, "int2" | "int4" | "int8"))
+        }
+        // A numeric without precision is read as text, so that nothing is lost; it goes back the same way.
+        Kind::Text => !is_ours(base) || (base == "numeric" && modifier < 4),
+        Kind::Bytea => base == "bytea",
+        Kind::Date => matches!(base, "date" | "timestamp"),
+        Kind::Time => base == "time",
+        Kind::Timestamp => base == "timestamp",
+        Kind::TimestampTz => base == "timestamptz",
+        Kind::Interval => base == "interval",
+        Kind::Jsonb => matches!(base, "jsonb" | "json" | "text"),
+        Kind::List(_) => false,
+    }
+}
+
+/// Types that arrow has of its own: text for them is a mistake to be told before, not value by value.
+fn is_ours(base: &str) -> bool {
+    matches!(
+        base,
+        "bool"
+            | "int2"
+            | "int4"
+            | "int8"
+            | "oid"
+            | "float4"
+            | "float8"
+            | "numeric"
+            | "bytea"
+            | "date"
+            | "time"
+            | "timestamp"
+            | "timestamptz"
+    )
+}
+
+/// Whether a numeric column keeps `scale` digits after the point.
+fn numeric_takes(base: &str, modifier: i32, scale: i32) -> bool {
+    base == "numeric" && (modifier < 4 || (((modifier - 4) & 0x7ff) ^ 1024) - 1024 >= scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_fits_where_nothing_can_be_lost_unnoticed() {
+        let numeric = |precision: i32, scale: i32| ((precision << 16) | scale) + 4;
+        assert!(takes(&Kind::Numeric(10, 2), "numeric", numeric(12, 2)));
+        assert!(takes(&Kind::Numeric(10, 2), "numeric", -1));
+        assert!(!takes(&Kind::Numeric(10, 3), "numeric", numeric(12, 2)));
+        assert!(!takes(&Kind::Numeric(10, 2), "float8", -1));
+        assert!(!takes(&Kind::Float8, "float4", -1));
+        assert!(!takes(&Kind::Float8, "int8", -1));
+        assert!(!takes(&Kind::Int8, "float8", -1));
+        assert!(takes(&Kind::Int8, "int4", -1));
+        assert!(!takes(&Kind::Text, "int4", -1));
+        assert!(takes(&Kind::Text, "uuid", -1));
+        assert!(!takes(&Kind::Timestamp, "timestamptz", -1));
+        assert!(!takes(&Kind::Timestamp, "date", -1));
+    }
+}

@@ -1,0 +1,303 @@
+//! The keys of a `postgres` connection.
+
+use super::names::did_you_mean_key;
+use gristmill_model::Duration;
+use gristmill_model::yaml::{Diagnostic, Node, decode};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use std::fmt;
+use std::path::{Path, PathBuf};
+use tokio_postgres::config::{Host, SslMode as Negotiation};
+
+/// The keys of a `postgres` connection: a `url`, or its parts.
+#[derive(Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PostgresKeys {
+    /// Everything at once: `postgres://user:password@host:5432/database?sslmode=require`. Parts given beside it win.
+    #[serde(default)]
+    url: Option<String>,
+    /// The server's name or address, or the folder of its Unix socket; `localhost` by default.
+    #[serde(default)]
+    host: Option<String>,
+    /// The server's port; 5432 by default.
+    #[serde(default)]
+    port: Option<u16>,
+    /// Who to be; `postgres` by default.
+    #[serde(default)]
+    user: Option<String>,
+    /// The password; write `${POSTGRES_PASSWORD}` rather than the word itself.
+    #[serde(default)]
+    password: Option<String>,
+    /// The database; named like the user by default.
+    #[serde(default)]
+    database: Option<String>,
+    /// How much TLS: `prefer` by default.
+    #[serde(default)]
+    sslmode: Option<SslMode>,
+    /// A file with the certificates to trust (PEM), for `verify-full`; the usual public ones by default.
+    #[serde(default)]
+    sslrootcert: Option<PathBuf>,
+    /// How long connecting may take; ten seconds by default.
+    #[serde(default)]
+    connect_timeout: Option<Duration>,
+    /// The schema of tables that name none; by default the first one of the server's `search_path` that has them.
+    #[serde(default)]
+    schema: Option<String>,
+}
+
+/// How much TLS a connection wants (libpq: `sslmode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SslMode {
+    /// None.
+    Disable,
+    /// TLS where the server has it; its certificate is not checked.
+    Prefer,
+    /// TLS or nothing; the certificate is not checked.
+    Require,
+    /// TLS or nothing; certificate and host name are checked.
+    VerifyFull,
+}
+
+/// A checked configuration: where to connect, as whom, how.
+#[derive(Clone)]
+pub struct PostgresConfig {
+    /// Host, port, user, password, database.
+    pub(crate) server: tokio_postgres::Config,
+    pub(crate) sslmode: SslMode,
+    pub(crate) sslrootcert: Option<PathBuf>,
+    pub(crate) connect_timeout: std::time::Duration,
+    pub(crate) schema: Option<String>,
+    /// `user@host:port/database`: all that may be shown.
+    pub(crate) place: String,
+    pub(crate) user: String,
+    pub(crate) database: String,
+}
+
+impl fmt::Debug for PostgresConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresConfig")
+            .field("place", &self.place)
+            .field("sslmode", &self.sslmode)
+            .finish_non_exhaustive()
+    }
+}
+
+impl PostgresConfig {
+    /// Reads the keys of a connection; relative paths start at `project`.
+    ///
+    /// # Errors
+    /// Every mistake with its place: unknown keys, a URL that is none, a value that cannot be.
+    pub fn from_node(node: &Node, project: &Path) -> Result<Self, Vec<Diagnostic>> {
+        let keys: PostgresKeys = decode(node)?;
+        Self::from_keys(keys, project)
+            .map_err(|(key, message, hint)| vec![node.get(key).unwrap_or(node).diagnostic(message, hint)])
+    }
+
+    fn from_keys(keys: PostgresKeys, project: &Path) -> Result<Self, Mistake> {
+        let mut sslmode = keys.sslmode;
+        let mut sslrootcert = keys.sslrootcert;
+        let mut connect_timeout = keys.connect_timeout.map(|duration| duration.0);
+        let mut server = match &keys.url {
+            Some(url) => {
+                let url = Url::parse(url)?;
+                sslmode = sslmode.or(url.sslmode);
+                sslrootcert = sslrootcert.or(url.sslrootcert);
+                connect_timeout = connect_timeout.or(url.connect_timeout);
+                url.server
+            }
+            None => tokio_postgres::Config::new(),
+        };
+        // Parts win over the URL; a `Config` adds hosts and ports to those it has, so they begin anew.
+        if keys.host.is_some() || keys.port.is_some() || server.get_hosts().is_empty() {
+            let mut parts = tokio_postgres::Config::new();
+            match (&keys.host, server.get_hosts()) {
+                (Some(host), _) => {
+                    parts.host(host);
+                }
+                (None, []) => {
+                    parts.host("localhost");
+                }
+                (None, hosts) => {
+                    for host in hosts {
+                        match host {
+                            Host::Tcp(name) => parts.host(name),
+                            #[cfg(unix)]
+                            Host::Unix(folder) => parts.host_path(folder),
+                        };
+                    }
+                }
+            }
+            match (keys.port, server.get_ports()) {
+                (Some(port), _) => {
+                    parts.port(port);
+                }
+                (None, ports) => {
+                    for port in ports {
+                        parts.port(*port);
+                    }
+                }
+            }
+            if let Some(user) = server.get_user() {
+                parts.user(user);
+            }
+            if let Some(password) = server.get_password() {
+                parts.password(password);
+            }
+            if let Some(database) = server.get_dbname() {
+                parts.dbname(database);
+            }
+            if let Some(options) = server.get_options() {
+                parts.options(options);
+            }
+            parts.target_session_attrs(server.get_target_session_attrs());
+            server = parts;
+        }
+        if let Some(user) = &keys.user {
+            server.user(user);
+        }
+        if let Some(password) = &keys.password {
+            server.password(password);
+        }
+        if let Some(database) = &keys.database {
+            server.dbname(database);
+        }
+        let user = server.get_user().unwrap_or("postgres").to_owned();
+        let database = server.get_dbname().unwrap_or(&user).to_owned();
+        server.user(&user).dbname(&database);
+        let sslmode = sslmode.unwrap_or(SslMode::Prefer);
+        server.ssl_mode(match sslmode {
+            SslMode::Disable => Negotiation::Disable,
+            SslMode::Prefer => Negotiation::Prefer,
+            SslMode::Require | SslMode::VerifyFull => Negotiation::Require,
+        });
+        let connect_timeout = connect_timeout.unwrap_or(std::time::Duration::from_secs(10));
+        server.connect_timeout(connect_timeout);
+        // A server that vanished is noticed within about two minutes, not two hours.
+        server.keepalives_idle(std::time::Duration::from_secs(60));
+        server.keepalives_interval(std::time::Duration::from_secs(10)).keepalives_retries(6);
+        if server.get_application_name().is_none() {
+            server.application_name("gristmill");
+        }
+        let place = place(&server, &user, &database);
+        Ok(Self {
+            sslrootcert: sslrootcert.map(|path| project.join(path)),
+            schema: keys.schema,
+            server,
+            sslmode,
+            connect_timeout,
+            place,
+            user,
+            database,
+        })
+    }
+}
+
+/// The key it belongs to, what is wrong, what to do.
+type Mistake = (&'static str, String, Option<String>);
+
+/// A connection URL, its TLS options taken out: the driver knows fewer of them than libpq does.
+struct Url {
+    server: tokio_postgres::Config,
+    sslmode: Option<SslMode>,
+    sslrootcert: Option<PathBuf>,
+    connect_timeout: Option<std::time::Duration>,
+}
+
+impl Url {
+    fn parse(url: &str) -> Result<Self, Mistake> {
+        // The URL itself is never shown: it may hold the password.
+        if !(url.starts_with("postgres://") || url.starts_with("postgresql://")) {
+            let hint = "write it like `postgres://user@host:5432/database`".to_owned();
+            return Err(("url", "this is not the URL of a PostgreSQL server".to_owned(), Some(hint)));
+        }
+        let (address, query) = url.split_once('?').unwrap_or((url, ""));
+        let (mut sslmode, mut sslrootcert, mut connect_timeout) = (None, None, None);
+        let mut rest = Vec::new();
+        for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            match name {
+                "sslmode" => sslmode = Some(parse_sslmode(value)?),
+                "sslrootcert" => sslrootcert = Some(PathBuf::from(percent_decoded(value))),
+                "connect_timeout" => {
+                    let seconds: u64 = value.parse().map_err(|_| {
+                        ("url", "`connect_timeout` in the URL is not a number of seconds".to_owned(), None)
+                    })?;
+                    connect_timeout = Some(std::time::Duration::from_secs(seconds));
+                }
+                "application_name"
+                | "options"
+                | "target_session_attrs"
+                | "dbname"
+                | "user"
+                | "password"
+                | "host"
+                | "port"
+                | "hostaddr" => rest.push(pair),
+                _ => {
+                    let message = format!("unknown option `{name}` in the URL");
+                    return Err(("url", message, Some(did_you_mean_key(name))));
+                }
+            }
+        }
+        let plain = if rest.is_empty() { address.to_owned() } else { format!("{address}?{}", rest.join("&")) };
+        let server = plain.parse::<tokio_postgres::Config>().map_err(|_| {
+            let hint = "special characters in user and password are percent-encoded (`@` is `%40`, `/` is `%2F`); or use \
+                        the keys `host`, `port`, `user`, `password`, `database`";
+            ("url", "the URL cannot be read".to_owned(), Some(hint.to_owned()))
+        })?;
+        Ok(Self { server, sslmode, sslrootcert, connect_timeout })
+    }
+}
+
+fn parse_sslmode(text: &str) -> Result<SslMode, Mistake> {
+    Ok(match text {
+        "disable" => SslMode::Disable,
+        "prefer" | "allow" => SslMode::Prefer,
+        "require" => SslMode::Require,
+        // Checking more than was asked for is safe; checking less is not.
+        "verify-ca" | "verify-full" => SslMode::VerifyFull,
+        _ => {
+            let valid = "valid: `disable`, `prefer`, `require`, `verify-full`".to_owned();
+            return Err(("url", format!("unknown `sslmode` `{text}` in the URL"), Some(valid)));
+        }
+    })
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut decoded = Vec::with_capacity(bytes.len());
+    let mut index = 0;
+    while index < bytes.len() {
+        let code = bytes.get(index + 1..index + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
+            Some(byte) if bytes[index] == b'%' => {
+                decoded.push(byte);
+                index += 3;
+            }
+            _ => {
+                decoded.push(bytes[index]);
+                index += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&decoded).into_owned()
+}
+
+fn place(server: &tokio_postgres::Config, user: &str, database: &str) -> String {
+    let ports = server.get_ports();
+    let hosts: Vec<String> = server
+        .get_hosts()
+        .iter()
+        .enumerate()
+        .map(|(index, host)| {
+            let port = ports.get(index).or_else(|| ports.first()).copied().unwrap_or(5432);
+            match host {
+                Host::Tcp(name) => format!("{name}:{port}"),
+                #[cfg(unix)]
+                Host::Unix(folder) => format!("{}:{port}", folder.display()),
+            }
+        })
+        .collect();
+    format!("{user}@{}/{database}", hosts.join(","))
+}

@@ -1,0 +1,333 @@
+//! Sessions: connecting, TLS, and what the server's refusals mean.
+
+use super::config::{PostgresConfig, SslMode};
+use super::names::{literal, quoted};
+use gristmill_model::{Error, ErrorKind, Result, one_of};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use std::error::Error as _;
+use std::sync::Arc;
+use tokio::task::JoinHandle;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::{Client, Config};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// What every session of ours relies on: one time zone, one way to write values as text.
+const SETTINGS: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; \
+                        SET extra_float_digits = 3; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
+                        SET client_min_messages = warning";
+
+/// One connection to a server. Dropping it hangs up at once, so that a reader that stops early does not make the server
+/// send the rest of a table.
+#[derive(Debug)]
+pub(crate) struct Session {
+    client: Client,
+    line: Line,
+}
+
+/// The task that talks to the server; gone when dropped.
+#[derive(Debug)]
+struct Line(JoinHandle<()>);
+
+impl std::ops::Deref for Session {
+    type Target = Client;
+
+    fn deref(&self) -> &Client {
+        &self.client
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Session {
+    /// Connects, and sets what our sessions rely on.
+    ///
+    /// # Errors
+    /// One clear error for each way in which it can fail; never with the password in it.
+    pub(crate) async fn open(config: &PostgresConfig) -> Result<Self> {
+        let session = Self::open_to(config, &config.server).await?;
+        let mut settings = SETTINGS.to_owned();
+        if let Some(schema) = &config.schema {
+            settings.push_str("; SET search_path = ");
+            settings.push_str(&quoted(schema));
+            settings.push_str(", public");
+        }
+        session
+            .batch_execute(&settings)
+            .await
+            .map_err(|error| server_error(&error, config, "cannot set up a session"))?;
+        Ok(session)
+    }
+
+    async fn open_to(config: &PostgresConfig, server: &Config) -> Result<Self> {
+        match tokio::time::timeout(config.connect_timeout, Self::dial(config, server)).await {
+            Ok(Ok(session)) => Ok(session),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Err(Error::new(
+                ErrorKind::Unavailable,
+                format!("no answer from PostgreSQL at `{}` within {:?}", config.place, config.connect_timeout),
+            )
+            .hint("check host and port, or raise `connect_timeout`")),
+        }
+    }
+
+    async fn dial(config: &PostgresConfig, server: &Config) -> Result<Self> {
+        let tls = tls(config).await?;
+        match server.connect(MakeRustlsConnect::new(tls)).await {
+            Ok((client, connection)) => {
+                let task = tokio::spawn(async move {
+                    // Whoever waits for an answer is told by the client; there is nobody else to tell.
+                    if let Err(error) = connection.await {
+                        tracing::debug!(%error, "a PostgreSQL connection ended");
+                    }
+                });
+                Ok(Self { client, line: Line(task) })
+            }
+            Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
+                Err(unknown_database(config, server).await)
+            }
+            Err(error) => Err(connect_error(&error, config)),
+        }
+    }
+
+    /// Ends the session in good order: the server is told.
+    pub(crate) async fn close(self) {
+        let Self { client, mut line } = self;
+        drop(client);
+        // A server that does not hear is hung up on by the drop.
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut line.0).await;
+    }
+}
+
+async fn unknown_database(config: &PostgresConfig, server: &Config) -> Error {
+    let mut other = server.clone();
+    other.dbname("postgres");
+    let error = Error::new(
+        ErrorKind::NotFound,
+        format!("the database `{}` does not exist at `{}`", config.database, config.place),
+    );
+    let Ok(tls) = tls(config).await else { return error };
+    let names = async {
+        let (client, connection) = other.connect(MakeRustlsConnect::new(tls)).await.ok()?;
+        let task = tokio::spawn(connection);
+        let rows = client.query("SELECT datname::text FROM pg_database WHERE datallowconn", &[]).await.ok();
+        task.abort();
+        rows?.iter().map(|row| row.try_get::<_, String>(0).ok()).collect::<Option<Vec<_>>>()
+    };
+    match names.await {
+        Some(names) => error.hint(one_of(&config.database, names.iter().map(String::as_str))),
+        None => error,
+    }
+}
+
+/// The TLS side of a session.
+async fn tls(config: &PostgresConfig) -> Result<ClientConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let internal = |error: rustls::Error| Error::internal("cannot set up TLS").cause(error);
+    let builder = ClientConfig::builder_with_provider(provider.clone())
+        .with_safe_default_protocol_versions()
+        .map_err(internal)?;
+    if config.sslmode != SslMode::VerifyFull {
+        let verifier = Arc::new(AnyCertificate { provider });
+        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
+    }
+    let mut roots = RootCertStore::empty();
+    match &config.sslrootcert {
+        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+        Some(path) => {
+            let what = format!("the certificate file `{}`", path.display());
+            let bytes = tokio::fs::read(path).await.map_err(|error| Error::io(&error, &what))?;
+            let wrong = |cause: String| Error::new(ErrorKind::Config, format!("{what} cannot be read")).cause(cause);
+            for certificate in CertificateDer::pem_slice_iter(&bytes) {
+                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
+                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
+            }
+            if roots.is_empty() {
+                return Err(wrong("it holds no certificate".to_owned()));
+            }
+        }
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// For `prefer` and `require`, which encrypt without asking who is there (libpq does the same). The handshake's
+/// signatures are still checked.
+#[derive(Debug)]
+struct AnyCertificate {
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for AnyCertificate {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Why connecting failed.
+fn connect_error(error: &tokio_postgres::Error, config: &PostgresConfig) -> Error {
+    let place = &config.place;
+    if let Some(refusal) = error.as_db_error() {
+        let code = refusal.code();
+        return if *code == SqlState::INVALID_PASSWORD {
+            Error::new(ErrorKind::Denied, format!("PostgreSQL at `{place}` refused the password of `{}`", config.user))
+                .hint("check `user` and `password` of the connection")
+        } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
+            Error::new(ErrorKind::Denied, format!("PostgreSQL at `{place}` refused `{}`", config.user))
+                .cause(refusal.message())
+                .hint("check `user` and `sslmode` of the connection, and pg_hba.conf of the server")
+        } else {
+            server_error(error, config, &format!("cannot connect to PostgreSQL at `{place}`"))
+        };
+    }
+    let cause = cause_of(error);
+    let text = error.to_string();
+    if text.starts_with("error performing TLS") {
+        let hint = if cause.contains("does not support TLS") {
+            "use `sslmode: prefer` or `disable`, or switch TLS on at the server"
+        } else {
+            "name the authority's certificate as `sslrootcert`, or use `sslmode: require` to encrypt without checking"
+        };
+        return Error::new(ErrorKind::Denied, format!("no secure connection to PostgreSQL at `{place}`"))
+            .cause(cause)
+            .hint(hint);
+    }
+    if text == "invalid configuration" {
+        let error = Error::new(ErrorKind::Denied, format!("cannot log in to PostgreSQL at `{place}`"));
+        // The driver's own words here are about a missing password, never the password.
+        return error.cause(cause).hint("give the connection a `password`");
+    }
+    if text == "authentication error" {
+        return Error::new(ErrorKind::Denied, format!("PostgreSQL at `{place}` and we cannot agree how to log in"))
+            .cause(cause);
+    }
+    Error::new(ErrorKind::Unavailable, format!("cannot reach PostgreSQL at `{place}`"))
+        .cause(cause)
+        .hint("check that the server runs, and `host` and `port` of the connection")
+}
+
+fn cause_of(error: &tokio_postgres::Error) -> String {
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// Whether the connection is gone, so that nobody knows what the server did with the last statement.
+pub(crate) fn is_lost(error: &tokio_postgres::Error) -> bool {
+    match error.as_db_error() {
+        // The server said goodbye: an administrator, a shutdown, a crash.
+        Some(refusal) => refusal.code().code().starts_with("57P") || refusal.code().code().starts_with("08"),
+        None => error.is_closed() || error.source().is_some_and(|cause| cause.is::<std::io::Error>()),
+    }
+}
+
+/// What an error of the server means, said as `doing`: what we could not do.
+pub(crate) fn server_error(error: &tokio_postgres::Error, config: &PostgresConfig, doing: &str) -> Error {
+    let Some(refusal) = error.as_db_error() else {
+        if is_lost(error) {
+            return Error::new(
+                ErrorKind::Unavailable,
+                format!("{doing}: the connection to `{}` was lost", config.place),
+            )
+            .cause(cause_of(error));
+        }
+        return Error::internal(format!("{doing}: PostgreSQL was not understood")).cause(cause_of(error));
+    };
+    let code = refusal.code().code();
+    let mut words = refusal.message().to_owned();
+    if let Some(detail) = refusal.detail() {
+        words = format!("{words} ({detail})");
+    }
+    let (kind, retryable, hint): (ErrorKind, bool, Option<String>) = match code {
+        "42501" => (ErrorKind::Denied, false, Some(format!("let the owner grant it to {}", quoted(&config.user)))),
+        "25006" => {
+            (ErrorKind::Denied, false, Some("the server or its session is read-only; load elsewhere".to_owned()))
+        }
+        "28000" | "28P01" => (ErrorKind::Denied, false, None),
+        "3D000" | "3F000" | "42P01" => (ErrorKind::NotFound, false, None),
+        "42703" | "42804" | "42846" => (ErrorKind::Schema, false, None),
+        "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, true, None),
+        "57014" if words.contains("timeout") => (ErrorKind::Timeout, true, None),
+        "57014" => (ErrorKind::Canceled, false, None),
+        "53100" => (ErrorKind::Storage, false, Some("free some space on the server's disk, then run again".to_owned())),
+        "53200" => (ErrorKind::Memory, true, None),
+        "53300" => (ErrorKind::Unavailable, true, Some("the server has no connection to spare; run again".to_owned())),
+        _ => match &code[..2.min(code.len())] {
+            "08" | "57" | "53" => (ErrorKind::Unavailable, true, None),
+            "22" | "23" => (ErrorKind::Data, false, None),
+            "42" | "26" | "34" => (ErrorKind::Query, false, None),
+            "58" => (ErrorKind::Storage, false, None),
+            "54" | "0A" => (ErrorKind::Schema, false, None),
+            _ => (ErrorKind::Query, false, None),
+        },
+    };
+    let hint = hint.or_else(|| refusal.hint().map(str::to_owned));
+    Error::new(kind, doing).cause(format!("{words} [{code}]")).retryable(retryable).maybe_hint(hint)
+}
+
+/// The error for a table that is not there, with the one that was meant.
+pub(crate) async fn unknown_table(session: &Session, table: &super::names::TableName) -> Error {
+    let error = Error::new(ErrorKind::NotFound, format!("the table `{table}` does not exist"));
+    let (sql, schema_named) = match &table.schema {
+        Some(schema) => (
+            format!(
+                "SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname = {} ORDER BY 1 LIMIT 1000",
+                literal(schema)
+            ),
+            true,
+        ),
+        None => (
+            "SELECT CASE WHEN n.nspname = ANY (current_schemas(false)) THEN c.relname \
+             ELSE n.nspname || '.' || c.relname END::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND n.nspname NOT IN ('pg_catalog', 'information_schema') \
+             AND n.nspname NOT LIKE 'pg\\_%' ORDER BY 1 LIMIT 1000"
+                .to_owned(),
+            false,
+        ),
+    };
+    let Ok(rows) = session.query(&sql, &[]).await else { return error };
+    let names: Vec<String> = rows
+        .iter()
+        .filter_map(|row| row.try_get::<_, String>(0).ok())
+        .filter(|name| !name.starts_with("_gristmill_"))
+        .map(|name| match &table.schema {
+            Some(schema) if schema_named => format!("{schema}.{name}"),
+            _ => name,
+        })
+        .collect();
+    error.hint(one_of(&table.to_string(), names.iter().map(String::as_str)))
+}

@@ -1,0 +1,538 @@
+//! Fields of a binary COPY straight into arrow builders: no allocation a row.
+
+use super::copy::Span;
+use super::types::{Column, Kind};
+use arrow::array::{
+    Array, ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder,
+    Float32Builder, Float64Builder, Int16Builder, Int32Builder, Int64Builder, ListArray, NullBufferBuilder,
+    RecordBatch, RecordBatchOptions, StringBuilder, Time64MicrosecondBuilder, TimestampMicrosecondBuilder,
+};
+use arrow::buffer::{OffsetBuffer, ScalarBuffer};
+use arrow::compute::filter_record_batch;
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, Field, SchemaRef, i256};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use gristmill_model::{Error, Result};
+use std::sync::Arc;
+
+/// Days from 1970-01-01 to 2000-01-01, where PostgreSQL begins to count.
+const EPOCH_DAYS: i32 = 10_957;
+/// The same in microseconds.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
+/// A batch is closed when its variable-length values reach this many bytes: large values must not make large batches.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// Why a value cannot be had; the row is refused.
+type Refusal = String;
+
+/// Builds batches of rows.
+#[derive(Debug)]
+pub(crate) struct Decoder {
+    schema: SchemaRef,
+    columns: Vec<(String, Values)>,
+    rows: usize,
+    bytes: usize,
+    batch_size: usize,
+    /// Rows of this batch with a value that cannot be had, and why.
+    refused: Vec<(usize, String)>,
+}
+
+/// A row that was refused: as text, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refused {
+    pub(crate) record: String,
+    pub(crate) why: String,
+}
+
+impl Decoder {
+    pub(crate) fn new(columns: &[Column], schema: SchemaRef, batch_size: usize) -> Self {
+        let columns = columns.iter().map(|column| (column.name.clone(), Values::new(&column.kind))).collect();
+        Self { schema, columns, rows: 0, bytes: 0, batch_size: batch_size.max(1), refused: Vec::new() }
+    }
+
+    /// Takes one row.
+    pub(crate) fn push(&mut self, bytes: &[u8], spans: &[Span]) {
+        for ((name, values), span) in self.columns.iter_mut().zip(spans) {
+            match span {
+                None => values.null(),
+                Some((from, to)) => {
+                    if let Err(refusal) = values.push(&bytes[*from..*to]) {
+                        values.null();
+                        self.refused.push((self.rows, format!("column `{name}`: {refusal}")));
+                    }
+                }
+            }
+        }
+        self.bytes += bytes.len();
+        self.rows += 1;
+    }
+
+    /// Whether the batch has reached its size.
+    pub(crate) fn is_full(&self) -> bool {
+        self.rows >= self.batch_size || self.bytes >= BATCH_BYTES
+    }
+
+    /// Whether there is nothing in the batch.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// Closes the batch: the good rows, and those that were refused.
+    ///
+    /// # Errors
+    /// Only a bug here.
+    pub(crate) fn finish(&mut self) -> Result<(RecordBatch, Vec<Refused>)> {
+        let internal = |error| Error::internal("rows from PostgreSQL do not make a batch").cause(error);
+        let arrays = self.columns.iter_mut().map(|(_, values)| values.finish(self.rows)).collect::<Result<Vec<_>>>()?;
+        let options = RecordBatchOptions::new().with_row_count(Some(self.rows));
+        let batch = RecordBatch::try_new_with_options(self.schema.clone(), arrays, &options).map_err(internal)?;
+        self.rows = 0;
+        self.bytes = 0;
+        if self.refused.is_empty() {
+            return Ok((batch, Vec::new()));
+        }
+        let mut keep = vec![true; batch.num_rows()];
+        let mut refused: Vec<Refused> = Vec::new();
+        let mut last = None;
+        for (row, why) in self.refused.drain(..) {
+            keep[row] = false;
+            match refused.last_mut() {
+                Some(refused) if last == Some(row) => refused.why = format!("{}; {why}", refused.why),
+                _ => refused.push(Refused { record: record(&batch, row), why }),
+            }
+            last = Some(row);
+        }
+        let good = filter_record_batch(&batch, &BooleanArray::from(keep)).map_err(internal)?;
+        Ok((good, refused))
+    }
+}
+
+/// A row as text; what could not be read is missing in it.
+fn record(batch: &RecordBatch, row: usize) -> String {
+    const MOST: usize = 64 << 10;
+    let options = FormatOptions::default().with_null("null");
+    let mut text = String::from("{");
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if text.len() > 1 {
+            text.push_str(", ");
+        }
+        text.push_str(field.name());
+        text.push_str(": ");
+        if let Ok(formatter) = ArrayFormatter::try_new(column.as_ref(), &options) {
+            text.push_str(&formatter.value(row).try_to_string().unwrap_or_default());
+        }
+        if text.len() > MOST {
+            let end = (0..=MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
+            text.truncate(end);
+            break;
+        }
+    }
+    text.push('}');
+    text
+}
+
+/// The builder of one column, by how its values come.
+#[derive(Debug)]
+enum Values {
+    Bool(BooleanBuilder),
+    Int2(Int16Builder),
+    Int4(Int32Builder),
+    Int8(Int64Builder),
+    Oid(Int64Builder),
+    Float4(Float32Builder),
+    Float8(Float64Builder),
+    Text(StringBuilder),
+    Jsonb(StringBuilder),
+    Uuid(StringBuilder),
+    NumericText(StringBuilder, String),
+    Bytea(BinaryBuilder),
+    Date(Date32Builder),
+    Time(Time64MicrosecondBuilder),
+    Timestamp(TimestampMicrosecondBuilder, bool),
+    Decimal128(Decimal128Builder, u8, i8),
+    Decimal256(Decimal256Builder, u8, i8),
+    List(Box<List>),
+}
+
+#[derive(Debug)]
+struct List {
+    items: Values,
+    kind: Kind,
+    length: usize,
+    ends: Vec<i32>,
+    nulls: NullBufferBuilder,
+}
+
+impl Values {
+    fn new(kind: &Kind) -> Self {
+        match kind {
+            Kind::Bool => Self::Bool(BooleanBuilder::new()),
+            Kind::Int2 => Self::Int2(Int16Builder::new()),
+            Kind::Int4 => Self::Int4(Int32Builder::new()),
+            Kind::Int8 => Self::Int8(Int64Builder::new()),
+            Kind::Oid => Self::Oid(Int64Builder::new()),
+            Kind::Float4 => Self::Float4(Float32Builder::new()),
+            Kind::Float8 => Self::Float8(Float64Builder::new()),
+            Kind::Text => Self::Text(StringBuilder::new()),
+            Kind::Jsonb => Self::Jsonb(StringBuilder::new()),
+            Kind::Uuid => Self::Uuid(StringBuilder::new()),
+            Kind::NumericText => Self::NumericText(StringBuilder::new(), String::new()),
+            Kind::Bytea => Self::Bytea(BinaryBuilder::new()),
+            Kind::Date => Self::Date(Date32Builder::new()),
+            Kind::Time => Self::Time(Time64MicrosecondBuilder::new()),
+            Kind::Timestamp | Kind::TimestampTz => Self::Timestamp(
+                TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()),
+                *kind == Kind::TimestampTz,
+            ),
+            Kind::Decimal(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
+                Self::Decimal128(Decimal128Builder::new().with_data_type(kind.arrow()), *precision, *scale)
+            }
+            Kind::Decimal(precision, scale) => {
+                Self::Decimal256(Decimal256Builder::new().with_data_type(kind.arrow()), *precision, *scale)
+            }
+            Kind::List(item) => Self::List(Box::new(List {
+                items: Self::new(item),
+                kind: (**item).clone(),
+                length: 0,
+                ends: vec![0],
+                nulls: NullBufferBuilder::new(0),
+            })),
+        }
+    }
+
+    fn null(&mut self) {
+        match self {
+            Self::Bool(builder) => builder.append_null(),
+            Self::Int2(builder) => builder.append_null(),
+            Self::Int4(builder) => builder.append_null(),
+            Self::Int8(builder) | Self::Oid(builder) => builder.append_null(),
+            Self::Float4(builder) => builder.append_null(),
+            Self::Float8(builder) => builder.append_null(),
+            Self::Text(builder) | Self::Jsonb(builder) | Self::Uuid(builder) | Self::NumericText(builder, _) => {
+                builder.append_null();
+            }
+            Self::Bytea(builder) => builder.append_null(),
+            Self::Date(builder) => builder.append_null(),
+            Self::Time(builder) => builder.append_null(),
+            Self::Timestamp(builder, _) => builder.append_null(),
+            Self::Decimal128(builder, ..) => builder.append_null(),
+            Self::Decimal256(builder, ..) => builder.append_null(),
+            Self::List(list) => {
+                // Items of a refused array may be there already; a NULL list may have some.
+                list.ends.push(i32::try_from(list.length).unwrap_or(i32::MAX));
+                list.nulls.append_null();
+            }
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        match self {
+            Self::Bool(builder) => match bytes {
+                [flag] => builder.append_value(*flag != 0),
+                _ => return Err(misshapen("boolean", bytes)),
+            },
+            Self::Int2(builder) => builder.append_value(i16::from_be_bytes(fixed(bytes, "smallint")?)),
+            Self::Int4(builder) => builder.append_value(i32::from_be_bytes(fixed(bytes, "integer")?)),
+            Self::Int8(builder) => builder.append_value(i64::from_be_bytes(fixed(bytes, "bigint")?)),
+            Self::Oid(builder) => builder.append_value(i64::from(u32::from_be_bytes(fixed(bytes, "oid")?))),
+            Self::Float4(builder) => builder.append_value(f32::from_be_bytes(fixed(bytes, "real")?)),
+            Self::Float8(builder) => builder.append_value(f64::from_be_bytes(fixed(bytes, "double precision")?)),
+            Self::Text(builder) => builder.append_value(text(bytes)?),
+            Self::Jsonb(builder) => match bytes.split_first() {
+                Some((1, json)) => builder.append_value(text(json)?),
+                _ => return Err("jsonb of a version that is not known".to_owned()),
+            },
+            Self::Uuid(builder) => {
+                let id = uuid::Uuid::from_bytes(fixed(bytes, "uuid")?);
+                let mut buffer = uuid::Uuid::encode_buffer();
+                builder.append_value(id.hyphenated().encode_lower(&mut buffer));
+            }
+            Self::NumericText(builder, buffer) => {
+                buffer.clear();
+                Numeric::parse(bytes)?.write(buffer)?;
+                builder.append_value(buffer);
+            }
+            Self::Bytea(builder) => builder.append_value(bytes),
+            Self::Date(builder) => builder.append_value(date(i32::from_be_bytes(fixed(bytes, "date")?))?),
+            Self::Time(builder) => match i64::from_be_bytes(fixed(bytes, "time")?) {
+                micros @ 0..86_400_000_000 => builder.append_value(micros),
+                _ => return Err("the time 24:00:00 is not within a day".to_owned()),
+            },
+            Self::Timestamp(builder, _) => {
+                builder.append_value(timestamp(i64::from_be_bytes(fixed(bytes, "timestamp")?))?);
+            }
+            Self::Decimal128(builder, precision, scale) => {
+                builder.append_value(Numeric::parse(bytes)?.to_i128(*precision, *scale)?);
+            }
+            Self::Decimal256(builder, precision, scale) => {
+                builder.append_value(Numeric::parse(bytes)?.to_i256(*precision, *scale)?);
+            }
+            Self::List(list) => return list.push(bytes),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+        Ok(match self {
+            Self::Bool(builder) => Arc::new(builder.finish()),
+            Self::Int2(builder) => Arc::new(builder.finish()),
+            Self::Int4(builder) => Arc::new(builder.finish()),
+            Self::Int8(builder) | Self::Oid(builder) => Arc::new(builder.finish()),
+            Self::Float4(builder) => Arc::new(builder.finish()),
+            Self::Float8(builder) => Arc::new(builder.finish()),
+            Self::Text(builder) | Self::Jsonb(builder) | Self::Uuid(builder) | Self::NumericText(builder, _) => {
+                Arc::new(builder.finish())
+            }
+            Self::Bytea(builder) => Arc::new(builder.finish()),
+            Self::Date(builder) => Arc::new(builder.finish()),
+            Self::Time(builder) => Arc::new(builder.finish()),
+            Self::Timestamp(builder, zoned) => {
+                Arc::new(builder.finish().with_timezone_opt(zoned.then(|| Arc::<str>::from("UTC"))))
+            }
+            Self::Decimal128(builder, ..) => Arc::new(builder.finish()),
+            Self::Decimal256(builder, ..) => Arc::new(builder.finish()),
+            Self::List(list) => {
+                let items = list.items.finish(list.length)?;
+                let ends = std::mem::replace(&mut list.ends, vec![0]);
+                list.length = 0;
+                if ends.len() != rows + 1 || items.len() > i32::MAX as usize {
+                    return Err(Error::internal("the ends of arrays do not match their rows"));
+                }
+                let field = Arc::new(Field::new_list_field(list.kind.arrow(), true));
+                let offsets = OffsetBuffer::new(ScalarBuffer::from(ends));
+                let array = ListArray::try_new(field, offsets, items, list.nulls.finish());
+                Arc::new(array.map_err(|error| Error::internal("arrays do not make a list").cause(error))?)
+            }
+        })
+    }
+}
+
+impl List {
+    /// An array: dimensions, whether there are NULLs, the items' type, then length and first index of each dimension,
+    /// then the items (array_send).
+    fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
+        let torn = || "an array that is torn".to_owned();
+        let mut rest = bytes;
+        let mut word = || -> Result<i32, Refusal> {
+            let (word, after) = rest.split_first_chunk::<4>().ok_or_else(torn)?;
+            rest = after;
+            Ok(i32::from_be_bytes(*word))
+        };
+        let dimensions = word()?;
+        let (_, _) = (word()?, word()?);
+        let count = match dimensions {
+            0 => 0,
+            1 => {
+                let count = word()?;
+                word()?;
+                count
+            }
+            _ => return Err(format!("an array of {dimensions} dimensions (read it as text)")),
+        };
+        for _ in 0..count {
+            let (length, after) = rest.split_first_chunk::<4>().ok_or_else(torn)?;
+            rest = after;
+            self.length += 1;
+            match usize::try_from(i32::from_be_bytes(*length)) {
+                Err(_) => self.items.null(),
+                Ok(length) => {
+                    let Some((item, after)) = rest.split_at_checked(length) else {
+                        self.items.null();
+                        return Err(torn());
+                    };
+                    rest = after;
+                    if let Err(refusal) = self.items.push(item) {
+                        self.items.null();
+                        return Err(refusal);
+                    }
+                }
+            }
+        }
+        self.ends.push(i32::try_from(self.length).map_err(|_| "too many items".to_owned())?);
+        self.nulls.append_non_null();
+        Ok(())
+    }
+}
+
+fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], Refusal> {
+    bytes.try_into().map_err(|_| misshapen(what, bytes))
+}
+
+#[cold]
+fn misshapen(what: &str, bytes: &[u8]) -> Refusal {
+    format!("a {what} of {} bytes", bytes.len())
+}
+
+fn text(bytes: &[u8]) -> Result<&str, Refusal> {
+    std::str::from_utf8(bytes).map_err(|error| format!("text that is not UTF-8 ({error})"))
+}
+
+fn date(days: i32) -> Result<i32, Refusal> {
+    match days {
+        i32::MAX => Err("the date `infinity`".to_owned()),
+        i32::MIN => Err("the date `-infinity`".to_owned()),
+        days => days.checked_add(EPOCH_DAYS).ok_or_else(|| "a date too far away".to_owned()),
+    }
+}
+
+fn timestamp(micros: i64) -> Result<i64, Refusal> {
+    match micros {
+        i64::MAX => Err("the timestamp `infinity`".to_owned()),
+        i64::MIN => Err("the timestamp `-infinity`".to_owned()),
+        micros => micros.checked_add(EPOCH_MICROS).ok_or_else(|| "a timestamp too far away".to_owned()),
+    }
+}
+
+/// A numeric as the server sends it: sign, digits of base 10,000, the power of the first, digits shown after the point
+/// (numeric_send).
+#[derive(Debug, Clone, Copy)]
+struct Numeric<'a> {
+    digits: &'a [u8],
+    weight: i32,
+    negative: bool,
+    shown: u16,
+    special: Option<&'static str>,
+}
+
+impl<'a> Numeric<'a> {
+    fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        let Some((head, digits)) = bytes.split_first_chunk::<8>() else { return Err(misshapen("numeric", bytes)) };
+        let [a, b, c, d, e, f, g, h] = *head;
+        let count = u16::from_be_bytes([a, b]);
+        let special = match u16::from_be_bytes([e, f]) {
+            0x0000 | 0x4000 => None,
+            0xc000 => Some("NaN"),
+            0xd000 => Some("Infinity"),
+            0xf000 => Some("-Infinity"),
+            _ => return Err("a numeric of unknown sign".to_owned()),
+        };
+        if digits.len() != usize::from(count) * 2 {
+            return Err(misshapen("numeric", bytes));
+        }
+        Ok(Self {
+            digits,
+            weight: i32::from(i16::from_be_bytes([c, d])),
+            negative: e == 0x40,
+            shown: u16::from_be_bytes([g, h]),
+            special,
+        })
+    }
+
+    fn groups(&self) -> impl Iterator<Item = u32> + use<'a> {
+        self.digits.chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+    }
+
+    /// The digits as a whole number of units of the scale. `times` multiplies by a power of ten, `plus` adds.
+    fn scaled<T: Copy>(
+        &self,
+        scale: i8,
+        zero: T,
+        times: impl Fn(T, u32) -> Option<T>,
+        plus: impl Fn(T, u32) -> Option<T>,
+    ) -> Result<T, Refusal> {
+        if let Some(special) = self.special {
+            return Err(format!("{special} is not a decimal"));
+        }
+        let large = || format!("`{}` has too many digits for the decimal", self.shown_text());
+        let mut total = zero;
+        // The power of ten of the last digit taken, in units of the scale.
+        let mut power = 0i32;
+        for (index, group) in self.groups().enumerate() {
+            power = 4 * (self.weight - index as i32) + i32::from(scale);
+            if power >= 0 {
+                total = times(total, 4).and_then(|total| plus(total, group)).ok_or_else(large)?;
+                continue;
+            }
+            // This group lies across the end of the scale, or beyond it.
+            let beyond = power.unsigned_abs();
+            let (kept, lost) = match 10u32.checked_pow(beyond) {
+                Some(unit) if beyond < 4 => (group / unit, group % unit),
+                _ => (0, group),
+            };
+            if lost != 0 {
+                return Err(format!("`{}` has more than {scale} digits after the point", self.shown_text()));
+            }
+            if beyond < 4 {
+                total = times(total, 4 - beyond).and_then(|total| plus(total, kept)).ok_or_else(large)?;
+            }
+            power = 0;
+        }
+        if power > 0 && !self.digits.is_empty() {
+            total = times(total, power.unsigned_abs()).ok_or_else(large)?;
+        }
+        Ok(total)
+    }
+
+    fn to_i128(self, precision: u8, scale: i8) -> Result<i128, Refusal> {
+        let total = self.scaled(
+            scale,
+            0i128,
+            |total, power| total.checked_mul(10i128.checked_pow(power)?),
+            |total, group| total.checked_add(i128::from(group)),
+        )?;
+        match 10i128.checked_pow(u32::from(precision)) {
+            Some(limit) if total < limit => Ok(if self.negative { -total } else { total }),
+            _ => Err(format!("`{}` does not fit decimal({precision},{scale})", self.shown_text())),
+        }
+    }
+
+    fn to_i256(self, precision: u8, scale: i8) -> Result<i256, Refusal> {
+        let ten = i256::from_i128(10);
+        let total = self.scaled(
+            scale,
+            i256::ZERO,
+            |total, power| if total == i256::ZERO { Some(total) } else { total.checked_mul(ten.checked_pow(power)?) },
+            |total, group| total.checked_add(i256::from_i128(i128::from(group))),
+        )?;
+        match ten.checked_pow(u32::from(precision)) {
+            Some(limit) if total < limit => Ok(if self.negative { total.wrapping_neg() } else { total }),
+            _ => Err(format!("`{}` does not fit decimal({precision},{scale})", self.shown_text())),
+        }
+    }
+
+    fn shown_text(&self) -> String {
+        let mut text = String::new();
+        // A value in an error is for people; a hundred letters of it are enough.
+        let _ = self.write(&mut text);
+        if text.len() > 100 {
+            text.truncate(100);
+            text.push('…');
+        }
+        text
+    }
+
+    /// The number as the server's own text of it (numeric_out): as many digits after the point as are shown.
+    fn write(&self, out: &mut String) -> Result<(), Refusal> {
+        use std::fmt::Write as _;
+        let failed = |_| "a numeric that cannot be written".to_owned();
+        if let Some(special) = self.special {
+            out.push_str(special);
+            return Ok(());
+        }
+        if self.negative {
+            out.push('-');
+        }
+        let group = |index: i32| {
+            let from = usize::try_from(index).ok().map(|index| index * 2);
+            let pair = from.and_then(|from| self.digits.get(from..from + 2));
+            pair.map_or(0, |pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
+        };
+        if self.weight < 0 {
+            out.push('0');
+        }
+        for index in 0..=self.weight {
+            if index == 0 { write!(out, "{}", group(0)) } else { write!(out, "{:04}", group(index)) }
+                .map_err(failed)?;
+        }
+        if self.shown > 0 {
+            out.push('.');
+            let end = out.len() + usize::from(self.shown);
+            let mut index = self.weight + 1;
+            while out.len() < end {
+                write!(out, "{:04}", group(index)).map_err(failed)?;
+                index += 1;
+            }
+            out.truncate(end);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,148 @@
+//! PostgreSQL: `type: postgres`.
+//!
+//! ```text
+//!   config ─► connect ─► Session ─┬─► read: COPY (SELECT …) TO STDOUT (FORMAT binary)
+//!                                 │     copy: frames ─► decode: arrow builders, by types
+//!                                 └─► the sink (crate::sinks::postgres)
+//! ```
+//!
+//! A table or query is one unit for now, read in one REPEATABLE READ READ ONLY transaction; a unit's payload already
+//! says which share it is. [`types`] has the table of types and what happens to values that arrow has no place for.
+
+mod config;
+pub(crate) mod connect;
+mod copy;
+mod decode;
+pub(crate) mod names;
+mod read;
+pub mod types;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::{PostgresConfig, PostgresKeys, SslMode};
+pub use read::PostgresSource;
+
+use crate::registry::Connector;
+use crate::sinks::postgres::PostgresSink;
+use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
+use async_trait::async_trait;
+use connect::{Session, server_error};
+use gristmill_model::Result;
+use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::yaml::{Diagnostic, Node};
+use names::quoted;
+use std::sync::Arc;
+
+/// The entry of the registry.
+#[must_use]
+pub fn connector() -> Connector {
+    Connector { name: "postgres", about: "a PostgreSQL database", schema: || schemars::schema_for!(PostgresKeys), open }
+}
+
+fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
+    Ok(Arc::new(PostgresConnection::new(PostgresConfig::from_node(node, &context.project)?)))
+}
+
+/// A PostgreSQL database.
+#[derive(Debug)]
+pub struct PostgresConnection {
+    config: Arc<PostgresConfig>,
+}
+
+impl PostgresConnection {
+    /// A connection to the database of `config`; nothing is called yet.
+    #[must_use]
+    pub fn new(config: PostgresConfig) -> Self {
+        Self { config: Arc::new(config) }
+    }
+}
+
+/// At most this many tables are listed.
+const MOST_TABLES: u32 = 5000;
+
+#[async_trait]
+impl Connection for PostgresConnection {
+    fn kind(&self) -> &'static str {
+        "postgres"
+    }
+
+    fn describe(&self) -> String {
+        format!("postgres://{}", self.config.place)
+    }
+
+    async fn test(&self) -> Result<ConnectionInfo> {
+        let session = Session::open(&self.config).await?;
+        let sql = "SELECT current_setting('server_version'), current_database()::text, current_user::text, \
+                   coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false), pg_is_in_recovery(), \
+                   (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+                    WHERE c.relkind IN ('r', 'p') AND NOT c.relispartition AND n.nspname !~ '^pg_' \
+                    AND n.nspname <> 'information_schema' AND c.relname NOT LIKE '\\_gristmill\\_%')";
+        let failed = |error| server_error(&error, &self.config, "cannot ask the server");
+        let row = session.query_one(sql, &[]).await.map_err(failed)?;
+        let text = |index: usize| row.try_get::<_, String>(index).map_err(failed);
+        let flag = |index: usize| row.try_get::<_, bool>(index).map_err(failed);
+        let mut details = vec![
+            ("database".to_owned(), text(1)?),
+            ("user".to_owned(), text(2)?),
+            ("tls".to_owned(), if flag(3)? { "yes" } else { "no" }.to_owned()),
+            ("tables".to_owned(), row.try_get::<_, i64>(5).map_err(failed)?.to_string()),
+        ];
+        if flag(4)? {
+            details.push(("mode".to_owned(), "read-only standby".to_owned()));
+        }
+        let server = format!("PostgreSQL {}", text(0)?);
+        session.close().await;
+        Ok(ConnectionInfo { server, details })
+    }
+
+    async fn discover(&self) -> Result<Vec<Discovered>> {
+        let session = Session::open(&self.config).await?;
+        let sql = format!(
+            "SELECT n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), \
+               CASE WHEN c.reltuples >= 0 AND c.relkind IN ('r', 'm') THEN c.reltuples::bigint END, \
+               CASE WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid) END, \
+               ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
+                     AND NOT a.attisdropped ORDER BY a.attnum), \
+               ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = c.oid \
+                     AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
+               ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(num, place) \
+                     JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num \
+                     WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspname !~ '^pg_' \
+               AND n.nspname <> 'information_schema' AND c.relname NOT LIKE '\\_gristmill\\_%' \
+               AND has_schema_privilege(n.oid, 'usage') ORDER BY 1, 2 LIMIT {MOST_TABLES}"
+        );
+        let failed = |error| server_error(&error, &self.config, "cannot list the tables");
+        let rows = session.query(&sql, &[]).await.map_err(failed)?;
+        let found = rows.iter().map(|row| {
+            let plain = |name: &str| if name.contains(['.', '"']) { quoted(name) } else { name.to_owned() };
+            let (schema, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
+            let name = match row.try_get::<_, bool>(2)? {
+                true => plain(&table),
+                false => format!("{}.{}", plain(&schema), plain(&table)),
+            };
+            let number = |index: usize| Ok::<_, tokio_postgres::Error>(row.try_get::<_, Option<i64>>(index)?);
+            let (columns, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
+            Ok(Discovered {
+                name,
+                rows: number(3)?.and_then(|rows| u64::try_from(rows).ok()),
+                bytes: number(4)?.and_then(|bytes| u64::try_from(bytes).ok()),
+                key: row.try_get(7)?,
+                columns: columns.into_iter().zip(types).collect(),
+            })
+        });
+        let found = found.collect::<Result<Vec<_>, _>>().map_err(failed)?;
+        session.close().await;
+        Ok(found)
+    }
+
+    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(PostgresSource::new(self.config.clone(), extract)?))
+    }
+
+    fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(PostgresSink::new(self.config.clone(), load, context)?))
+    }
+}

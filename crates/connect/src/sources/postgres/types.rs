@@ -1,0 +1,244 @@
+//! PostgreSQL's types as arrow's.
+//!
+//! | PostgreSQL | arrow |
+//! |---|---|
+//! | boolean | Boolean |
+//! | smallint, integer, bigint | Int16, Int32, Int64 |
+//! | oid | Int64 |
+//! | real, double precision | Float32, Float64 |
+//! | numeric(p,s), p up to 38; up to 76 | Decimal128(p,s); Decimal256(p,s) |
+//! | numeric without precision, or with more than 76 digits | Utf8, every digit as the server shows it |
+//! | text, varchar, char, name, citext, enums, json, jsonb, uuid | Utf8 |
+//! | bytea | Binary |
+//! | date | Date32 |
+//! | time | Time64(µs) |
+//! | timestamp; timestamptz | Timestamp(µs); Timestamp(µs, UTC) |
+//! | arrays of all these | List |
+//! | everything else (interval, inet, ranges, composites, money, xml, …) | Utf8: the server's own text of it |
+//!
+//! Nothing is rounded. What arrow has no place for (NaN and infinity as a decimal, infinite or too distant dates and
+//! times, arrays of more dimensions than one) is a bad row, and follows `on_bad_row`; `schema: {column: text}` reads it
+//! as text. A numeric without precision becomes a decimal by `schema: {column: "decimal(20,4)"}`; a value that would
+//! have to be rounded to fit is a bad row too.
+
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, TimeUnit};
+use gristmill_model::{Error, ErrorKind, Result};
+use std::sync::Arc;
+use tokio_postgres::types::{Kind as ServerKind, Type};
+
+/// How a value comes over the wire, and so what it becomes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Bool,
+    Int2,
+    Int4,
+    Int8,
+    Oid,
+    Float4,
+    Float8,
+    /// Bytes that are UTF-8.
+    Text,
+    /// A version byte, then text.
+    Jsonb,
+    Bytea,
+    Date,
+    Time,
+    Timestamp,
+    TimestampTz,
+    Uuid,
+    /// Base-10000 digits as a decimal.
+    Decimal(u8, i8),
+    /// Base-10000 digits as text.
+    NumericText,
+    List(Box<Kind>),
+}
+
+impl Kind {
+    pub(crate) fn arrow(&self) -> DataType {
+        match self {
+            Self::Bool => DataType::Boolean,
+            Self::Int2 => DataType::Int16,
+            Self::Int4 => DataType::Int32,
+            Self::Int8 | Self::Oid => DataType::Int64,
+            Self::Float4 => DataType::Float32,
+            Self::Float8 => DataType::Float64,
+            Self::Text | Self::Jsonb | Self::Uuid | Self::NumericText => DataType::Utf8,
+            Self::Bytea => DataType::Binary,
+            Self::Date => DataType::Date32,
+            Self::Time => DataType::Time64(TimeUnit::Microsecond),
+            Self::Timestamp => DataType::Timestamp(TimeUnit::Microsecond, None),
+            Self::TimestampTz => DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())),
+            Self::Decimal(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
+                DataType::Decimal128(*precision, *scale)
+            }
+            Self::Decimal(precision, scale) => DataType::Decimal256(*precision, *scale),
+            Self::List(item) => DataType::List(Arc::new(Field::new_list_field(item.arrow(), true))),
+        }
+    }
+}
+
+/// A column of a table or query: its name, how it is read, and what the server must cast it to first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) kind: Kind,
+    pub(crate) cast: Option<&'static str>,
+}
+
+impl Column {
+    /// What a column of the server becomes; `wanted` is the type that `schema:` gives it.
+    ///
+    /// # Errors
+    /// A wanted type that there is not.
+    pub(crate) fn new(name: &str, server: &Type, modifier: i32, wanted: Option<&str>) -> Result<Self> {
+        let name = name.to_owned();
+        if let Some(wanted) = wanted {
+            let (kind, cast) = wanted_kind(&name, wanted, server)?;
+            return Ok(Self { name, kind, cast });
+        }
+        Ok(match kind_of(server, modifier) {
+            Some(kind) => Self { name, kind, cast: None },
+            None => Self { name, kind: Kind::Text, cast: Some("text") },
+        })
+    }
+}
+
+/// How values of a type are read; none where its binary form is not worth reading.
+fn kind_of(server: &Type, modifier: i32) -> Option<Kind> {
+    match server.kind() {
+        ServerKind::Array(item) => match kind_of(item, modifier)? {
+            Kind::List(_) => None,
+            kind => Some(Kind::List(Box::new(kind))),
+        },
+        ServerKind::Domain(base) => kind_of(base, modifier),
+        ServerKind::Enum(_) => Some(Kind::Text),
+        ServerKind::Simple => simple(server, modifier),
+        _ => None,
+    }
+}
+
+fn simple(server: &Type, modifier: i32) -> Option<Kind> {
+    Some(match *server {
+        Type::BOOL => Kind::Bool,
+        Type::INT2 => Kind::Int2,
+        Type::INT4 => Kind::Int4,
+        Type::INT8 => Kind::Int8,
+        Type::OID => Kind::Oid,
+        Type::FLOAT4 => Kind::Float4,
+        Type::FLOAT8 => Kind::Float8,
+        Type::TEXT | Type::VARCHAR | Type::BPCHAR | Type::NAME | Type::JSON => Kind::Text,
+        Type::JSONB => Kind::Jsonb,
+        Type::BYTEA => Kind::Bytea,
+        Type::DATE => Kind::Date,
+        Type::TIME => Kind::Time,
+        Type::TIMESTAMP => Kind::Timestamp,
+        Type::TIMESTAMPTZ => Kind::TimestampTz,
+        Type::UUID => Kind::Uuid,
+        Type::NUMERIC => numeric(modifier),
+        // An extension's type has no fixed number; its name is what it is known by.
+        _ if server.name() == "citext" => Kind::Text,
+        _ => return None,
+    })
+}
+
+/// A numeric's precision and scale out of its type modifier (numeric.c: `numeric_typmod_precision`, `…_scale`).
+fn numeric(modifier: i32) -> Kind {
+    if modifier < 4 {
+        return Kind::NumericText;
+    }
+    let packed = modifier - 4;
+    let precision = (packed >> 16) & 0xffff;
+    // Eleven bits, the highest of them the sign; PostgreSQL 15 knows scales below zero and above the precision.
+    let scale = ((packed & 0x7ff) ^ 1024) - 1024;
+    let (precision, scale) = if scale < 0 { (precision - scale, 0) } else { (precision.max(scale), scale) };
+    match (u8::try_from(precision), i8::try_from(scale)) {
+        (Ok(precision), Ok(scale)) if precision <= DECIMAL256_MAX_PRECISION => Kind::Decimal(precision, scale),
+        _ => Kind::NumericText,
+    }
+}
+
+/// The words that `schema:` knows, in pairs with what the server casts to.
+const WORDS: [(&str, Kind, &str); 24] = [
+    ("bool", Kind::Bool, "boolean"),
+    ("boolean", Kind::Bool, "boolean"),
+    ("int16", Kind::Int2, "smallint"),
+    ("smallint", Kind::Int2, "smallint"),
+    ("int32", Kind::Int4, "integer"),
+    ("int", Kind::Int4, "integer"),
+    ("integer", Kind::Int4, "integer"),
+    ("int64", Kind::Int8, "bigint"),
+    ("bigint", Kind::Int8, "bigint"),
+    ("float32", Kind::Float4, "real"),
+    ("real", Kind::Float4, "real"),
+    ("float64", Kind::Float8, "double precision"),
+    ("double", Kind::Float8, "double precision"),
+    ("text", Kind::Text, "text"),
+    ("string", Kind::Text, "text"),
+    ("utf8", Kind::Text, "text"),
+    ("varchar", Kind::Text, "text"),
+    ("binary", Kind::Bytea, "bytea"),
+    ("bytea", Kind::Bytea, "bytea"),
+    ("date", Kind::Date, "date"),
+    ("time", Kind::Time, "time"),
+    ("timestamp", Kind::Timestamp, "timestamp"),
+    ("timestamptz", Kind::TimestampTz, "timestamptz"),
+    ("uuid", Kind::Uuid, "uuid"),
+];
+
+fn wanted_kind(column: &str, wanted: &str, server: &Type) -> Result<(Kind, Option<&'static str>)> {
+    let folded = wanted.trim().to_ascii_lowercase();
+    if let Some((_, kind, cast)) = WORDS.iter().find(|(word, ..)| *word == folded) {
+        let as_it_is =
+            simple(server, -1).is_some_and(|own| own == *kind) || matches!(server.kind(), ServerKind::Enum(_));
+        return Ok((kind.clone(), (!as_it_is || *kind == Kind::Text).then_some(*cast)));
+    }
+    let unknown = || {
+        let names = WORDS.iter().map(|(word, ..)| *word).chain(["decimal(10,2)"]);
+        Error::new(ErrorKind::Config, format!("unknown type `{wanted}` for the column `{column}`"))
+            .hint(gristmill_model::one_of(&folded, names))
+    };
+    let inner = ["decimal", "numeric"]
+        .iter()
+        .find_map(|word| folded.strip_prefix(word))
+        .and_then(|rest| rest.trim().strip_prefix('(')?.strip_suffix(')'))
+        .ok_or_else(unknown)?;
+    let (precision, scale) = inner.split_once(',').unwrap_or((inner, "0"));
+    match (precision.trim().parse::<u8>(), scale.trim().parse::<i8>()) {
+        (Ok(precision @ 1..=DECIMAL256_MAX_PRECISION), Ok(scale))
+            if scale >= 0 && scale.unsigned_abs() <= precision =>
+        {
+            // The digits come as they are, and are refused where they do not fit: a cast would round them.
+            Ok((Kind::Decimal(precision, scale), (*server != Type::NUMERIC).then_some("numeric")))
+        }
+        _ => Err(Error::new(ErrorKind::Config, format!("`{wanted}` for the column `{column}` is not a decimal"))
+            .hint("write `decimal(precision, scale)` with a precision of 1 to 76 and a scale of 0 to the precision")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_numeric_keeps_its_precision_and_scale() {
+        let modifier = |precision: i32, scale: i32| ((precision << 16) | (scale & 0x7ff)) + 4;
+        assert_eq!(numeric(modifier(10, 2)), Kind::Decimal(10, 2));
+        assert_eq!(numeric(modifier(38, 38)), Kind::Decimal(38, 38));
+        assert_eq!(numeric(modifier(76, 0)), Kind::Decimal(76, 0));
+        assert_eq!(numeric(modifier(3, -2)), Kind::Decimal(5, 0));
+        assert_eq!(numeric(modifier(2, 5)), Kind::Decimal(5, 5));
+        assert_eq!(numeric(modifier(77, 0)), Kind::NumericText);
+        assert_eq!(numeric(modifier(1000, -1000)), Kind::NumericText);
+        assert_eq!(numeric(-1), Kind::NumericText);
+    }
+
+    #[test]
+    fn an_unknown_word_for_a_type_is_answered_with_the_one_that_was_meant() {
+        let error = Column::new("a", &Type::TEXT, -1, Some("timestam")).unwrap_err();
+        assert_eq!(error.hint_text(), Some("did you mean `timestamp`?"));
+        assert!(Column::new("a", &Type::NUMERIC, -1, Some("decimal(77,2)")).is_err());
+        assert!(Column::new("a", &Type::NUMERIC, -1, Some("decimal(5,6)")).is_err());
+        let column = Column::new("a", &Type::NUMERIC, -1, Some("Decimal(20, 4)")).unwrap();
+        assert_eq!((column.kind, column.cast), (Kind::Decimal(20, 4), None));
+    }
+}
