@@ -104,7 +104,7 @@ impl Drop for S3Server {
     fn drop(&mut self) {
         if let Some(stop) = self.stop.take() {
             // The server may have ended already.
-            drop(stop.send(()));
+            let _ended = stop.send(());
         }
         if let Some(thread) = self.thread.take() {
             drop(thread.join());
