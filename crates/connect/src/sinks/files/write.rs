@@ -120,6 +120,8 @@ struct Partitioned {
     gathered: Gathered,
     open: HashMap<u32, Open>,
     spill: Option<Spill>,
+    /// What may be gathered; by default a share of [`GATHER_BYTES`].
+    budget: Option<usize>,
     _count: Count,
 }
 
@@ -132,7 +134,7 @@ impl Count {
         Self
     }
 
-    fn budget() -> usize {
+    fn share() -> usize {
         (GATHER_BYTES / WRITERS.load(Ordering::Relaxed).max(1)).max(LEAST_GATHER_BYTES)
     }
 }
@@ -167,12 +169,21 @@ impl TaskWriter {
                 gathered: Gathered::default(),
                 open: HashMap::new(),
                 spill: None,
+                budget: None,
                 _count: Count::new(),
             }))
         };
         let extension = config.encoding.extension();
         let files = Files { config, plan, task, outputs, extension, number: 0, written: Vec::new() };
         Ok(Self { files, rows: 0, shape })
+    }
+
+    /// Lets a test see what happens when little fits.
+    #[cfg(test)]
+    pub(super) fn gather_at_most(&mut self, bytes: usize) {
+        if let Shape::Partitioned(partitioned) = &mut self.shape {
+            partitioned.budget = Some(bytes);
+        }
     }
 
     /// Takes rows in.
@@ -254,6 +265,10 @@ fn encode_error(error: arrow::error::ArrowError) -> Error {
 }
 
 impl Partitioned {
+    fn budget(&self) -> usize {
+        self.budget.unwrap_or_else(Count::share)
+    }
+
     fn write(&mut self, files: &mut Files, batch: &RecordBatch) -> Result<()> {
         let ids = self.splitter.split(batch)?;
         if let Some(scope) = &files.config.scope {
@@ -277,7 +292,7 @@ impl Partitioned {
         self.gathered.bytes += batch_bytes(&stored) + ids.len() * 4;
         self.gathered.batches.push(stored);
         self.gathered.ids.extend(ids);
-        if self.gathered.bytes >= Count::budget() { self.flush(files, false) } else { Ok(()) }
+        if self.gathered.bytes >= self.budget() { self.flush(files, false) } else { Ok(()) }
     }
 
     /// Writes what has been gathered: all of it, or the larger shares.
@@ -378,7 +393,7 @@ impl Partitioned {
                     self.gathered.bytes += batch_bytes(&rows) + ids.len() * 4;
                     self.gathered.batches.push(rows);
                     self.gathered.ids.extend(ids);
-                    if self.gathered.bytes >= Count::budget() {
+                    if self.gathered.bytes >= self.budget() {
                         self.flush_clustered(files)?;
                     }
                 }
