@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `gristmill` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    gristmill::command_line::run()
+}

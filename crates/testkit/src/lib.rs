@@ -1,5 +1,7 @@
 //! What Gristmill's tests share: temporary servers, fault plans, third-party cases, snapshot filters.
 
+pub mod postgres;
+
 use std::path::PathBuf;
 
 /// The folder of third-party cases of that name, or `None`, said aloud, where the cases are absent.

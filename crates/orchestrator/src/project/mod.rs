@@ -2,6 +2,7 @@
 
 mod env;
 mod load;
+mod memory;
 mod render;
 mod secrets;
 mod validate;

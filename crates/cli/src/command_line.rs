@@ -1,0 +1,45 @@
+//! The way from words to a command and from its result to an exit code. For the binary and for `xtask`, not a public
+//! interface.
+
+use crate::args::Cli;
+use crate::printer::{Printer, is_closed_output};
+use crate::{commands, exit, interrupt, logs};
+use clap::{CommandFactory, Parser};
+use gristmill_model::Error;
+use std::process::ExitCode;
+
+/// Reads the command line, does what it says, and answers with the exit code. Wrong words end the process with 2 and
+/// `--help` with 0, as clap does it.
+#[must_use]
+pub fn run() -> ExitCode {
+    let cli = Cli::parse();
+    let printer = Printer::new(&cli.global);
+    logs::begin(cli.global.verbose);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            printer.error(&Error::io(&error, "threads for the work"));
+            return ExitCode::from(exit::FAILED);
+        }
+    };
+    let result = runtime.block_on(async {
+        let cancel = interrupt::listen(&printer);
+        commands::dispatch(cli.command, &printer, cancel).await
+    });
+    // Threads that still read from a slow server must not keep the process alive.
+    runtime.shutdown_background();
+    match result {
+        Ok(outcome) => outcome.code(),
+        Err(error) if is_closed_output(&error) => ExitCode::from(exit::DONE),
+        Err(error) => {
+            printer.error(&error);
+            ExitCode::from(exit::code_of(&error))
+        }
+    }
+}
+
+/// The command line as clap knows it, for the generated reference.
+#[must_use]
+pub fn command() -> clap::Command {
+    Cli::command()
+}

@@ -1,0 +1,134 @@
+//! `gristmill plan`: what a run would do: steps and what they wait for, tasks, units and why, physical plans.
+
+use crate::args::PlanArgs;
+use crate::exit::Outcome;
+use crate::printer::{Printer, Table, Tone};
+use crate::{context, local_engine};
+use gristmill_model::spec::{PipelineSpec, StepBody};
+use gristmill_model::yaml::to_error;
+use gristmill_model::{Error, Result, RunId, StepKind, StepName};
+use gristmill_orchestrator::dag::{Dag, RunPlan, StageGroup, TaskKind};
+
+/// Plans.
+pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
+    let project = context::load(&args.pipeline.path, args.pipeline.profile.as_deref()).await?;
+    let name = context::pipeline(&project, args.pipeline.pipeline.as_deref())?;
+    let interval = context::interval(args.date, printer)?;
+    let params = context::params(&args.pipeline.params);
+    let (rendering, of) = (project.clone(), name.clone());
+    let (pipeline, templates) =
+        tokio::task::spawn_blocking(move || rendering.render(of.as_str(), &RunId::from("plan"), interval, &params))
+            .await
+            .map_err(|error| Error::internal("rendering the pipeline ended early").cause(error))??;
+    let dag = Dag::new(&pipeline).map_err(|mistakes| to_error(&mistakes))?;
+    let selection = args.step.as_deref().map(StepName::from);
+    let plan = dag.plan(selection.as_ref())?;
+    let groups: Vec<&StageGroup> = plan
+        .tasks
+        .iter()
+        .filter_map(|task| match &task.kind {
+            TaskKind::Stage(group) => Some(group),
+            _ => None,
+        })
+        .collect();
+    if !printer.json() {
+        printer.line(printer.paint(Tone::Strong, format!("{name} for {interval}")))?;
+        graph(&pipeline, &dag).print(printer, "  ")?;
+        printer.line("")?;
+        tasks(printer, &plan)?;
+    }
+    // The graph is worth seeing even where a source cannot be asked.
+    let explained =
+        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &groups).await?;
+    printer.line("")?;
+    printer.line(explained.text.trim_end())?;
+    printer.document(&serde_json::json!({
+        "pipeline": name,
+        "interval": interval,
+        "steps": dag.order().iter().map(|step| serde_json::json!({
+            "step": step,
+            "kind": dag.kind(step.as_str()),
+            "reads": dag.reads(step.as_str()),
+            "after": dag.after(step.as_str()),
+        })).collect::<Vec<_>>(),
+        "tasks": plan.tasks.iter().map(|task| serde_json::json!({
+            "actions": task.actions(),
+            "needs": task.needs,
+            "wave": task.wave,
+        })).collect::<Vec<_>>(),
+        "actions": explained.value,
+    }))?;
+    Ok(Outcome::Done)
+}
+
+/// Every step, what it is, what it reads and what it waits for.
+fn graph(pipeline: &PipelineSpec, dag: &Dag) -> Table {
+    let mut table = Table::new(&["step", "kind", "what", "reads", "after", "checks>"]);
+    let names = |steps: Vec<&StepName>| steps.into_iter().map(StepName::as_str).collect::<Vec<_>>().join(", ");
+    for name in dag.order() {
+        let Some(step) = pipeline.step(name.as_str()) else { continue };
+        let checks = if step.checks.is_empty() { String::new() } else { step.checks.len().to_string() };
+        table.row([
+            name.as_str().into(),
+            dag.kind(name.as_str()).map_or("", StepKind::as_str).into(),
+            what(&step.body).into(),
+            names(dag.reads(name.as_str())).into(),
+            names(dag.after(name.as_str())).into(),
+            checks.into(),
+        ]);
+    }
+    table
+}
+
+/// The other end of a step, in a few words.
+fn what(body: &StepBody) -> String {
+    match body {
+        StepBody::Extract(extract) => {
+            let of = match (&extract.table, &extract.path) {
+                (Some(table), _) => table.clone(),
+                (None, Some(path)) => path.0.join(", "),
+                (None, None) => "query".to_owned(),
+            };
+            let filter = extract.filter.as_ref().map(|filter| format!(" where {filter}")).unwrap_or_default();
+            format!("{}:{of}{filter}", extract.from)
+        }
+        StepBody::Sql(sql) => sql.file.clone().unwrap_or_default(),
+        StepBody::Generate(generate) => format!("{} rows", crate::printer::number(generate.rows)),
+        StepBody::Load(load) => {
+            let of = load.table.as_ref().or(load.path.as_ref()).map_or("", String::as_str);
+            format!("{}:{of} {}", load.to, load.strategy.as_str())
+        }
+        StepBody::Check(_) => String::new(),
+        StepBody::WaitFor(wait) => {
+            let step = wait.step.as_ref().map(|step| format!(".{step}")).unwrap_or_default();
+            let date = wait.date.map(|date| format!(" for {date}")).unwrap_or_default();
+            format!("{}{step}{date}", wait.pipeline)
+        }
+        StepBody::Command(command) => command.run.lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// What is done together, and in which order.
+fn tasks(printer: &Printer, plan: &RunPlan) -> Result<()> {
+    for (at, task) in plan.tasks.iter().enumerate() {
+        let mut line = format!("{}. ", at + 1);
+        match &task.kind {
+            TaskKind::Stage(group) => {
+                let actions: Vec<&str> = group.actions.iter().map(StepName::as_str).collect();
+                line.push_str(&format!("stage {}", actions.join(", ")));
+                if !group.shared.is_empty() {
+                    let shared: Vec<&str> = group.shared.iter().map(StepName::as_str).collect();
+                    line.push_str(&format!(" in one pass (shared: {})", shared.join(", ")));
+                }
+            }
+            TaskKind::Command(step) => line.push_str(&format!("run the command {step}")),
+            TaskKind::WaitFor(step) => line.push_str(&format!("wait for {step}")),
+        }
+        if !task.needs.is_empty() {
+            let needs: Vec<String> = task.needs.iter().map(|need| (need + 1).to_string()).collect();
+            line.push_str(&format!(", after {}", needs.join(", ")));
+        }
+        printer.line(line)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,163 @@
+//! The one door to the engine: everything else of the command line knows plans, reports and rows, not how they are made.
+
+use futures::StreamExt;
+use gristmill_connect::Rows;
+use gristmill_connect::sources::generate;
+use gristmill_engine::{Engine, EngineOptions, LocalRunner, MemoryLimit, PlanReport, Session, from_datafusion};
+use gristmill_model::spec::{GenerateSpec, LoadSpec, PipelineSpec, StepBody};
+use gristmill_model::yaml::Node;
+use gristmill_model::{
+    ByteSize, ConnectionName, Error, Interval, JobPhase, JobRunner, JobSpec, LoadKey, Result, RunId, Slot, StepName,
+    TemplateContext,
+};
+use gristmill_orchestrator::dag::StageGroup;
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Rows of a batch of made-up rows.
+const GENERATED_BATCH: usize = 8192;
+
+/// What the engine needs to know.
+#[derive(Clone)]
+pub(crate) struct Options {
+    /// The project's folder.
+    pub(crate) project_root: PathBuf,
+    /// Where state lives.
+    pub(crate) state_dir: PathBuf,
+    /// Connections with their secrets.
+    pub(crate) connections: BTreeMap<ConnectionName, Node>,
+    /// A limit on memory.
+    pub(crate) memory: Option<ByteSize>,
+    /// How many partitions are worked on at once.
+    pub(crate) parallelism: Option<usize>,
+    /// Collect everything before anything is written, for `run --compare`.
+    pub(crate) collect: bool,
+}
+
+impl From<Options> for EngineOptions {
+    fn from(options: Options) -> Self {
+        let Options { project_root, state_dir, connections, memory, parallelism, collect } = options;
+        Self { project_root, state_dir, connections, memory, parallelism, collect, ..Self::default() }
+    }
+}
+
+/// A runner in this process.
+pub(crate) fn runner(options: Options) -> Result<Arc<dyn JobRunner>> {
+    Ok(LocalRunner::new(options.into())?)
+}
+
+/// What a physical plan looks like: for people, and as data.
+#[derive(Debug, Clone)]
+pub(crate) struct Explained {
+    /// Lines for people: per action its views, units and why, estimated rows, physical plan.
+    pub(crate) text: String,
+    /// The same as a JSON value.
+    pub(crate) value: serde_json::Value,
+}
+
+/// Plans stage groups without doing them.
+pub(crate) async fn explain(
+    options: Options,
+    pipeline: &PipelineSpec,
+    context: &TemplateContext,
+    interval: Interval,
+    groups: &[&StageGroup],
+) -> Result<Explained> {
+    let engine = Engine::new(options.into())?;
+    let mut text = String::new();
+    let mut reports = Vec::new();
+    for group in groups {
+        let loads = group.actions.iter().filter_map(|name| match &pipeline.step(name.as_str())?.body {
+            StepBody::Load(load) => Some((name.clone(), key(pipeline, name, load, interval))),
+            _ => None,
+        });
+        let job = JobSpec {
+            run: RunId::from("plan"),
+            pipeline: pipeline.clone(),
+            steps: group.actions.clone(),
+            shared: group.shared.clone(),
+            loads: loads.collect(),
+            resumed: Vec::new(),
+            interval,
+            context: context.clone(),
+            attempt: 1,
+            phase: JobPhase::Stage,
+            full_refresh: false,
+            memory: None,
+        };
+        let report = engine.explain(&job).await?;
+        describe(&mut text, &report);
+        reports.push(report);
+    }
+    let value = serde_json::to_value(&reports)
+        .map_err(|error| Error::internal("a plan cannot be written as JSON").cause(error))?;
+    Ok(Explained { text, value })
+}
+
+fn key(pipeline: &PipelineSpec, step: &StepName, load: &LoadSpec, interval: Interval) -> LoadKey {
+    let of = load.table.as_ref().or(load.path.as_ref()).map_or("", String::as_str);
+    let target = format!("{}:{of}", load.to);
+    LoadKey { slot: Slot { pipeline: pipeline.name.clone(), step: step.clone(), interval, target }, generation: 1 }
+}
+
+/// The plan of a group, for people. Writing to a string cannot fail.
+fn describe(text: &mut String, report: &PlanReport) {
+    for view in &report.views {
+        let rows = view.rows.map_or_else(String::new, |rows| format!(", about {} rows", crate::printer::number(rows)));
+        let piped = if view.piped { " [computed once]" } else { "" };
+        drop(writeln!(text, "{} ({}){piped}: {}{rows}", view.step, view.kind.as_str(), view.why));
+        if let Some(sample) = &view.sample {
+            drop(writeln!(text, "  units: {}, e.g. {sample}", view.units));
+        }
+        if !view.pushed_down.is_empty() {
+            drop(writeln!(text, "  pushed down: {}", view.pushed_down.join("; ")));
+        }
+        if let Some(consistency) = &view.consistency {
+            drop(writeln!(text, "  picture: {consistency}"));
+        }
+    }
+    for action in &report.actions {
+        let target = action.target.as_ref().map_or_else(String::new, |target| format!(" → {target}"));
+        let strategy = action.strategy.as_ref().map_or_else(String::new, |strategy| format!(", {strategy}"));
+        drop(writeln!(text, "\n{}{target}{strategy}", action.step));
+        for line in action.physical.lines() {
+            drop(writeln!(text, "  {line}"));
+        }
+    }
+}
+
+/// Answers a query over the views of a pipeline.
+pub(crate) async fn query(options: Options, pipeline: &PipelineSpec, text: &str) -> Result<Rows> {
+    let engine = Engine::new(options.into())?;
+    let session = Session::new(&engine);
+    let names = session.unknown_tables(text)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    session.register_views(pipeline, &names).await?;
+    let frame = session.sql(text).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let stream = frame.execute_stream().await.map_err(from_datafusion)?;
+    // The session's memory pool lives as long as its rows are read.
+    let rows = stream.map(move |batch| {
+        let _kept = &session;
+        batch.map_err(from_datafusion)
+    });
+    Ok(Rows::new(schema, rows))
+}
+
+/// What is wrong with a generator's rules, without making a row.
+pub(crate) fn generator_problem(spec: &GenerateSpec) -> Option<Error> {
+    generate::problems(spec).into_iter().next()
+}
+
+/// Made-up rows as a stream.
+pub(crate) fn generated(spec: &GenerateSpec) -> Result<Rows> {
+    let blocks = generate::generate(spec, GENERATED_BATCH)?;
+    Ok(Rows::new(blocks.schema(), futures::stream::iter(blocks)))
+}
+
+/// How much memory a run may use when nothing else is said, in bytes.
+pub(crate) fn memory_limit() -> u64 {
+    MemoryLimit::decide(None).total
+}
