@@ -663,4 +663,43 @@ mod tests {
         drop(start);
         assert!(owners.try_start().unwrap().is_some());
     }
+
+    /// Not a test: what [`a_killed_process_leaves_a_run_that_is_known_to_be_dead`] starts as a process of its own.
+    #[tokio::test]
+    #[ignore = "started by another test"]
+    async fn a_process_that_holds_a_run() {
+        let Some(folder) = std::env::var_os("GRISTMILL_TEST_HOLD").map(PathBuf::from) else { return };
+        let store = SqliteStore::open(&folder).await.unwrap();
+        let _lock = Owners::new(&folder).hold(&RunId::from("r1")).unwrap();
+        store.begin(&run("r1")).await.unwrap();
+        std::fs::write(folder.join("ready"), "").unwrap();
+        std::future::pending::<()>().await;
+    }
+
+    #[tokio::test]
+    async fn a_killed_process_leaves_a_run_that_is_known_to_be_dead() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut holder = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "store::sqlite::tests::a_process_that_holds_a_run", "--ignored"])
+            .env("GRISTMILL_TEST_HOLD", folder.path())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        for _ in 0..1000 {
+            if folder.path().join("ready").exists() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let store = SqliteStore::open(folder.path()).await.unwrap();
+        let owners = Owners::new(folder.path());
+        let first = RunId::from("r1");
+        assert!(!owners.is_dead(&first).unwrap(), "it lives");
+        assert_eq!(store.begin(&run("r2")).await.unwrap_err().kind(), ErrorKind::Conflict);
+        holder.kill().unwrap();
+        holder.wait().unwrap();
+        assert!(owners.is_dead(&first).unwrap(), "it was killed");
+        assert!(store.crashed(&first, Utc::now()).await.unwrap());
+        store.begin(&run("r2")).await.unwrap();
+    }
 }
