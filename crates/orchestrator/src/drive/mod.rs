@@ -1,13 +1,38 @@
-//! The one DAG driver.
+//! The one DAG driver: every command that runs a pipeline comes through here.
+//!
+//! A run goes like this:
+//! 1. render the pipeline, read its graph, plan the tasks;
+//! 2. under the start lock: mark runs whose process died, let the runner clean up after them, take the owner lock,
+//!    record the run and take a generation for each load;
+//! 3. run awaited pipelines that have not succeeded yet, in this process;
+//! 4. the loop of [`session`]: ask [`crate::decide`], do what it says, wait for something to end;
+//! 5. record how it ended.
+//!
+//! Invariant: the driver never commits, aborts or stages by itself; it only says so to the [`JobRunner`].
 
-use crate::store::Store;
-use crate::{Project, RunReport};
-use chrono::NaiveDate;
+mod command;
+mod recover;
+mod session;
+mod wait;
+
+pub use recover::Recovered;
+
+use crate::dag::{Dag, RunPlan, TaskKind};
+use crate::store::{NewRun, OwnerLock, Owners, Store, TakenLoad, WantedLoad};
+use crate::{Project, RunReport, RunState};
+use chrono::{NaiveDate, Utc};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody, Strategy};
+use gristmill_model::yaml::to_error;
 use gristmill_model::{
-    ByteSize, CancellationToken, Error, EventSink, Interval, JobRunner, PipelineName, Result, RunId, StepName,
+    ByteSize, CancellationToken, Error, ErrorKind, EventSink, Interval, JobRunner, PipelineName, Result, ResultExt,
+    RunEvent, RunId, Slot, StepName, TemplateContext,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Runs pipelines of a project. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,7 +47,8 @@ pub struct Driver {
 /// How a [`Driver`] works.
 #[derive(Debug, Clone)]
 pub struct DriverOptions {
-    /// Stops everything: running jobs are asked to end, what is staged is thrown away, the run ends as canceled.
+    /// Stops everything: running jobs are asked to end, what is staged is thrown away, the run ends as canceled. A
+    /// commit that has begun goes on to its end.
     pub cancel: CancellationToken,
     /// A limit on resident memory for the runner; `defaults: {memory: …}` of the project where none is given.
     pub memory: Option<ByteSize>,
@@ -51,13 +77,41 @@ pub struct RunRequest {
     pub full_refresh: bool,
 }
 
-/// What [`Driver::recover`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Recovered {
-    /// Runs that were recorded as running and whose process is dead.
-    pub dead: Vec<RunId>,
-    /// What was finished, undone and swept away.
-    pub notes: Vec<String>,
+impl RunRequest {
+    /// All of a pipeline for one interval, with its default parameters.
+    pub fn new(pipeline: impl Into<PipelineName>, interval: Interval) -> Self {
+        Self { pipeline: pipeline.into(), interval, params: BTreeMap::new(), selection: None, full_refresh: false }
+    }
+}
+
+/// A pipeline and the interval it runs for, with those that wait for it: guards against waiting in a circle.
+struct Chain<'a> {
+    pipeline: &'a PipelineName,
+    interval: Interval,
+    above: Option<&'a Chain<'a>>,
+}
+
+impl Chain<'_> {
+    /// The way from the outermost run to this one.
+    fn names(&self) -> Vec<String> {
+        let mut names = self.above.map(Chain::names).unwrap_or_default();
+        names.push(format!("{} ({})", self.pipeline, self.interval));
+        names
+    }
+
+    fn contains(&self, pipeline: &PipelineName, interval: Interval) -> bool {
+        (self.pipeline == pipeline && self.interval == interval)
+            || self.above.is_some_and(|above| above.contains(pipeline, interval))
+    }
+}
+
+/// A run that is understood and may begin.
+struct Prepared {
+    id: RunId,
+    spec: PipelineSpec,
+    context: TemplateContext,
+    dag: Dag,
+    plan: RunPlan,
 }
 
 impl Driver {
@@ -75,31 +129,198 @@ impl Driver {
     /// Runs a pipeline for one interval, awaited pipelines of the project first.
     ///
     /// # Errors
-    /// What keeps the run from beginning: a mistake in the pipeline, another run of the same pipeline and interval, a
-    /// store that cannot be written. A run that began and failed is a report, not an error.
+    /// What keeps the run from beginning: a mistake in the pipeline, another run of the same pipeline and interval
+    /// ([`ErrorKind::Conflict`]), a store that cannot be written. A run that began and failed is a report, not an
+    /// error.
     pub async fn run(&self, request: &RunRequest) -> Result<RunReport> {
-        let _ = (request, &self.project, &self.store, &self.runner, &self.events, &self.options);
-        Err(Error::internal("not there yet"))
+        self.run_below(request, None).await
     }
 
     /// Runs a pipeline for every day from `first` to `last`, both inclusive, one after the other, and stops at the
     /// first run that does not succeed (its report is the last one). `request.interval` is not looked at.
     ///
     /// # Errors
-    /// As [`Driver::run`]; `last` before `first`.
+    /// As [`Driver::run`], with the day it happened on; `last` before `first`.
     pub async fn run_many(&self, request: &RunRequest, first: NaiveDate, last: NaiveDate) -> Result<Vec<RunReport>> {
-        let _ = (request, first, last);
-        Err(Error::internal("not there yet"))
+        if last < first {
+            return Err(Error::new(ErrorKind::Usage, format!("the last date `{last}` is before the first, `{first}`"))
+                .hint(format!("e.g. `--from {last} --to {first}`")));
+        }
+        let mut reports = Vec::new();
+        for day in first.iter_days().take_while(|day| *day <= last) {
+            let one = RunRequest { interval: Interval::day(day), ..request.clone() };
+            let report = self.run(&one).await.context(|| format!("the run for {day}"))?;
+            let succeeded = report.succeeded();
+            reports.push(report);
+            if !succeeded {
+                break;
+            }
+        }
+        Ok(reports)
     }
 
-    /// Marks runs whose process died as failed and lets the runner finish or undo what they left in their targets.
-    /// Every run does this for the newly dead before it begins; `thorough` looks at every unfinished load of every
-    /// ended run again.
-    ///
-    /// # Errors
-    /// A store that cannot be read or written. A target that cannot be recovered just now is a note.
-    pub async fn recover(&self, thorough: bool) -> Result<Recovered> {
-        let _ = thorough;
-        Err(Error::internal("not there yet"))
+    fn run_below<'a>(
+        &'a self,
+        request: &'a RunRequest,
+        above: Option<&'a Chain<'a>>,
+    ) -> BoxFuture<'a, Result<RunReport>> {
+        async move {
+            let started = Instant::now();
+            let here = Chain { pipeline: &request.pipeline, interval: request.interval, above };
+            let prepared = self.prepare(request).await?;
+            let waits = self.waits(&prepared, request.interval, &here).await?;
+            let (lock, taken, recovered) = self.begin(&prepared, request).await?;
+            let id = prepared.id.clone();
+            let mut awaited = Vec::new();
+            let mut outcomes = BTreeMap::new();
+            for wait in waits {
+                let outcome = self.run_awaited(&wait, &here, &mut awaited).await;
+                outcomes.insert(wait.step.clone(), (wait, outcome));
+            }
+            self.events.send(RunEvent::RunStarted {
+                run: id,
+                pipeline: request.pipeline.to_string(),
+                interval: request.interval,
+            });
+            let session = session::Session::new(self, request, prepared, taken, outcomes);
+            let mut report = session.drive().await;
+            report.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            report.peak_memory = awaited.iter().map(|run| run.peak_memory).chain([report.peak_memory]).flatten().max();
+            report.awaited = awaited;
+            report.notes.splice(0..0, recovered.notes);
+            if let Err(error) = self.store.end(&report, Utc::now()).await {
+                report.notes.push(format!("how the run ended could not be recorded: {error}"));
+            }
+            drop(lock);
+            Ok(report)
+        }
+        .boxed()
+    }
+
+    async fn prepare(&self, request: &RunRequest) -> Result<Prepared> {
+        let id = RunId::from(uuid::Uuid::now_v7().simple().to_string());
+        let (spec, context) = self.render(&request.pipeline, &id, request.interval, &request.params).await?;
+        let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?;
+        let plan = dag.plan(request.selection.as_ref())?;
+        Ok(Prepared { id, spec, context, dag, plan })
+    }
+
+    async fn render(
+        &self,
+        pipeline: &PipelineName,
+        run: &RunId,
+        interval: Interval,
+        params: &BTreeMap<String, String>,
+    ) -> Result<(PipelineSpec, TemplateContext)> {
+        let (project, pipeline, run, params) =
+            (Arc::clone(&self.project), pipeline.clone(), run.clone(), params.clone());
+        blocking(move || project.render(pipeline.as_str(), &run, interval, &params)).await
+    }
+
+    /// Records the run and takes what it needs, one process at a time.
+    async fn begin(
+        &self,
+        prepared: &Prepared,
+        request: &RunRequest,
+    ) -> Result<(OwnerLock, Vec<(StepName, TakenLoad)>, Recovered)> {
+        let Prepared { id, spec, context, dag, plan } = prepared;
+        let involved: Vec<&StepName> =
+            plan.tasks.iter().flat_map(|task| task.actions().iter().chain(task.views())).collect();
+        let steps = dag.order().into_iter().filter(|step| involved.contains(step));
+        let steps: Vec<_> = steps.filter_map(|step| Some((step.clone(), dag.kind(step.as_str())?))).collect();
+        let loads = plan.tasks.iter().flat_map(|task| task.actions()).filter_map(|name| {
+            let StepBody::Load(load) = &spec.step(name.as_str())?.body else { return None };
+            let once = load.strategy == Strategy::Append && !request.full_refresh;
+            Some((name.clone(), WantedLoad { slot: slot(spec, name, load, request.interval), once }))
+        });
+        let (names, loads): (Vec<StepName>, Vec<WantedLoad>) = loads.unzip();
+        let run = NewRun {
+            id: id.clone(),
+            pipeline: spec.name.clone(),
+            profile: self.project.spec.profile.clone(),
+            interval: request.interval,
+            params: context.params().clone(),
+            started: Utc::now(),
+            steps,
+            loads,
+        };
+        let start = self.start().await?;
+        let recovered = self.recover_dead().await?;
+        let owners = self.owners();
+        let owner = id.clone();
+        // Held before the run is recorded: whoever sees the record must find the lock taken.
+        let lock = blocking(move || owners.hold(&owner)).await?;
+        let taken = self.store.begin(&run).await?;
+        drop(start);
+        Ok((lock, names.into_iter().zip(taken).collect(), recovered))
+    }
+
+    /// Waits for the lock under which runs are recovered and begun.
+    async fn start(&self) -> Result<OwnerLock> {
+        let began = Instant::now();
+        let mut told = false;
+        loop {
+            let owners = self.owners();
+            if let Some(lock) = blocking(move || owners.try_start()).await? {
+                return Ok(lock);
+            }
+            if !told && began.elapsed() > Duration::from_secs(2) {
+                told = true;
+                self.note(None, "waiting for another gristmill of this project to recover what a dead run left");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                () = self.options.cancel.cancelled() => {
+                    return Err(Error::new(ErrorKind::Canceled, "stopped before the run began"));
+                }
+            }
+        }
+    }
+
+    fn owners(&self) -> Owners {
+        Owners::new(&self.project.state)
+    }
+
+    fn memory(&self) -> Option<ByteSize> {
+        self.options.memory.or(self.project.spec.defaults.memory)
+    }
+
+    fn note(&self, step: Option<&StepName>, text: impl Into<String>) {
+        self.events.send(RunEvent::Note { step: step.cloned(), text: text.into() });
     }
 }
+
+/// Where the answer of a load belongs. The target is named as the pipeline names it: `connection:table` or
+/// `connection:path`.
+fn slot(spec: &PipelineSpec, step: &StepName, load: &LoadSpec, interval: Interval) -> Slot {
+    let place = load.table.as_deref().or(load.path.as_deref()).unwrap_or_default();
+    Slot { pipeline: spec.name.clone(), step: step.clone(), interval, target: format!("{}:{place}", load.to) }
+}
+
+/// The waits of a plan.
+fn wait_steps(plan: &RunPlan) -> impl Iterator<Item = &StepName> {
+    plan.tasks.iter().filter_map(|task| match &task.kind {
+        TaskKind::WaitFor(step) => Some(step),
+        TaskKind::Stage(_) | TaskKind::Command(_) => None,
+    })
+}
+
+/// The state of a run whose steps stand like this.
+fn state_of(failed: bool, canceled: bool) -> RunState {
+    match (failed, canceled) {
+        (true, _) => RunState::Failed,
+        (false, true) => RunState::Canceled,
+        (false, false) => RunState::Success,
+    }
+}
+
+/// Does something that blocks where it may.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(Error::internal("a file operation did not come to its end").cause(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

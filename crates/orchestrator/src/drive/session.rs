@@ -1,0 +1,804 @@
+//! The loop of one run: ask [`decide`] what to do, do it, wait for something to end.
+
+use super::wait::{Outcome, Wait};
+use super::{Driver, Prepared, RunRequest, command, state_of};
+use crate::dag::{Dag, RunPlan, TaskKind};
+use crate::decide::{Action, Facts, Phase, Policy, TaskState, decide, worth_retrying};
+use crate::store::TakenLoad;
+use crate::{RunReport, RunState};
+use chrono::Utc;
+use futures::FutureExt;
+use gristmill_model::spec::{PipelineSpec, StepBody};
+use gristmill_model::{
+    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, LoadKey, Result, RunEvent, RunId,
+    StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
+};
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// How long a job may take to end after it was asked to. Then it is dropped: recovery finds what it left.
+const GRACE: Duration = Duration::from_secs(30);
+
+/// One run.
+pub(super) struct Session<'a> {
+    driver: &'a Driver,
+    request: &'a RunRequest,
+    id: RunId,
+    spec: PipelineSpec,
+    context: TemplateContext,
+    dag: Dag,
+    plan: RunPlan,
+    policies: Vec<Policy>,
+    timeouts: Vec<Option<Duration>>,
+    waits: BTreeMap<StepName, (Wait, Outcome)>,
+    loads: BTreeMap<StepName, TakenLoad>,
+    tasks: Vec<Progress>,
+    steps: BTreeMap<StepName, StepReport>,
+    began: BTreeMap<StepName, Instant>,
+    jobs: JoinSet<Ended>,
+    started: Instant,
+    /// The first failure; what the run says it failed of.
+    error: Option<Error>,
+    /// The store cannot be written: nothing can be decided safely any more, so the run winds down.
+    broken: bool,
+    peak_memory: Option<u64>,
+    notes: Vec<String>,
+}
+
+/// Where one task has come to, beside its state.
+struct Progress {
+    state: TaskState,
+    /// Failed attempts at the present phase.
+    failures: u32,
+    /// The attempt that is recorded as going on.
+    open: Option<u32>,
+    staged: Vec<StagedLoad>,
+    error: Option<Error>,
+    token: CancellationToken,
+}
+
+/// What a job was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    Work,
+    Commit,
+    Abort { failed: bool },
+}
+
+/// A job that has ended.
+struct Ended {
+    task: usize,
+    purpose: Purpose,
+    report: JobReport,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        driver: &'a Driver,
+        request: &'a RunRequest,
+        prepared: Prepared,
+        taken: Vec<(StepName, TakenLoad)>,
+        waits: BTreeMap<StepName, (Wait, Outcome)>,
+    ) -> Self {
+        let Prepared { id, spec, context, dag, plan } = prepared;
+        let mut steps = BTreeMap::new();
+        for name in plan.tasks.iter().flat_map(|task| task.actions().iter().chain(task.views())) {
+            if let Some(kind) = dag.kind(name.as_str()) {
+                steps.insert(name.clone(), StepReport::new(name.clone(), kind));
+            }
+        }
+        let count = plan.tasks.len();
+        let mut session = Self {
+            driver,
+            request,
+            id,
+            policies: plan.tasks.iter().map(|task| policy(&spec, task)).collect(),
+            timeouts: plan.tasks.iter().map(|task| timeout(&spec, task)).collect(),
+            spec,
+            context,
+            dag,
+            plan,
+            waits,
+            loads: taken.into_iter().collect(),
+            tasks: (0..count)
+                .map(|_| Progress {
+                    state: TaskState::Waiting,
+                    failures: 0,
+                    open: None,
+                    staged: Vec::new(),
+                    error: None,
+                    token: CancellationToken::new(),
+                })
+                .collect(),
+            steps,
+            began: BTreeMap::new(),
+            jobs: JoinSet::new(),
+            started: Instant::now(),
+            error: None,
+            broken: false,
+            peak_memory: None,
+            notes: Vec::new(),
+        };
+        session.skip_finished();
+        session
+    }
+
+    /// Takes loads out of their groups whose slot is finished and must not be loaded twice.
+    fn skip_finished(&mut self) {
+        let finished: Vec<(StepName, LoadKey)> = self
+            .loads
+            .iter()
+            .filter(|(_, load)| load.finished)
+            .map(|(step, load)| (step.clone(), load.key.clone()))
+            .collect();
+        for (name, key) in finished {
+            self.loads.remove(&name);
+            if let Some(report) = self.steps.get_mut(&name) {
+                report.notes.push(format!(
+                    "`{}` is loaded already (generation {}), and `append` would add its rows a second time; \
+                     `--full-refresh` loads it again",
+                    key.slot.interval, key.generation
+                ));
+            }
+            for at in 0..self.plan.tasks.len() {
+                let task = &mut self.plan.tasks[at];
+                if let TaskKind::Stage(group) = &mut task.kind
+                    && group.actions.contains(&name)
+                {
+                    let left: Vec<StepName> = group.actions.iter().filter(|step| **step != name).cloned().collect();
+                    *group = self.dag.group(&left);
+                    task.loads = left.iter().any(|step| self.dag.kind(step.as_str()) == Some(StepKind::Load));
+                    if left.is_empty() {
+                        self.tasks[at].state = TaskState::Skipped;
+                    }
+                }
+            }
+            self.finish(&name, StepState::Skipped, None);
+        }
+    }
+
+    /// Runs to the end and says what it came to.
+    pub(super) async fn drive(mut self) -> RunReport {
+        let cancel = self.driver.options.cancel.clone();
+        loop {
+            let canceled = cancel.is_cancelled();
+            let states: Vec<TaskState> = self.tasks.iter().map(|task| task.state).collect();
+            let decision = decide(&Facts {
+                plan: &self.plan,
+                policies: &self.policies,
+                states: &states,
+                now: self.now(),
+                stop: canceled || self.broken,
+                jitter: rand::random(),
+                max_active: self.driver.options.max_active,
+            });
+            if decision.over {
+                break;
+            }
+            if !decision.actions.is_empty() {
+                for action in decision.actions {
+                    self.apply(action).await;
+                }
+                continue;
+            }
+            let wake = decision.wake.map(|at| self.started + Duration::from_millis(at));
+            let alarm = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            if self.jobs.is_empty() && wake.is_none() {
+                // Cannot be, by the rules of `decide`; better an error than a run that hangs.
+                self.error.get_or_insert_with(|| Error::internal("the run has nothing to do and is not over"));
+                break;
+            }
+            tokio::select! {
+                Some(ended) = self.jobs.join_next(), if !self.jobs.is_empty() => match ended {
+                    Ok(ended) => self.ended(ended).await,
+                    Err(error) => {
+                        // A job catches its own panics, so only its being dropped can bring us here.
+                        self.error.get_or_insert_with(|| Error::internal("a job was lost").cause(error));
+                        break;
+                    }
+                },
+                () = alarm => {}
+                () = cancel.cancelled(), if !canceled => {}
+            }
+        }
+        self.report()
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    async fn apply(&mut self, action: Action) {
+        match action {
+            Action::Start { task, attempt, failures } => {
+                self.tasks[task].failures = failures;
+                self.start(task, attempt).await;
+            }
+            Action::Commit { task, attempt, failures } => {
+                self.tasks[task].failures = failures;
+                self.tasks[task].state = TaskState::Running { phase: Phase::Commit, attempt, interrupted: false };
+                self.attempt_began(task, attempt).await;
+                let job = self.job(task, attempt, JobPhase::Commit { staged: self.tasks[task].staged.clone() });
+                self.spawn_job(task, Purpose::Commit, vec![job], CancellationToken::new(), None);
+            }
+            Action::Sleep { task, phase, attempt, failures, until } => {
+                self.tasks[task].state = TaskState::Sleeping { phase, attempt, failures, until };
+                let wait_millis = until.saturating_sub(self.now());
+                if let Some(error) = &self.tasks[task].error {
+                    for step in self.open_actions(task) {
+                        let error = error.clone();
+                        self.driver.events.send(RunEvent::Retry { step, attempt, wait_millis, error });
+                    }
+                }
+            }
+            Action::Interrupt { task } => {
+                if let TaskState::Running { interrupted, .. } = &mut self.tasks[task].state {
+                    *interrupted = true;
+                }
+                self.tasks[task].token.cancel();
+            }
+            Action::Abort { task, failed } => {
+                self.tasks[task].state = TaskState::Aborting { failed };
+                let staged = std::mem::take(&mut self.tasks[task].staged);
+                let job = self.job(task, 1, JobPhase::Abort { staged });
+                // Not to be stopped: it is the stopping. But a target that hangs must not hold the run for ever.
+                self.spawn_job(task, Purpose::Abort { failed }, vec![job], CancellationToken::new(), Some(GRACE));
+            }
+            Action::Fail { task } => self.settle(task, TaskState::Failed).await,
+            Action::UpstreamFail { task, because } => {
+                let names: Vec<String> =
+                    self.plan.tasks[because].actions().iter().map(|step| format!("`{step}`")).collect();
+                for step in self.open_actions(task) {
+                    self.add_note(&step, format!("not begun, because {} failed", names.join(" or ")));
+                }
+                self.settle(task, TaskState::UpstreamFailed).await;
+            }
+            Action::Cancel { task } => self.settle(task, TaskState::Canceled).await,
+        }
+    }
+
+    async fn start(&mut self, task: usize, attempt: u32) {
+        self.tasks[task].state = TaskState::Running { phase: Phase::Work, attempt, interrupted: false };
+        let token = CancellationToken::new();
+        self.tasks[task].token = token.clone();
+        self.attempt_began(task, attempt).await;
+        for step in self.open_actions(task) {
+            self.began.entry(step.clone()).or_insert_with(Instant::now);
+            if let Some(kind) = self.dag.kind(step.as_str()) {
+                self.driver.events.send(RunEvent::StepStarted { step, kind, rows: None });
+            }
+        }
+        let limit = self.timeouts[task];
+        match self.plan.tasks[task].kind.clone() {
+            TaskKind::Stage(_) => {
+                let mut jobs = Vec::new();
+                let left = std::mem::take(&mut self.tasks[task].staged);
+                if !left.is_empty() {
+                    // The attempt before staged some of its loads; nobody else will throw that away.
+                    jobs.push(self.job(task, attempt, JobPhase::Abort { staged: left }));
+                }
+                jobs.push(self.job(task, attempt, JobPhase::Stage));
+                self.spawn_job(task, Purpose::Work, jobs, token, limit);
+            }
+            TaskKind::Command(step) => {
+                let Some(StepBody::Command(spec)) = self.spec.step(step.as_str()).map(|step| step.body.clone()) else {
+                    return;
+                };
+                let job = command::CommandJob {
+                    step,
+                    spec,
+                    folder: self.driver.project.root.clone(),
+                    dotenv: self.driver.project.dotenv.clone(),
+                    context: self.context.clone(),
+                };
+                let work = command::run(job, self.driver.events.clone(), token.clone());
+                let work = async move { JobReport { error: work.await.err(), ..JobReport::default() } };
+                self.spawn(task, Purpose::Work, work, token, limit);
+            }
+            TaskKind::WaitFor(step) => {
+                let Some((wait, outcome)) = self.waits.get(&step).cloned() else { return };
+                let (driver, stop) = (self.driver.clone(), token.clone());
+                let kind = StepKind::WaitFor;
+                let work = async move {
+                    match driver.wait(&wait, outcome, attempt, &stop).await {
+                        Ok(note) => {
+                            let report = StepReport { notes: vec![note], ..StepReport::new(step, kind) };
+                            JobReport { steps: vec![report], ..JobReport::default() }
+                        }
+                        Err(error) => JobReport { error: Some(error), ..JobReport::default() },
+                    }
+                };
+                self.spawn(task, Purpose::Work, work, token, None);
+            }
+        }
+    }
+
+    /// The actions of a task that have not come to their end.
+    fn open_actions(&self, task: usize) -> Vec<StepName> {
+        let open = |step: &&StepName| self.steps.get(*step).is_some_and(|report| !is_final(report.state));
+        self.plan.tasks[task].actions().iter().filter(open).cloned().collect()
+    }
+
+    fn job(&self, task: usize, attempt: u32, phase: JobPhase) -> JobSpec {
+        let (steps, shared) = match &self.plan.tasks[task].kind {
+            // Only what is still open: a load that is committed must not be in the hands of whoever aborts.
+            TaskKind::Stage(group) => (self.open_actions(task), group.shared.clone()),
+            TaskKind::Command(_) | TaskKind::WaitFor(_) => (Vec::new(), Vec::new()),
+        };
+        let loads: Vec<(&StepName, &TakenLoad)> =
+            steps.iter().filter_map(|step| self.loads.get_key_value(step)).collect();
+        JobSpec {
+            run: self.id.clone(),
+            pipeline: self.spec.clone(),
+            resumed: loads.iter().filter(|(_, load)| load.resumed).map(|(step, _)| (*step).clone()).collect(),
+            loads: loads.into_iter().map(|(step, load)| (step.clone(), load.key.clone())).collect(),
+            steps,
+            shared,
+            interval: self.request.interval,
+            context: self.context.clone(),
+            attempt,
+            phase,
+            full_refresh: self.request.full_refresh,
+            memory: self.driver.memory(),
+        }
+    }
+
+    /// Lets the runner do some jobs, one after the other, as long as they go well; answers with the last report.
+    fn spawn_job(
+        &mut self,
+        task: usize,
+        purpose: Purpose,
+        jobs: Vec<JobSpec>,
+        token: CancellationToken,
+        limit: Option<Duration>,
+    ) {
+        let runner = Arc::clone(&self.driver.runner);
+        let events = self.forward();
+        let cancel = token.clone();
+        let work = async move {
+            let mut last = JobReport::default();
+            for job in jobs {
+                let report = runner.run(job, events.clone(), cancel.clone()).await;
+                let failed = report.error.is_some();
+                last = report;
+                if failed {
+                    break;
+                }
+            }
+            last
+        };
+        self.spawn(task, purpose, work, token, limit);
+    }
+
+    fn spawn(
+        &mut self,
+        task: usize,
+        purpose: Purpose,
+        work: impl Future<Output = JobReport> + Send + 'static,
+        token: CancellationToken,
+        limit: Option<Duration>,
+    ) {
+        let what =
+            self.plan.tasks[task].actions().iter().map(|step| format!("`{step}`")).collect::<Vec<_>>().join(", ");
+        self.jobs.spawn(async move { Ended { task, purpose, report: limited(work, &token, limit, &what).await } });
+    }
+
+    /// The events of a runner go on to the caller, except that an action is finished only when the driver says so: for
+    /// the runner it is, once its rows are staged.
+    fn forward(&self) -> EventSink {
+        let events = self.driver.events.clone();
+        let actions: BTreeSet<StepName> =
+            self.plan.tasks.iter().flat_map(|task| task.actions().iter().cloned()).collect();
+        let begun: Mutex<BTreeSet<StepName>> = Mutex::new(BTreeSet::new());
+        EventSink::new(move |event| {
+            match &event {
+                RunEvent::StepFinished { report, .. } if actions.contains(&report.step) => return,
+                RunEvent::StepStarted { step, rows, .. } => {
+                    let again = !begun.lock().unwrap_or_else(PoisonError::into_inner).insert(step.clone());
+                    if (again || actions.contains(step)) && rows.is_none() {
+                        return;
+                    }
+                }
+                RunEvent::RunStarted { .. } => return,
+                _ => {}
+            }
+            events.send(event);
+        })
+    }
+
+    async fn ended(&mut self, ended: Ended) {
+        let Ended { task, purpose, report } = ended;
+        self.peak_memory = self.peak_memory.max(report.peak_memory);
+        self.notes.extend(report.notes.iter().cloned());
+        match purpose {
+            Purpose::Work => self.work_ended(task, report).await,
+            Purpose::Commit => self.commit_ended(task, report).await,
+            Purpose::Abort { failed } => {
+                if let Some(error) = report.error {
+                    for step in self.open_actions(task) {
+                        let text = format!("what was staged could not be thrown away: {error}");
+                        self.add_note(&step, text);
+                    }
+                }
+                self.settle(task, if failed { TaskState::Failed } else { TaskState::Canceled }).await;
+            }
+        }
+    }
+
+    async fn work_ended(&mut self, task: usize, report: JobReport) {
+        let TaskState::Running { attempt, interrupted, .. } = self.tasks[task].state else { return };
+        let JobReport { steps, staged, error, .. } = report;
+        let skipped: Vec<StepName> =
+            steps.iter().filter(|step| step.state == StepState::Skipped).map(|step| step.step.clone()).collect();
+        for step in steps {
+            self.merge(step, attempt);
+        }
+        let mut error = error;
+        for load in &staged {
+            if let Err(moved) = self.moved(load).await {
+                error.get_or_insert(moved);
+            }
+        }
+        self.tasks[task].staged = staged;
+        if error.is_none() {
+            error = self.unanswered(task, &skipped);
+        }
+        let canceled = error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Canceled);
+        let stopped = interrupted || (canceled && self.driver.options.cancel.is_cancelled());
+        match error {
+            Some(_) if stopped => self.tasks[task].state = TaskState::Interrupted,
+            Some(error) => self.broke(task, Phase::Work, attempt, error).await,
+            None => {
+                for step in skipped {
+                    self.finish(&step, StepState::Skipped, None);
+                }
+                if self.tasks[task].staged.is_empty() {
+                    self.settle(task, TaskState::Done).await;
+                } else {
+                    self.tasks[task].state = TaskState::Staged { attempt };
+                    for step in self.open_actions(task) {
+                        match self.dag.kind(step.as_str()) {
+                            Some(StepKind::Load) => self.set(&step, StepState::Staged),
+                            _ => self.finish(&step, StepState::Success, None),
+                        }
+                    }
+                    self.record(task).await;
+                }
+            }
+        }
+    }
+
+    /// A load for which the runner gave neither staged rows nor a reason not to.
+    fn unanswered(&self, task: usize, skipped: &[StepName]) -> Option<Error> {
+        let staged = &self.tasks[task].staged;
+        let load = self.plan.tasks[task].actions().iter().find(|step| {
+            self.dag.kind(step.as_str()) == Some(StepKind::Load)
+                && !skipped.contains(step)
+                && !staged.iter().any(|load| load.step == **step)
+        })?;
+        Some(Error::internal(format!("the runner ended without an answer for the load `{load}`")))
+    }
+
+    /// Follows the runner where it went to a later generation, since the target's ledger was ahead of the store.
+    async fn moved(&mut self, load: &StagedLoad) -> Result<()> {
+        let Some(taken) = self.loads.get_mut(&load.step) else {
+            return Err(Error::internal(format!("the runner staged `{}`, which is not a load of this run", load.step)));
+        };
+        if taken.key != load.key {
+            self.driver.store.generation_moved(&self.id, &taken.key, &load.key).await?;
+            taken.key = load.key.clone();
+        }
+        Ok(())
+    }
+
+    async fn commit_ended(&mut self, task: usize, report: JobReport) {
+        let TaskState::Running { attempt, .. } = self.tasks[task].state else { return };
+        let JobReport { steps, committed, error, .. } = report;
+        for step in steps {
+            self.merge_commit(step);
+        }
+        let mut error = error;
+        for (step, committed) in committed {
+            // Only what is recorded counts as done. Otherwise it is committed again, which the target takes as a no-op.
+            if let Err(unrecorded) = self.driver.store.committed(&self.id, &committed).await {
+                error.get_or_insert(unrecorded);
+                continue;
+            }
+            self.tasks[task].staged.retain(|load| load.step != step);
+            if let Some(report) = self.steps.get_mut(&step) {
+                report.rows_out = report.rows_out.or(Some(committed.rows));
+                if report.output.files == 0 && committed.files > 0 {
+                    report.output.files = committed.files;
+                    report.output.bytes = committed.bytes;
+                }
+                if committed.already {
+                    report.notes.push(format!("the target held `{}` already; nothing was written", committed.key));
+                }
+            }
+            self.finish(&step, StepState::Success, None);
+        }
+        if error.is_none()
+            && let Some(load) = self.tasks[task].staged.first()
+        {
+            error =
+                Some(Error::internal(format!("the runner ended without an answer for the commit of `{}`", load.step)));
+        }
+        match error {
+            Some(error) => self.broke(task, Phase::Commit, attempt, error).await,
+            None => self.settle(task, TaskState::Done).await,
+        }
+    }
+
+    async fn broke(&mut self, task: usize, phase: Phase, attempt: u32, error: Error) {
+        let again = worth_retrying(&error);
+        self.attempt_ended(task, Some(&error)).await;
+        self.tasks[task].error = Some(error);
+        let failures = self.tasks[task].failures + 1;
+        self.tasks[task].state = TaskState::Broke { phase, attempt, failures, again };
+    }
+
+    /// Brings a task, and with it its steps, to the end.
+    async fn settle(&mut self, task: usize, state: TaskState) {
+        self.tasks[task].state = state;
+        let error = self.tasks[task].error.clone();
+        match state {
+            TaskState::Failed => self.settle_failed(task, error.as_ref()),
+            _ => {
+                let ending = match state {
+                    TaskState::Done => StepState::Success,
+                    TaskState::UpstreamFailed => StepState::UpstreamFailed,
+                    _ => StepState::Canceled,
+                };
+                for step in self.open_actions(task) {
+                    self.finish(&step, ending, None);
+                }
+                self.settle_views(task, ending);
+            }
+        }
+        let error = match state {
+            TaskState::Canceled => Some(Error::new(ErrorKind::Canceled, "stopped")),
+            _ => error.filter(|_| state == TaskState::Failed),
+        };
+        self.attempt_ended(task, error.as_ref()).await;
+        self.record(task).await;
+    }
+
+    /// Who failed: the steps the runner says failed; where it says nothing, every action of the task. Actions above
+    /// which a view failed are not to blame.
+    fn settle_failed(&mut self, task: usize, error: Option<&Error>) {
+        let planned = &self.plan.tasks[task];
+        let failed = |step: &&StepName| self.steps.get(*step).is_some_and(|report| report.state == StepState::Failed);
+        let blamed: Vec<StepName> = planned.views().iter().chain(planned.actions()).filter(failed).cloned().collect();
+        for step in self.open_actions(task) {
+            let above = self.dag.upstream(step.as_str());
+            if let Some(view) = blamed.iter().find(|view| above.contains(*view)) {
+                self.add_note(&step, format!("not done, because `{view}` failed"));
+                self.finish(&step, StepState::UpstreamFailed, None);
+            } else if blamed.is_empty() {
+                self.finish(&step, StepState::Failed, error.cloned());
+            } else {
+                self.finish(&step, StepState::Canceled, None);
+            }
+        }
+        for step in blamed {
+            let unsaid = self.steps.get(&step).is_some_and(|report| report.error.is_none());
+            let error = error.filter(|_| unsaid).cloned();
+            self.finish(&step, StepState::Failed, error);
+        }
+        self.settle_views(task, StepState::Canceled);
+        if let Some(error) = error {
+            self.error.get_or_insert_with(|| error.clone());
+        }
+    }
+
+    /// Views end with the task that computed them. The runner has told about those it touched.
+    fn settle_views(&mut self, task: usize, ending: StepState) {
+        for view in self.plan.tasks[task].views().to_vec() {
+            if let Some(report) = self.steps.get_mut(&view)
+                && !is_final(report.state)
+            {
+                report.state = ending;
+            }
+        }
+    }
+
+    /// Takes over what a runner says about a step. An action's state stays the driver's.
+    fn merge(&mut self, mut report: StepReport, attempt: u32) {
+        let Some(known) = self.steps.get_mut(&report.step) else { return };
+        report.attempts = attempt;
+        report.kind = known.kind;
+        if known.kind.is_action() && report.state != StepState::Failed {
+            report.state = StepState::Running;
+        }
+        *known = report;
+    }
+
+    fn merge_commit(&mut self, report: StepReport) {
+        let Some(known) = self.steps.get_mut(&report.step) else { return };
+        if known.kind != StepKind::Load {
+            return;
+        }
+        known.rows_in = report.rows_in.or(known.rows_in);
+        known.rows_out = report.rows_out.or(known.rows_out);
+        if report.output.files > 0 {
+            known.output = report.output;
+        }
+        known.rejects = known.rejects.max(report.rejects);
+        for note in report.notes {
+            if !known.notes.contains(&note) {
+                known.notes.push(note);
+            }
+        }
+    }
+
+    fn set(&mut self, step: &StepName, state: StepState) {
+        if let Some(report) = self.steps.get_mut(step) {
+            report.state = state;
+        }
+    }
+
+    fn add_note(&mut self, step: &StepName, text: String) {
+        if let Some(report) = self.steps.get_mut(step) {
+            report.notes.push(text);
+        }
+    }
+
+    /// Brings a step to its end and tells it.
+    fn finish(&mut self, step: &StepName, state: StepState, error: Option<Error>) {
+        let millis = self.began.get(step).map(|began| u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX));
+        let Some(report) = self.steps.get_mut(step) else { return };
+        report.state = state;
+        if let Some(millis) = millis {
+            report.millis = millis;
+        }
+        if error.is_some() {
+            report.error = error;
+        } else if state != StepState::Failed {
+            report.error = None;
+        }
+        let report = Box::new(report.clone());
+        self.driver.events.send(RunEvent::StepFinished { report, at: Utc::now() });
+    }
+
+    async fn attempt_began(&mut self, task: usize, attempt: u32) {
+        if self.tasks[task].open == Some(attempt) {
+            return;
+        }
+        self.tasks[task].open = Some(attempt);
+        for step in self.open_actions(task) {
+            if let Some(report) = self.steps.get_mut(&step) {
+                report.state = StepState::Running;
+                report.attempts = attempt;
+            }
+            let written = self.driver.store.attempt_began(&self.id, &step, attempt, Utc::now()).await;
+            self.written(written);
+        }
+    }
+
+    async fn attempt_ended(&mut self, task: usize, error: Option<&Error>) {
+        let Some(attempt) = self.tasks[task].open.take() else { return };
+        for step in self.plan.tasks[task].actions().to_vec() {
+            let written = self.driver.store.attempt_ended(&self.id, &step, attempt, Utc::now(), error).await;
+            self.written(written);
+        }
+    }
+
+    async fn record(&mut self, task: usize) {
+        let planned = &self.plan.tasks[task];
+        let names = planned.views().iter().chain(planned.actions());
+        let reports: Vec<StepReport> = names.filter_map(|step| self.steps.get(step).cloned()).collect();
+        let written = self.driver.store.steps_changed(&self.id, &reports).await;
+        self.written(written);
+    }
+
+    /// A run whose states cannot be recorded must not go on: it would publish what nobody can recover.
+    fn written(&mut self, result: Result<()>) {
+        if let Err(error) = result {
+            self.broken = true;
+            self.error.get_or_insert(error);
+        }
+    }
+
+    fn report(mut self) -> RunReport {
+        self.jobs.abort_all();
+        let order: Vec<StepName> = self.dag.order().into_iter().cloned().collect();
+        let steps: Vec<StepReport> = order.iter().filter_map(|step| self.steps.remove(step)).collect();
+        let failed = self.error.is_some() || steps.iter().any(|step| step.state == StepState::Failed);
+        let canceled = steps.iter().any(|step| step.state == StepState::Canceled);
+        let state = state_of(failed, canceled);
+        let error = match state {
+            RunState::Canceled => Some(Error::new(ErrorKind::Canceled, "the run was stopped")),
+            RunState::Failed => self.error.or_else(|| steps.iter().find_map(|step| step.error.clone())),
+            RunState::Running | RunState::Success => None,
+        };
+        RunReport {
+            run: self.id,
+            pipeline: self.spec.name,
+            profile: self.driver.project.spec.profile.clone(),
+            interval: self.request.interval,
+            state,
+            steps,
+            millis: 0,
+            peak_memory: self.peak_memory,
+            error,
+            notes: self.notes,
+            awaited: Vec::new(),
+        }
+    }
+}
+
+fn is_final(state: StepState) -> bool {
+    !matches!(state, StepState::Pending | StepState::Running | StepState::Staged)
+}
+
+/// Runs something until it ends, at most so long. Panics become errors; what does not end after it was asked to is
+/// dropped.
+async fn limited(
+    work: impl Future<Output = JobReport> + Send,
+    token: &CancellationToken,
+    limit: Option<Duration>,
+    what: &str,
+) -> JobReport {
+    let work = AssertUnwindSafe(work).catch_unwind();
+    let mut work = std::pin::pin!(work);
+    let failed = |error: Error| JobReport { error: Some(error), ..JobReport::default() };
+    let caught = |result: Result<JobReport, _>| match result {
+        Ok(report) => report,
+        Err(_) => failed(Error::internal(format!("the runner panicked at {what}"))),
+    };
+    let alarm = async {
+        match limit {
+            Some(limit) => tokio::time::sleep(limit).await,
+            None => std::future::pending().await,
+        }
+    };
+    let timed_out = tokio::select! {
+        biased;
+        report = &mut work => return caught(report),
+        () = token.cancelled() => false,
+        () = alarm => true,
+    };
+    token.cancel();
+    let mut report = match tokio::time::timeout(GRACE, &mut work).await {
+        Ok(report) => caught(report),
+        Err(_) => failed(Error::new(ErrorKind::Canceled, format!("{what} did not end when asked to"))),
+    };
+    if let (true, Some(limit), Some(_)) = (timed_out, limit, &report.error) {
+        let shown = gristmill_model::Duration(limit);
+        report.error = Some(
+            Error::new(ErrorKind::Timeout, format!("{what} took longer than {shown}"))
+                .hint("raise `timeout:` of the step, or look why it is slow"),
+        );
+    }
+    report
+}
+
+/// The steps of a task: a group is tried as often as the most patient of them asks, since they are one piece of work.
+fn members<'s>(
+    spec: &'s PipelineSpec,
+    task: &'s crate::dag::Task,
+) -> impl Iterator<Item = &'s gristmill_model::spec::Step> {
+    task.actions().iter().chain(task.views()).filter_map(|name| spec.step(name.as_str()))
+}
+
+fn policy(spec: &PipelineSpec, task: &crate::dag::Task) -> Policy {
+    let chosen = members(spec, task).max_by_key(|step| step.retries);
+    chosen.map_or(Policy { retries: 0, retry_delay: 0 }, |step| Policy {
+        retries: step.retries,
+        retry_delay: u64::try_from(step.retry_delay.0.as_millis()).unwrap_or(u64::MAX),
+    })
+}
+
+/// The shortest limit among the steps of a task. A wait has its own.
+fn timeout(spec: &PipelineSpec, task: &crate::dag::Task) -> Option<Duration> {
+    members(spec, task).filter_map(|step| step.timeout).map(|limit| limit.0).min()
+}
