@@ -56,7 +56,11 @@ def main(about):
     benchmark = load(options.name)
     if options.markdown:
         return markdown(benchmark)
-    return measure(benchmark, options)
+    try:
+        return measure(benchmark, options)
+    except RuntimeError as failure:
+        say(f"error: {failure}")
+        return 1
 
 
 def measure(benchmark, options):

@@ -8,7 +8,7 @@ from harness.benchmark import ROOT, Benchmark, Contender
 
 TARGET = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
 BINARY = TARGET / "release" / "examples" / "overhead"
-MISSING = None if BINARY.exists() else "no release build: `cargo build --release --example overhead`"
+MISSING = None if BINARY.exists() else "no release build: `cargo build --release -p gristmill-engine --example overhead`"
 
 BENCHMARK = Benchmark(
     name="overhead",

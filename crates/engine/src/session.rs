@@ -136,6 +136,17 @@ impl Engine {
         OpenContext { project: self.options.project_root.clone(), state: self.options.state_dir.clone() }
     }
 
+    /// Makes a connection of the program's own known under a name, in place of the project's, if it has one of that name.
+    ///
+    /// # Errors
+    /// When another thread died while it opened a connection.
+    pub fn add_connection(&self, name: ConnectionName, connection: Arc<dyn Connection>) -> Result<()> {
+        let mut opened =
+            self.connections.lock().map_err(|_| Error::internal("the list of connections is not usable"))?;
+        opened.insert(name, connection);
+        Ok(())
+    }
+
     /// The connection of that name, opened on first use.
     ///
     /// # Errors
