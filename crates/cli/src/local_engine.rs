@@ -1,12 +1,23 @@
 //! The one door to the engine: everything else of the command line knows plans, reports and rows, not how they are made.
 
+use futures::StreamExt;
 use gristmill_connect::Rows;
-use gristmill_model::spec::PipelineSpec;
+use gristmill_connect::sources::generate;
+use gristmill_engine::{Engine, EngineOptions, LocalRunner, MemoryLimit, PlanReport, Session, from_datafusion};
+use gristmill_model::spec::{GenerateSpec, LoadSpec, PipelineSpec, StepBody};
 use gristmill_model::yaml::Node;
-use gristmill_model::{ByteSize, ConnectionName, Error, JobRunner, Result, StepName, TemplateContext};
+use gristmill_model::{
+    ByteSize, ConnectionName, Error, Interval, JobPhase, JobRunner, JobSpec, LoadKey, Result, RunId, Slot, StepName,
+    TemplateContext,
+};
+use gristmill_orchestrator::dag::StageGroup;
 use std::collections::BTreeMap;
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
+
+/// Rows of a batch of made-up rows.
+const GENERATED_BATCH: usize = 8192;
 
 /// What the engine needs to know.
 #[derive(Clone)]
@@ -25,10 +36,16 @@ pub(crate) struct Options {
     pub(crate) collect: bool,
 }
 
+impl From<Options> for EngineOptions {
+    fn from(options: Options) -> Self {
+        let Options { project_root, state_dir, connections, memory, parallelism, collect } = options;
+        Self { project_root, state_dir, connections, memory, parallelism, collect, ..Self::default() }
+    }
+}
+
 /// A runner in this process.
 pub(crate) fn runner(options: Options) -> Result<Arc<dyn JobRunner>> {
-    let _ = (options.project_root, options.state_dir, options.connections, options.parallelism, options.collect);
-    Err(Error::internal("the engine is not linked into this build"))
+    Ok(LocalRunner::new(options.into())?)
 }
 
 /// What a physical plan looks like: for people, and as data.
@@ -40,41 +57,107 @@ pub(crate) struct Explained {
     pub(crate) value: serde_json::Value,
 }
 
-/// Plans actions without doing them.
+/// Plans stage groups without doing them.
 pub(crate) async fn explain(
     options: Options,
-    _pipeline: &PipelineSpec,
-    _context: &TemplateContext,
-    _actions: &[StepName],
+    pipeline: &PipelineSpec,
+    context: &TemplateContext,
+    interval: Interval,
+    groups: &[&StageGroup],
 ) -> Result<Explained> {
-    runner(options).map(|_| Explained { text: String::new(), value: serde_json::Value::Null })
+    let engine = Engine::new(options.into())?;
+    let mut text = String::new();
+    let mut reports = Vec::new();
+    for group in groups {
+        let loads = group.actions.iter().filter_map(|name| match &pipeline.step(name.as_str())?.body {
+            StepBody::Load(load) => Some((name.clone(), key(pipeline, name, load, interval))),
+            _ => None,
+        });
+        let job = JobSpec {
+            run: RunId::from("plan"),
+            pipeline: pipeline.clone(),
+            steps: group.actions.clone(),
+            shared: group.shared.clone(),
+            loads: loads.collect(),
+            resumed: Vec::new(),
+            interval,
+            context: context.clone(),
+            attempt: 1,
+            phase: JobPhase::Stage,
+            full_refresh: false,
+            memory: None,
+        };
+        let report = engine.explain(&job).await?;
+        describe(&mut text, &report);
+        reports.push(report);
+    }
+    let value = serde_json::to_value(&reports)
+        .map_err(|error| Error::internal("a plan cannot be written as JSON").cause(error))?;
+    Ok(Explained { text, value })
+}
+
+fn key(pipeline: &PipelineSpec, step: &StepName, load: &LoadSpec, interval: Interval) -> LoadKey {
+    let of = load.table.as_ref().or(load.path.as_ref()).map_or("", String::as_str);
+    let target = format!("{}:{of}", load.to);
+    LoadKey { slot: Slot { pipeline: pipeline.name.clone(), step: step.clone(), interval, target }, generation: 1 }
+}
+
+/// The plan of a group, for people. Writing to a string cannot fail.
+fn describe(text: &mut String, report: &PlanReport) {
+    for view in &report.views {
+        let rows = view.rows.map_or_else(String::new, |rows| format!(", about {} rows", crate::printer::number(rows)));
+        let piped = if view.piped { " [computed once]" } else { "" };
+        drop(writeln!(text, "{} ({}){piped}: {}{rows}", view.step, view.kind.as_str(), view.why));
+        if let Some(sample) = &view.sample {
+            drop(writeln!(text, "  units: {}, e.g. {sample}", view.units));
+        }
+        if !view.pushed_down.is_empty() {
+            drop(writeln!(text, "  pushed down: {}", view.pushed_down.join("; ")));
+        }
+        if let Some(consistency) = &view.consistency {
+            drop(writeln!(text, "  picture: {consistency}"));
+        }
+    }
+    for action in &report.actions {
+        let target = action.target.as_ref().map_or_else(String::new, |target| format!(" → {target}"));
+        let strategy = action.strategy.as_ref().map_or_else(String::new, |strategy| format!(", {strategy}"));
+        drop(writeln!(text, "\n{}{target}{strategy}", action.step));
+        for line in action.physical.lines() {
+            drop(writeln!(text, "  {line}"));
+        }
+    }
 }
 
 /// Answers a query over the views of a pipeline.
-pub(crate) async fn query(
-    options: Options,
-    _pipeline: &PipelineSpec,
-    _context: &TemplateContext,
-    _text: &str,
-) -> Result<Rows> {
-    runner(options).and_then(|_| Err(Error::internal("unreachable without an engine")))
+pub(crate) async fn query(options: Options, pipeline: &PipelineSpec, text: &str) -> Result<Rows> {
+    let engine = Engine::new(options.into())?;
+    let session = Session::new(&engine);
+    let names = session.unknown_tables(text)?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    session.register_views(pipeline, &names).await?;
+    let frame = session.sql(text).await?;
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let stream = frame.execute_stream().await.map_err(from_datafusion)?;
+    // The session's memory pool lives as long as its rows are read.
+    let rows = stream.map(move |batch| {
+        let _kept = &session;
+        batch.map_err(from_datafusion)
+    });
+    Ok(Rows::new(schema, rows))
 }
 
 /// What is wrong with a generator's rules, without making a row.
-pub(crate) fn generator_problem(_generate: &gristmill_model::spec::GenerateSpec) -> Option<Error> {
-    None
+pub(crate) fn generator_problem(spec: &GenerateSpec) -> Option<Error> {
+    generate::problems(spec).into_iter().next()
 }
 
 /// Made-up rows as a stream.
-pub(crate) fn generated(_generate: &gristmill_model::spec::GenerateSpec) -> Result<Rows> {
-    Err(Error::internal("the generator is not linked into this build"))
+pub(crate) fn generated(spec: &GenerateSpec) -> Result<Rows> {
+    let blocks = generate::generate(spec, GENERATED_BATCH)?;
+    Ok(Rows::new(blocks.schema(), futures::stream::iter(blocks)))
 }
 
 /// How much memory a run may use when nothing else is said, in bytes.
 pub(crate) fn memory_limit() -> u64 {
-    // The total of the machine until the engine's own decision is linked in.
-    std::fs::read_to_string("/proc/meminfo")
-        .ok()
-        .and_then(|text| text.lines().next()?.split_whitespace().nth(1)?.parse::<u64>().ok())
-        .map_or(0, |kilobytes| kilobytes * 1024)
+    MemoryLimit::decide(None).total
 }

@@ -271,7 +271,20 @@ impl Resolver {
 
     /// Registers a file, folder, glob or URL under its own name.
     pub(crate) async fn file(&mut self, path: &str) -> Result<()> {
-        let source = sources::files::open_path(path, &extract_of(path), &self.engine.open_context())?; // TODO-integrate
+        // A connection of its own: the folder of the project, the root of the machine, or the URL up to the last slash.
+        let (url, rest) = if path.contains("://") {
+            path.rsplit_once('/').unwrap_or((path, ""))
+        } else if let Some(rest) = path.strip_prefix('/') {
+            ("/", rest)
+        } else {
+            (".", path)
+        };
+        let keys = serde_json::json!({"type": "files", "url": url}).to_string();
+        let node = gristmill_model::yaml::parse("<query>", &keys);
+        let connection = node
+            .and_then(|node| gristmill_connect::registry::open(&node, &self.engine.open_context()))
+            .map_err(|mistakes| gristmill_model::yaml::to_error(&mistakes))?;
+        let source = connection.source(&extract_of(rest))?;
         let meter = Meter::new(StepName::from(path));
         let origin = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
         let table: Arc<dyn TableProvider> = match &origin {

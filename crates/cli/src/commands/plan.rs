@@ -7,7 +7,7 @@ use crate::{context, local_engine};
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::yaml::to_error;
 use gristmill_model::{Error, Result, RunId, StepKind, StepName};
-use gristmill_orchestrator::dag::{Dag, RunPlan, TaskKind};
+use gristmill_orchestrator::dag::{Dag, RunPlan, StageGroup, TaskKind};
 
 /// Plans.
 pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
@@ -23,11 +23,13 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
     let dag = Dag::new(&pipeline).map_err(|mistakes| to_error(&mistakes))?;
     let selection = args.step.as_deref().map(StepName::from);
     let plan = dag.plan(selection.as_ref())?;
-    let actions: Vec<StepName> = plan
+    let groups: Vec<&StageGroup> = plan
         .tasks
         .iter()
-        .filter(|task| matches!(task.kind, TaskKind::Stage(_)))
-        .flat_map(|task| task.actions().iter().cloned())
+        .filter_map(|task| match &task.kind {
+            TaskKind::Stage(group) => Some(group),
+            _ => None,
+        })
         .collect();
     if !printer.json() {
         printer.line(printer.paint(Tone::Strong, format!("{name} for {interval}")))?;
@@ -37,7 +39,7 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
     }
     // The graph is worth seeing even where a source cannot be asked.
     let explained =
-        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, &actions).await?;
+        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &groups).await?;
     printer.line("")?;
     printer.line(explained.text.trim_end())?;
     printer.document(&serde_json::json!({

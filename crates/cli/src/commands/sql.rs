@@ -17,7 +17,7 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::Parser;
 use gristmill_model::spec::{Defaults, PipelineSpec};
 use gristmill_model::yaml::{parse, to_error};
-use gristmill_model::{ConnectionName, Error, ErrorKind, Interval, Result, RunId, TemplateContext};
+use gristmill_model::{ConnectionName, Error, ErrorKind, Interval, Result, RunId};
 use gristmill_orchestrator::Project;
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -34,21 +34,20 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
         (None, Some(date)) => Interval::day(date),
         (None, None) => Interval::day(chrono::Utc::now().date_naive()),
     };
-    let (mut pipeline, templates) = match (&args.pipeline, &project) {
+    let mut pipeline = match (&args.pipeline, &project) {
         (Some(name), Some(project)) => {
             let (project, name) = (project.clone(), name.clone());
             tokio::task::spawn_blocking(move || project.render(&name, &RunId::from("sql"), interval, &BTreeMap::new()))
                 .await
                 .map_err(|error| Error::internal("rendering the pipeline ended early").cause(error))??
+                .0
         }
         (Some(_), None) => {
             return Err(Error::new(ErrorKind::Usage, "`--pipeline` needs a project")
                 .hint("run it in a project's folder, or give `--project`"));
         }
         (None, _) => {
-            let templates =
-                TemplateContext::new("sql", &RunId::from("sql"), interval, BTreeMap::new(), BTreeMap::new());
-            (PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() }, templates)
+            PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() }
         }
     };
     let query = tables_to_steps(&text, project.as_deref(), &pipeline)?;
@@ -64,7 +63,7 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
         parallelism: project.as_ref().and_then(|project| project.spec.defaults.parallelism),
         collect: false,
     };
-    let rows = local_engine::query(options, &pipeline, &templates, &query.text).await?;
+    let rows = local_engine::query(options, &pipeline, &query.text).await?;
     let format = args.format.unwrap_or(if printer.json() { RowFormat::Json } else { RowFormat::Table });
     rows::print(rows, format, args.limit, printer).await?;
     Ok(Outcome::Done)

@@ -1,5 +1,30 @@
-//! tmp
+//! The `files` connector: files of any format, in a folder or an object store.
+//!
+//! ```text
+//!   path ── list ──► files ── picture ──► one schema (hive columns last)
+//!                      │                      │
+//!                      ├── units ── source ── read: formats/… or csv/…, one file after the other
+//!                      └── native: the engine's own scan, where it gives the same rows
+//! ```
+//!
+//! A source looks at its files once: which there are, how big, with which etags, and what columns they have. Units, the
+//! engine's scan and every later question speak of that one picture; a file that has changed meanwhile is an error.
+
+mod compress;
+mod config;
+mod connection;
+mod csv;
 pub(crate) mod formats;
-use std::sync::Arc;
-/// tmp
-pub fn open_path(_path: &str, _extract: &gristmill_model::spec::ExtractSpec, _context: &crate::OpenContext) -> gristmill_model::Result<Arc<dyn crate::Source>> { Err(gristmill_model::Error::internal("tmp")) }
+mod hive;
+mod list;
+mod native;
+mod picture;
+mod schema;
+mod source;
+#[cfg(test)]
+mod tests;
+mod types;
+mod units;
+
+pub use connection::FilesConnection;
+pub(crate) use connection::connector;

@@ -1,0 +1,236 @@
+//! Reading a CSV file as batches.
+
+use super::column::{self, Column};
+use super::dialect::Dialect;
+use super::record::{self, Fields, Step};
+use super::text::Text;
+use super::{MAX_RECORD, names, numbered};
+use crate::sources::files::formats::FileInput;
+use crate::sources::files::formats::bytes::Purpose;
+use crate::sources::files::types;
+use crate::{Reject, Rows, Scan};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use futures::stream;
+use gristmill_model::spec::OnFail;
+use gristmill_model::{Error, ErrorKind, Result};
+
+/// A batch is given away when its text reaches this size, however few rows it has.
+const BATCH_BYTES: usize = 16 << 20;
+
+/// As much of a refused record is kept.
+const RECORD_KEPT: usize = 64 << 10;
+
+/// The rows of a file.
+pub(super) fn rows(input: FileInput, scan: Scan) -> Rows {
+    let schema = scan.schema.clone();
+    let batches = stream::try_unfold(State::Closed(Box::new((input, scan))), |state| async move {
+        let mut reading = match state {
+            State::Closed(inside) => Reading::open(inside.0, inside.1).await?,
+            State::Open(reading) => reading,
+        };
+        Ok(reading.batch().await?.map(|batch| (batch, State::Open(reading))))
+    });
+    Rows::new(schema, batches)
+}
+
+enum State {
+    Closed(Box<(FileInput, Scan)>),
+    Open(Box<Reading>),
+}
+
+struct Reading {
+    text: Text,
+    dialect: Dialect,
+    file: String,
+    scan: Scan,
+    /// Where each column of the scan stands in a record; `None`: the file has not got it.
+    columns: Vec<(Option<usize>, Box<dyn Column>)>,
+    /// Fields in a good record; known after the first one.
+    width: Option<usize>,
+    /// The line that the rest of the text begins on, from 1.
+    line: u64,
+    fields: Fields,
+    done: bool,
+}
+
+/// Why a row is refused.
+struct Refusal {
+    error: String,
+    hint: Option<String>,
+}
+
+impl Reading {
+    async fn open(input: FileInput, scan: Scan) -> Result<Box<Self>> {
+        let dialect = Dialect::new(&input.csv)?;
+        let fields = scan.schema.fields();
+        let columns = fields.iter().map(|field| Ok((None, column::column(field)?))).collect::<Result<_>>()?;
+        Ok(Box::new(Self {
+            text: Text::open(&input, dialect.encoding, Purpose::Read).await?,
+            dialect,
+            file: input.name,
+            scan,
+            columns,
+            width: None,
+            line: 1,
+            fields: Fields::default(),
+            done: false,
+        }))
+    }
+
+    /// The next batch; `None` at the end.
+    async fn batch(&mut self) -> Result<Option<RecordBatch>> {
+        let (mut rows, mut bytes) = (0, 0);
+        let most = self.scan.batch_size.max(1);
+        while rows < most && bytes < BATCH_BYTES && !self.done {
+            let (rest, last) = self.text.rest();
+            match record::next(&self.dialect, rest, last, &mut self.fields) {
+                Step::End => self.done = true,
+                Step::More if rest.len() < MAX_RECORD => self.text.more().await?,
+                Step::Record { start, end, lines_before, lines, open: false } => {
+                    self.line += lines_before;
+                    let row = self.row(start, end)?;
+                    rows += usize::from(row);
+                    bytes += end - start;
+                    self.line += lines;
+                    self.text.advance(end);
+                }
+                Step::Record { start, lines_before, .. } => {
+                    self.line += lines_before;
+                    self.skip_line(start, "a quote is opened here and never closed")?;
+                }
+                Step::More => {
+                    let error = format!("a record of more than {} MiB; is a quote never closed?", MAX_RECORD >> 20);
+                    self.skip_line(0, &error)?;
+                }
+            }
+        }
+        if rows == 0 {
+            return Ok(None);
+        }
+        let arrays = self.columns.iter_mut().zip(self.scan.schema.fields()).map(|((place, column), field)| {
+            if place.is_some() { column.finish() } else { column::missing(field, rows) }
+        });
+        let options = RecordBatchOptions::new().with_row_count(Some(rows));
+        let batch = RecordBatch::try_new_with_options(self.scan.schema.clone(), arrays.collect(), &options);
+        batch.map(Some).map_err(|error| Error::internal(format!("the rows of `{}` do not fit their schema", self.file)).cause(error))
+    }
+
+    /// Takes one record of the rest; false when it is the header or was refused.
+    fn row(&mut self, start: usize, end: usize) -> Result<bool> {
+        let (rest, _) = self.text.rest();
+        let texts = self.fields.text(rest);
+        if self.width.is_none() {
+            let columns = match &texts {
+                _ if !self.dialect.header => numbered(self.fields.len()),
+                Ok(texts) => names(texts.iter()),
+                Err(_) => {
+                    // Without its header nothing of the file can be read: this is no matter of one row.
+                    return Err(self.error(&not_text("the header")));
+                }
+            };
+            for ((place, _), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
+                *place = columns.iter().position(|name| name == field.name());
+            }
+            self.width = Some(columns.len());
+            if self.dialect.header {
+                return Ok(false);
+            }
+        }
+        let width = self.width.unwrap_or_default();
+        let refusal = match texts {
+            _ if self.fields.len() != width => Some(Refusal {
+                error: format!("{} where the header or first row has {width}", counted(self.fields.len())),
+                hint: None,
+            }),
+            Err(field) => Some(not_text(&format!("field {}", field + 1))),
+            Ok(texts) => {
+                let mut refusal = None;
+                for ((place, column), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
+                    let Some(index) = place else { continue };
+                    let text = texts.get(*index);
+                    let text = (!self.dialect.is_null(text)).then_some(text);
+                    if !column.take(text) {
+                        refusal = Some(wrong_type(field, text.unwrap_or_default()));
+                        break;
+                    }
+                }
+                if refusal.is_none() {
+                    for (place, column) in &mut self.columns {
+                        let Some(index) = place else { continue };
+                        let text = texts.get(*index);
+                        column.keep((!self.dialect.is_null(text)).then_some(text));
+                    }
+                }
+                refusal
+            }
+        };
+        match refusal {
+            None => Ok(true),
+            Some(refusal) => {
+                self.refuse(&refusal, start, end)?;
+                Ok(false)
+            }
+        }
+    }
+
+    /// Refuses the line that begins at `start` and goes on with the one after it.
+    fn skip_line(&mut self, start: usize, error: &str) -> Result<()> {
+        let (rest, _) = self.text.rest();
+        let end = memchr::memchr(b'\n', &rest[start..]).map_or(rest.len(), |length| start + length + 1);
+        let refusal = Refusal { error: error.to_owned(), hint: None };
+        // The first line decides what the others must look like.
+        if self.width.is_none() {
+            return Err(self.error(&refusal));
+        }
+        self.refuse(&refusal, start, end)?;
+        self.line += 1;
+        self.text.advance(end);
+        Ok(())
+    }
+
+    fn refuse(&self, refusal: &Refusal, start: usize, end: usize) -> Result<()> {
+        if self.scan.on_bad_row == OnFail::Fail {
+            return Err(self.error(refusal));
+        }
+        if let Some(rejects) = &self.scan.rejects {
+            let (rest, _) = self.text.rest();
+            let kept = end.min(start + RECORD_KEPT);
+            let record = String::from_utf8_lossy(&rest[start..kept]).trim_end_matches(['\r', '\n']).to_owned();
+            rejects.send(Reject { record, error: refusal.error.clone(), place: self.place() });
+        }
+        Ok(())
+    }
+
+    fn place(&self) -> String {
+        format!("{}:{}", self.file, self.line)
+    }
+
+    fn error(&self, refusal: &Refusal) -> Error {
+        let hint = refusal.hint.clone();
+        Error::new(ErrorKind::Data, format!("`{}`: {}", self.place(), refusal.error)).hint(
+            hint.unwrap_or_else(|| "correct the file, or say `on_bad_row: dead_letter` to go on without such rows".to_owned()),
+        )
+    }
+}
+
+fn counted(fields: usize) -> String {
+    if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") }
+}
+
+fn not_text(what: &str) -> Refusal {
+    Refusal {
+        error: format!("{what} is not text in the file's encoding"),
+        hint: Some("say how it is written, e.g. `csv: {encoding: windows-1252}`, or `on_bad_row: dead_letter`".to_owned()),
+    }
+}
+
+fn wrong_type(field: &arrow::datatypes::Field, text: &str) -> Refusal {
+    let mut shown: String = text.chars().take(60).collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    Refusal {
+        error: format!("`{shown}` in the column `{}` is not of type {}", field.name(), types::name(field.data_type())),
+        hint: Some(format!("correct it, declare `schema: {{{}: text}}`, or say `on_bad_row: dead_letter`", field.name())),
+    }
+}

@@ -1,0 +1,200 @@
+//! Whether the engine's own scan may read the files: only where it gives the same rows as our readers would.
+
+use super::csv::quotes::{self, Quotes};
+use super::csv::Dialect;
+use super::picture::{self, Picture, SourceFile};
+use crate::stores::{Store, StoreKind};
+use crate::{NativeFile, NativeScan};
+use arrow::datatypes::{DataType, SchemaRef};
+use gristmill_model::spec::{Compression, CsvOptions, ExtractSpec, FileFormat, OnFail, OneOrMany};
+use gristmill_model::{Error, Result};
+use object_store::ObjectStoreExt;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+
+/// The files and the columns that each has by itself.
+type Files = Vec<(SourceFile, SchemaRef)>;
+
+/// The scan, or `None` where our readers must do it.
+///
+/// # Errors
+/// What the store says when a file is looked at.
+pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -> Result<Option<NativeScan>> {
+    let Some(first) = picture.files.first() else { return Ok(None) };
+    let format = first.format;
+    // An empty file has no rows; not every reader of the engine takes it.
+    let files: Files = picture
+        .files
+        .iter()
+        .zip(&picture.schemas)
+        .filter(|(file, _)| file.meta.size > 0)
+        .map(|(file, schema)| (file.clone(), schema.clone()))
+        .collect();
+    let apart = files.iter().any(|(file, _)| file.root != 0 || file.stdin || file.compression != first.compression);
+    if apart || files.is_empty() || store.kind() == StoreKind::Http || !in_order(picture) {
+        return Ok(None);
+    }
+    let whole = picture.schema.fields().len() == picture.columns.fields().len() + picture.hive.len();
+    let strict = spec.on_bad_row == OnFail::Fail;
+    let mut csv = None;
+    let mut splittable = false;
+    let fits = match format {
+        FileFormat::Parquet | FileFormat::Avro => same_types(picture, &files),
+        FileFormat::Arrow => same_types(picture, &files) && all_arrow_files(store, &files).await?,
+        FileFormat::Ndjson => {
+            splittable = first.compression == Compression::None;
+            strict && spec.json.as_ref().is_none_or(|json| json.records.is_none()) && same_types(picture, &files)
+        }
+        FileFormat::Csv if strict && whole && first.compression == Compression::None => {
+            match csv_quotes(store, spec, picture, &files).await? {
+                Some((options, quotes)) => {
+                    csv = Some(options);
+                    splittable = quotes == Quotes::Absent;
+                    true
+                }
+                None => false,
+            }
+        }
+        FileFormat::Csv | FileFormat::Json | FileFormat::Orc => false,
+    };
+    if !fits {
+        return Ok(None);
+    }
+    let native = |(file, _): &(SourceFile, SchemaRef)| NativeFile {
+        meta: file.meta.clone(),
+        partition_values: picture
+            .hive
+            .iter()
+            .filter(|field| picture.schema.column_with_name(field.name()).is_some())
+            .map(|field| file.hive.iter().find(|(key, _)| key == field.name()).and_then(|(_, value)| value.clone()))
+            .collect(),
+    };
+    Ok(Some(NativeScan {
+        format,
+        store: store.store.clone(),
+        store_url: store.url.clone(),
+        files: files.iter().map(native).collect(),
+        partition_columns: picture
+            .hive
+            .iter()
+            .filter(|field| picture.schema.column_with_name(field.name()).is_some())
+            .cloned()
+            .collect(),
+        schema: picture.schema.clone(),
+        compression: first.compression,
+        csv,
+        splittable,
+    }))
+}
+
+/// Whether the columns of the paths come last, as the engine wants them; `columns:` may have mixed them up.
+fn in_order(picture: &Picture) -> bool {
+    let is_hive = |name: &str| picture.hive.iter().any(|field| field.name() == name);
+    let names: Vec<&String> = picture.schema.fields().iter().map(|field| field.name()).collect();
+    let own = names.iter().take_while(|name| !is_hive(name)).count();
+    let hive: Vec<&String> =
+        picture.hive.iter().map(|field| field.name()).filter(|name| names.contains(name)).collect();
+    names[own..] == hive
+}
+
+/// Whether every file has each column in the very type asked for, or not at all: the engine fills in NULL by itself, but
+/// it casts by rules of its own.
+fn same_types(picture: &Picture, files: &Files) -> bool {
+    files.iter().all(|(_, own)| {
+        picture.columns.fields().iter().all(|field| match own.field_with_name(field.name()) {
+            Ok(found) => found.data_type() == field.data_type(),
+            Err(_) => true,
+        })
+    })
+}
+
+/// Whether the files are Arrow files, not streams.
+async fn all_arrow_files(store: &Store, files: &Files) -> Result<bool> {
+    const MAGIC: &[u8] = b"ARROW1";
+    for (file, _) in files {
+        if file.meta.size < MAGIC.len() as u64 || file.compression != Compression::None {
+            return Ok(false);
+        }
+        let first = store.store.get_range(&file.meta.location, 0..MAGIC.len() as u64).await;
+        if first.map_err(|error| super::connection::store_error(error, &file.name))? != MAGIC {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// The full dialect and the state of the quotes, where the engine reads these CSV files as we do.
+async fn csv_quotes(
+    store: &Store,
+    spec: &ExtractSpec,
+    picture: &Picture,
+    files: &Files,
+) -> Result<Option<(CsvOptions, Quotes)>> {
+    // Columns are told apart by their position there.
+    let alike = files.iter().all(|(_, own)| {
+        let names = own.fields().iter().map(|field| field.name());
+        names.eq(picture.columns.fields().iter().map(|field| field.name()))
+    });
+    // Ours rounds decimals, theirs cuts them off; others are types that they do not read.
+    let known = picture.columns.fields().iter().all(|field| {
+        use DataType as T;
+        let data_type = field.data_type();
+        data_type.is_integer()
+            || matches!(data_type, T::Float32 | T::Float64 | T::Boolean | T::Utf8 | T::Date32 | T::Timestamp(..) | T::Time64(_))
+    });
+    if store.kind() != StoreKind::Local || !alike || !known {
+        return Ok(None);
+    }
+    let mut options: Option<CsvOptions> = None;
+    for (file, _) in files {
+        let own = picture::input(std::slice::from_ref(store), spec, file)?.csv;
+        if options.as_ref().is_some_and(|options| options.delimiter != own.delimiter) {
+            return Ok(None);
+        }
+        options = Some(own);
+    }
+    let Some(options) = options else { return Ok(None) };
+    let dialect = Dialect::new(&options)?;
+    let Some((quote, escape)) = dialect.quoting().filter(|_| dialect.is_plain()) else { return Ok(None) };
+    let locations: Vec<(Path, String)> =
+        files.iter().map(|(file, _)| (file.meta.location.clone(), file.name.clone())).collect();
+    let delimiter = dialect.delimiter();
+    let look = move || -> Result<Option<Quotes>> {
+        let mut all = Quotes::Absent;
+        for (location, name) in locations {
+            let path = LocalFileSystem::new().path_to_filesystem(&location);
+            let path = path.map_err(|error| super::connection::store_error(error, &name))?;
+            let io = |error: std::io::Error| Error::io(&error, format!("`{name}`"));
+            if is_utf16(&path).map_err(io)? {
+                return Ok(None);
+            }
+            match quotes::scan(&path, delimiter, quote, escape).map_err(io)? {
+                Quotes::Absent => {}
+                Quotes::Closed => all = Quotes::Closed,
+                Quotes::Open => return Ok(None),
+            }
+        }
+        Ok(Some(all))
+    };
+    let looked = tokio::task::spawn_blocking(look).await;
+    let found = looked.map_err(|error| Error::internal("looking for quotes failed").cause(error))??;
+    let character = |byte: u8| (byte as char).to_string();
+    let full = CsvOptions {
+        delimiter: Some(character(delimiter)),
+        quote: Some(character(quote)),
+        escape: escape.map(character),
+        header: Some(options.header.unwrap_or(true)),
+        null_text: Some(options.null_text.unwrap_or_else(|| OneOrMany(vec![String::new()]))),
+        encoding: None,
+        comment: None,
+    };
+    Ok(found.map(|quotes| (full, quotes)))
+}
+
+/// Whether a file begins with the byte order mark of UTF-16; blocks.
+fn is_utf16(path: &std::path::Path) -> std::io::Result<bool> {
+    use std::io::Read;
+    let mut first = Vec::new();
+    std::fs::File::open(path)?.take(2).read_to_end(&mut first)?;
+    Ok(matches!(first.as_slice(), [0xff, 0xfe] | [0xfe, 0xff]))
+}

@@ -1,0 +1,260 @@
+//! Reading files.
+
+use super::picture::{self, Picture, SourceFile, Wanted};
+use super::{csv, formats, hive, list, native, types, units};
+use crate::stores::{Store, StoreKind, StoreOptions};
+use crate::{Consistency, NativeScan, OpenContext, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Schema, SchemaRef};
+use async_trait::async_trait;
+use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
+use gristmill_model::spec::{ExtractSpec, OnFail};
+use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use object_store::ObjectMeta;
+use std::collections::BTreeMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// Files of one format, as one table.
+pub(super) struct FilesSource {
+    inner: Arc<Inner>,
+    /// What was seen when it was first looked for.
+    picture: OnceCell<Arc<Picture>>,
+}
+
+/// What reading needs.
+struct Inner {
+    /// The connection's store, then those of full URLs.
+    roots: Vec<Store>,
+    wanted: Vec<Wanted>,
+    spec: ExtractSpec,
+    overrides: BTreeMap<String, DataType>,
+}
+
+impl std::fmt::Debug for FilesSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("FilesSource").field("store", &self.inner.roots.first()).finish_non_exhaustive()
+    }
+}
+
+impl FilesSource {
+    /// Opens what an extract asks for; touches nothing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for keys that files have not, a dialect or a type that cannot be.
+    pub(super) fn open(store: &Store, options: &StoreOptions, context: &OpenContext, spec: &ExtractSpec) -> Result<Self> {
+        for (given, key) in [(spec.table.is_some(), "table"), (spec.query.is_some(), "query"), (spec.filter.is_some(), "where")] {
+            if given {
+                return Err(Error::new(ErrorKind::Config, format!("`{key}:` is for databases, and `{}` holds files", spec.from.as_str()))
+                    .hint("name a file, folder or pattern with `path:`, and filter in a `sql` step"));
+            }
+        }
+        csv::Dialect::new(&spec.csv.clone().unwrap_or_default())?;
+        let mut overrides = BTreeMap::new();
+        for (column, text) in &spec.schema {
+            let data_type = types::parse(text).map_err(|hint| {
+                Error::new(ErrorKind::Config, format!("`schema:` gives `{column}` the unknown type `{text}`")).hint(hint)
+            })?;
+            overrides.insert(column.clone(), data_type);
+        }
+        let mut roots = vec![store.clone()];
+        let mut wanted = Vec::new();
+        let everything = vec![String::new()];
+        let paths = spec.path.as_ref().map_or(&everything, |paths| &paths.0);
+        for path in paths {
+            wanted.push(want(path, &mut roots, options, context)?);
+        }
+        if wanted.len() > 1 && wanted.iter().any(|want| matches!(want, Wanted::Stdin)) {
+            return Err(Error::new(ErrorKind::Config, "standard input cannot be read together with files"));
+        }
+        let inner = Inner { roots, wanted, spec: spec.clone(), overrides };
+        Ok(Self { inner: Arc::new(inner), picture: OnceCell::new() })
+    }
+
+    async fn picture(&self) -> Result<&Arc<Picture>> {
+        self.picture
+            .get_or_try_init(|| async {
+                let Inner { roots, wanted, spec, overrides } = self.inner.as_ref();
+                let files = picture::files(roots, wanted, spec).await?;
+                Ok(Arc::new(picture::look(roots, spec, overrides, files).await?))
+            })
+            .await
+    }
+}
+
+/// Understands one path; a full URL gets a store of its own.
+fn want(path: &str, roots: &mut Vec<Store>, options: &StoreOptions, context: &OpenContext) -> Result<Wanted> {
+    if path == "-" || path == "stdin" {
+        return Ok(Wanted::Stdin);
+    }
+    let Some((scheme, rest)) = path.split_once("://") else {
+        return Ok(Wanted::Files { root: 0, pattern: path.to_owned() });
+    };
+    if scheme == "http" || scheme == "https" {
+        roots.push(Store::open(path, options, context)?);
+        return Ok(Wanted::Files { root: roots.len() - 1, pattern: String::new() });
+    }
+    // Only the place is a URL; what follows may be a pattern, which a URL would spoil.
+    let (host, pattern) = rest.split_once('/').unwrap_or((rest, ""));
+    let place = format!("{scheme}://{host}");
+    let (place, pattern) =
+        if scheme == "file" { ("file:///".to_owned(), format!("/{pattern}")) } else { (place, pattern.to_owned()) };
+    let root = Store::open(&place, options, context)?;
+    // The connection's own store, written out in full, keeps its name and its hive columns.
+    if roots[0].url == root.url && roots[0].kind() == root.kind() {
+        if roots[0].kind() == StoreKind::Local {
+            return Ok(Wanted::Files { root: 0, pattern });
+        }
+        let prefix = format!("{}/", roots[0].prefix);
+        if roots[0].prefix.as_ref().is_empty() {
+            return Ok(Wanted::Files { root: 0, pattern });
+        }
+        if let Some(below) = pattern.strip_prefix(&prefix) {
+            return Ok(Wanted::Files { root: 0, pattern: below.to_owned() });
+        }
+    }
+    roots.push(root);
+    Ok(Wanted::Files { root: roots.len() - 1, pattern })
+}
+
+#[async_trait]
+impl Source for FilesSource {
+    async fn schema(&self) -> Result<SchemaRef> {
+        Ok(self.picture().await?.schema.clone())
+    }
+
+    async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+        let picture = self.picture().await?;
+        let units = units::divide(picture)?;
+        let stdin = picture.files.iter().any(|file| file.stdin);
+        Ok(ReadPlan {
+            why: units::why(picture, units.len()),
+            units,
+            consistency: if stdin { Consistency::SingleRead } else { Consistency::Snapshot },
+            pushed_down: want.columns.iter().map(|_| "columns".to_owned()).collect(),
+            next: None,
+        })
+    }
+
+    fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
+        match units::files(unit) {
+            Ok(files) => self.inner.clone().read(files, scan.clone()),
+            Err(error) => Rows::failed(scan.schema.clone(), error),
+        }
+    }
+
+    async fn stats(&self) -> SourceStats {
+        let Ok(picture) = self.picture().await else { return SourceStats::default() };
+        if picture.files.iter().any(|file| file.stdin) {
+            return SourceStats::default();
+        }
+        SourceStats {
+            rows: picture.rows.iter().copied().sum::<Option<u64>>(),
+            bytes: Some(picture.files.iter().map(|file| file.meta.size).sum()),
+        }
+    }
+
+    async fn native(&self) -> Result<Option<NativeScan>> {
+        let picture = self.picture().await?;
+        let Inner { roots, spec, .. } = self.inner.as_ref();
+        native::scan(&roots[0], spec, picture).await
+    }
+
+    async fn diagnose(&self) -> Option<Error> {
+        let picture = match self.picture().await {
+            Ok(picture) => picture,
+            Err(error) => return Some(error),
+        };
+        if picture.files.iter().any(|file| file.stdin) {
+            return None;
+        }
+        let scan = Scan { schema: picture.schema.clone(), batch_size: 8_192, on_bad_row: OnFail::Fail, rejects: None };
+        let mut rows = self.inner.clone().read(picture.files.clone(), scan);
+        while let Some(batch) = rows.next().await {
+            if let Err(error) = batch {
+                return Some(error);
+            }
+        }
+        None
+    }
+}
+
+impl Inner {
+    /// Reads files one after the other.
+    fn read(self: Arc<Self>, files: Vec<SourceFile>, scan: Scan) -> Rows {
+        let schema = scan.schema.clone();
+        let batches = stream::iter(files).then(move |file| self.clone().open(file, scan.clone())).try_flatten();
+        Rows::new(schema, batches)
+    }
+
+    /// Opens one file: its own columns from its reader, the path's columns beside them.
+    async fn open(self: Arc<Self>, file: SourceFile, scan: Scan) -> Result<BoxStream<'static, Result<RecordBatch>>> {
+        self.unchanged(&file).await?;
+        let in_path = |name: &str| file.hive.iter().any(|(key, _)| key == name);
+        let own: Vec<_> = scan.schema.fields().iter().filter(|field| !in_path(field.name())).cloned().collect();
+        let own_scan = Scan { schema: Arc::new(Schema::new(own)), ..scan.clone() };
+        let input = picture::input(&self.roots, &self.spec, &file)?;
+        let rows = formats::reader(file.format).read(input, own_scan);
+        let name = file.name.clone();
+        let rows = AssertUnwindSafe(rows)
+            .catch_unwind()
+            .map(move |batch| batch.unwrap_or_else(|_| Err(picture::panicked(&name))));
+        let assembled = {
+            let file = file.clone();
+            rows.map(move |batch| assemble(batch?, &scan.schema, &file))
+        };
+        // Local files can be written in place while they are read; an object of a store is replaced as a whole.
+        let local = self.roots.get(file.root).is_some_and(|root| root.kind() == StoreKind::Local);
+        let check = stream::once(async move {
+            if local { self.unchanged(&file).await } else { Ok(()) }
+        })
+        .filter_map(|result| async move { result.err().map(Err) });
+        Ok(assembled.chain(check).boxed())
+    }
+
+
+    /// Whether a file is still the one that was planned.
+    async fn unchanged(&self, file: &SourceFile) -> Result<()> {
+        if file.stdin {
+            return Ok(());
+        }
+        let Some(store) = self.roots.get(file.root) else {
+            return Err(Error::internal(format!("the store of `{}` is unknown", file.name)));
+        };
+        let now = list::head(store, &file.meta.location).await?;
+        let what = match now {
+            None => "has disappeared",
+            Some(now) if differs(&file.meta, &now) => "has been changed",
+            Some(_) => return Ok(()),
+        };
+        Err(Error::new(ErrorKind::Conflict, format!("`{}` {what} since it was looked at", file.name))
+            .hint("run again once nobody writes to it"))
+    }
+}
+
+/// Whether two looks at a file saw different things. An etag is the store's own word; without one, size and time must do.
+fn differs(then: &ObjectMeta, now: &ObjectMeta) -> bool {
+    match (&then.e_tag, &now.e_tag) {
+        (Some(then_tag), Some(now_tag)) => then_tag != now_tag || then.size != now.size,
+        _ => then.size != now.size || then.last_modified != now.last_modified,
+    }
+}
+
+/// Puts the columns of the path between those of the file, in the order of the scan.
+fn assemble(batch: RecordBatch, schema: &SchemaRef, file: &SourceFile) -> Result<RecordBatch> {
+    if file.hive.is_empty() && batch.num_columns() == schema.fields().len() {
+        return Ok(batch);
+    }
+    let rows = batch.num_rows();
+    let columns = schema.fields().iter().map(|field| match file.hive.iter().find(|(key, _)| key == field.name()) {
+        Some((_, value)) => hive::array(field, value.as_deref(), rows, &file.name),
+        None => batch
+            .column_by_name(field.name())
+            .cloned()
+            .ok_or_else(|| Error::internal(format!("the reader of `{}` left out the column `{}`", file.name, field.name()))),
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    RecordBatch::try_new_with_options(schema.clone(), columns.collect::<Result<_>>()?, &options)
+        .map_err(|error| Error::internal(format!("the rows of `{}` do not fit their schema", file.name)).cause(error))
+}
