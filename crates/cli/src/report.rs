@@ -168,7 +168,7 @@ mod tests {
             [
                 "step       kind  state    rows in  rows out  rejects  checks             files   bytes   time",
                 "cleaned    sql   success   31,000    27,000       12  1 passed, 1 noted                 1.2 s",
-                "load_lake  load  success   27,000                                             1  1.0 MB  1.2 s",
+                "load_lake  load  success   27,000                                            1  1.0 MB  1.2 s",
             ]
         );
     }
