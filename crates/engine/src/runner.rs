@@ -184,12 +184,15 @@ impl JobRunner for LocalRunner {
         cancel: CancellationToken,
     ) -> Pin<Box<dyn Future<Output = JobReport> + Send + 'a>> {
         Box::pin(async move {
-            match &job.phase {
+            tracing::debug!(steps = ?job.steps, shared = ?job.shared, loads = ?job.loads, "job begins");
+            let report = match &job.phase {
                 JobPhase::Stage => self.stage(&job, &events, &cancel).await,
                 JobPhase::Commit { staged } => self.commit(&job, staged, &events).await,
                 JobPhase::Abort { staged } => self.abort(&job, staged).await,
                 JobPhase::Recover { dead } => self.recover(&job, dead, &events).await,
-            }
+            };
+            tracing::debug!(error = ?report.error, staged = report.staged.len(), steps = report.steps.len(), "job ends");
+            report
         })
     }
 }
