@@ -5,7 +5,7 @@ use crate::RunState;
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
 use gristmill_model::spec::StepBody;
-use gristmill_model::{JobPhase, JobSpec, Result, RunId};
+use gristmill_model::{EventSink, JobPhase, JobSpec, Result, RunId};
 use std::collections::BTreeMap;
 
 /// What [`Driver::recover`] did.
@@ -122,8 +122,12 @@ impl Driver {
             memory: self.memory(),
             pipeline,
         };
-        let report = self.runner.run(job, self.events.clone(), self.options.cancel.clone()).await;
+        // The notes are in the report; as events they would be told twice.
+        let report = self.runner.run(job, EventSink::none(), self.options.cancel.clone()).await;
         report.notes.into_iter().for_each(&mut add);
+        for step in report.steps {
+            step.notes.into_iter().for_each(|note| add(format!("`{}`: {note}", step.step)));
+        }
         if let Some(error) = report.error {
             add(format!("what run `{}` left could not be cleaned up: {error}", run.id));
         }

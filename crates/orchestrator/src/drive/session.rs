@@ -58,6 +58,8 @@ struct Progress {
     open: Option<u32>,
     staged: Vec<StagedLoad>,
     error: Option<Error>,
+    /// The steps, views too, that the runner says failed in the last attempt.
+    blamed: Vec<StepName>,
     token: CancellationToken,
 }
 
@@ -111,6 +113,7 @@ impl<'a> Session<'a> {
                     open: None,
                     staged: Vec::new(),
                     error: None,
+                    blamed: Vec::new(),
                     token: CancellationToken::new(),
                 })
                 .collect(),
@@ -270,6 +273,11 @@ impl<'a> Session<'a> {
         self.tasks[task].state = TaskState::Running { phase: Phase::Work, attempt, interrupted: false };
         let token = CancellationToken::new();
         self.tasks[task].token = token.clone();
+        self.tasks[task].blamed.clear();
+        // What an earlier attempt said about the steps no longer holds.
+        for view in self.plan.tasks[task].views().to_vec() {
+            self.set(&view, StepState::Pending);
+        }
         self.attempt_began(task, attempt).await;
         for step in self.open_actions(task) {
             self.began.entry(step.clone()).or_insert_with(Instant::now);
@@ -439,6 +447,7 @@ impl<'a> Session<'a> {
         let JobReport { steps, staged, error, .. } = report;
         let skipped: Vec<StepName> =
             steps.iter().filter(|step| step.state == StepState::Skipped).map(|step| step.step.clone()).collect();
+        self.tasks[task].blamed = blamed(&steps);
         for step in steps {
             self.merge(step, attempt);
         }
@@ -503,6 +512,7 @@ impl<'a> Session<'a> {
     async fn commit_ended(&mut self, task: usize, report: JobReport) {
         let TaskState::Running { attempt, .. } = self.tasks[task].state else { return };
         let JobReport { steps, committed, error, .. } = report;
+        self.tasks[task].blamed = blamed(&steps);
         for step in steps {
             self.merge_commit(step);
         }
@@ -520,7 +530,7 @@ impl<'a> Session<'a> {
                     report.output.files = committed.files;
                     report.output.bytes = committed.bytes;
                 }
-                if committed.already {
+                if committed.already && !report.notes.iter().any(|note| note.contains("already")) {
                     report.notes.push(format!("the target held `{}` already; nothing was written", committed.key));
                 }
             }
@@ -575,24 +585,24 @@ impl<'a> Session<'a> {
     /// Who failed: the steps the runner says failed; where it says nothing, every action of the task. Actions above
     /// which a view failed are not to blame.
     fn settle_failed(&mut self, task: usize, error: Option<&Error>) {
-        let planned = &self.plan.tasks[task];
-        let failed = |step: &&StepName| self.steps.get(*step).is_some_and(|report| report.state == StepState::Failed);
-        let blamed: Vec<StepName> = planned.views().iter().chain(planned.actions()).filter(failed).cloned().collect();
+        let blamed = std::mem::take(&mut self.tasks[task].blamed);
         for step in self.open_actions(task) {
             let above = self.dag.upstream(step.as_str());
-            if let Some(view) = blamed.iter().find(|view| above.contains(*view)) {
+            if blamed.is_empty() || blamed.contains(&step) {
+                let unsaid = self.steps.get(&step).is_some_and(|report| report.error.is_none());
+                self.finish(&step, StepState::Failed, error.filter(|_| unsaid).cloned());
+            } else if let Some(view) = blamed.iter().find(|view| above.contains(*view)) {
                 self.add_note(&step, format!("not done, because `{view}` failed"));
                 self.finish(&step, StepState::UpstreamFailed, None);
-            } else if blamed.is_empty() {
-                self.finish(&step, StepState::Failed, error.cloned());
             } else {
                 self.finish(&step, StepState::Canceled, None);
             }
         }
-        for step in blamed {
-            let unsaid = self.steps.get(&step).is_some_and(|report| report.error.is_none());
-            let error = error.filter(|_| unsaid).cloned();
-            self.finish(&step, StepState::Failed, error);
+        for view in self.plan.tasks[task].views().iter().filter(|view| blamed.contains(view)) {
+            if let Some(report) = self.steps.get_mut(view) {
+                report.state = StepState::Failed;
+                report.error = report.error.take().or_else(|| error.cloned());
+            }
         }
         self.settle_views(task, StepState::Canceled);
         if let Some(error) = error {
@@ -616,7 +626,7 @@ impl<'a> Session<'a> {
         let Some(known) = self.steps.get_mut(&report.step) else { return };
         report.attempts = attempt;
         report.kind = known.kind;
-        if known.kind.is_action() && report.state != StepState::Failed {
+        if known.kind.is_action() {
             report.state = StepState::Running;
         }
         *known = report;
@@ -627,6 +637,7 @@ impl<'a> Session<'a> {
         if known.kind != StepKind::Load {
             return;
         }
+        known.error = report.error;
         known.rows_in = report.rows_in.or(known.rows_in);
         known.rows_out = report.rows_out.or(known.rows_out);
         if report.output.files > 0 {
@@ -734,6 +745,10 @@ impl<'a> Session<'a> {
             awaited: Vec::new(),
         }
     }
+}
+
+fn blamed(steps: &[StepReport]) -> Vec<StepName> {
+    steps.iter().filter(|step| step.state == StepState::Failed).map(|step| step.step.clone()).collect()
 }
 
 fn is_final(state: StepState) -> bool {

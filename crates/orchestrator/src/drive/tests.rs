@@ -56,8 +56,16 @@ impl Fake {
         self.jobs.lock().unwrap().push(job.clone());
         self.log.lock().unwrap().push(label.clone());
         let does = self.script.lock().unwrap().get_mut(&label).and_then(VecDeque::pop_front);
-        let failed =
-            |kind| JobReport { error: Some(Error::new(kind, format!("{label} failed"))), ..JobReport::default() };
+        // As the engine does: each action that was asked for is reported as failed.
+        let failed = |kind| {
+            let steps = job.steps.iter().map(|step| {
+                let mut report = StepReport::new(step.clone(), StepKind::Load);
+                report.state = if kind == ErrorKind::Canceled { StepState::Canceled } else { StepState::Failed };
+                report
+            });
+            let error = Some(Error::new(kind, format!("{label} failed")));
+            JobReport { steps: steps.collect(), error, ..JobReport::default() }
+        };
         let mut half = false;
         let mut generation = None;
         match does {
