@@ -20,6 +20,7 @@ pub mod sinks;
 mod source;
 pub mod sources;
 pub mod stores;
+pub mod types;
 
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use rows::{BoxRows, Rows};

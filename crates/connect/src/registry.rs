@@ -21,7 +21,7 @@ pub struct Connector {
 /// Every connector there is.
 #[must_use]
 pub fn connectors() -> Vec<Connector> {
-    vec![crate::sources::files::connector()]
+    vec![crate::sources::files::connector(), crate::sources::sqlite::connector()]
 }
 
 /// Opens a connection of the project.

@@ -63,11 +63,12 @@ pub trait Sink: fmt::Debug + Send + Sync {
     async fn abort(&self, key: &LoadKey) -> Result<()>;
 
     /// Finishes what a dead owner had begun to publish, and throws away what it had only staged. Owners for which
-    /// `is_dead` says no are left alone.
+    /// `is_dead` says no are left alone. (`for<'a>` is written out since `async_trait` would tie an elided lifetime to
+    /// the call, and no owner found on the way lives that long.)
     ///
     /// # Errors
     /// A target that cannot be asked.
-    async fn recover(&self, is_dead: &(dyn Fn(&OwnerId) -> bool + Send + Sync)) -> Result<Recovered>;
+    async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered>;
 }
 
 /// How a load reaches the target.

@@ -26,8 +26,11 @@ pub enum JobPhase {
         /// What the stage phase answered.
         staged: Vec<StagedLoad>,
     },
-    /// Run a `command` or `wait_for` step.
-    Act,
+    /// Finish or undo what dead owners left in the targets of the load steps among `steps`. Answers with notes.
+    Recover {
+        /// Runs that are known to be dead; nothing of any other owner may be touched.
+        dead: Vec<RunId>,
+    },
 }
 
 /// One piece of a run, as plain data: enough for another process to do it.
@@ -43,9 +46,14 @@ pub struct JobSpec {
     pub shared: Vec<StepName>,
     /// The keys of the loads among `steps`.
     pub loads: Vec<(StepName, LoadKey)>,
+    /// Loads among `steps` that go on with a generation an earlier, unfinished run took: it may have been committed
+    /// already. A key that is *not* resumed is new; where its target's ledger already holds that generation or a later
+    /// one (the store was lost), the stage phase answers with the next free generation in [`StagedLoad::key`].
+    #[serde(default)]
+    pub resumed: Vec<StepName>,
     /// The interval the run is for.
     pub interval: Interval,
-    /// Values for templates in SQL files and for a command's environment.
+    /// The values the pipeline was rendered with.
     pub context: TemplateContext,
     /// Which attempt this is, from 1.
     pub attempt: u32,
@@ -247,6 +255,9 @@ pub struct JobReport {
     pub error: Option<Error>,
     /// The largest resident set seen, in bytes.
     pub peak_memory: Option<u64>,
+    /// Things to know about the job as a whole: what [`JobPhase::Recover`] finished, undid and swept away.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// What happens while a run goes on.

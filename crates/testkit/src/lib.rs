@@ -1,5 +1,8 @@
 //! What Gristmill's tests share: temporary servers, fault plans, third-party cases, snapshot filters.
 
+pub mod postgres;
+pub mod s3;
+
 use std::path::PathBuf;
 
 /// The folder of third-party cases of that name, or `None`, said aloud, where the cases are absent.

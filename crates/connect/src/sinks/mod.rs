@@ -1,1 +1,4 @@
 //! Where rows go: one folder per connector.
+
+pub mod files;
+pub mod sqlite;

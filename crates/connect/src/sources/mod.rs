@@ -1,3 +1,5 @@
 //! Where rows come from: one folder per connector.
 
 pub mod files;
+pub mod generate;
+pub mod sqlite;

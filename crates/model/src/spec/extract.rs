@@ -182,20 +182,20 @@ pub enum GenerateTable {
 }
 
 /// How one column of a declared table is made.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ColumnRule {
-    /// The column's name.
+    /// The column's name. Its values depend on it, on the seed and on the row, not on where the column stands.
     pub name: String,
     /// What is made; see the reference of `generate`.
     pub kind: String,
-    /// The least value, for numbers, dates and timestamps.
+    /// The least value, for numbers, dates and timestamps; the first, for `sequence` and `pattern`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub min: Option<super::Literal>,
-    /// The greatest value.
+    /// The greatest value. A `sequence` starts over after it; a day means its end where a `timestamp` is made.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max: Option<super::Literal>,
-    /// The values to choose from, for `choice`.
+    /// The values to choose from, for `choice`; the one value, for `constant`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub values: Vec<super::Literal>,
     /// How often each of `values` is chosen, relative to the others; all the same by default.
@@ -204,10 +204,13 @@ pub struct ColumnRule {
     /// The share of NULLs, 0 to 1.
     #[serde(default)]
     pub nulls: f64,
-    /// Digits after the point, for `decimal`.
+    /// Digits in all, for `decimal`; 12 by default.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub precision: Option<u8>,
+    /// Digits after the point, for `decimal`; 2 by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scale: Option<i8>,
-    /// Text with `{}` for the row number (from `min`, or 1), for `pattern`.
+    /// Text with `{}` for the row number (from `min`, or 1), for `pattern`; `{:06}` fills it up with zeros.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pattern: Option<String>,
 }

@@ -1,0 +1,314 @@
+//! What a load to files says, understood: nothing here touches a disk or a server.
+
+use super::scope::Scope;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use gristmill_model::spec::{Compression, CsvOptions, FileFormat, LoadSpec, Strategy};
+use gristmill_model::{Error, ErrorKind, Result, one_of};
+use std::sync::Arc;
+
+/// A file is rolled when it has become about so large, unless `file_size` says otherwise.
+const FILE_SIZE: u64 = 256 << 20;
+/// A file smaller than this would be mostly footer.
+const LEAST_FILE_SIZE: u64 = 64 << 10;
+
+/// A load to files, understood.
+#[derive(Debug, Clone)]
+pub(super) struct Config {
+    /// The folder, relative to the connection.
+    pub(super) path: String,
+    pub(super) strategy: Strategy,
+    /// All columns, partition columns among them.
+    pub(super) schema: SchemaRef,
+    /// What is stored in the files.
+    pub(super) stored: SchemaRef,
+    /// Positions of the stored columns in `schema`.
+    pub(super) keep: Vec<usize>,
+    /// Positions of the partition columns in `schema`, outermost folder first.
+    pub(super) partition_by: Vec<usize>,
+    pub(super) scope: Option<Scope>,
+    pub(super) encoding: Encoding,
+    /// Bytes after which a new file is begun.
+    pub(super) file_size: u64,
+}
+
+/// How a file is encoded.
+#[derive(Debug, Clone)]
+pub(super) enum Encoding {
+    Parquet { compression: parquet::basic::Compression, row_group_rows: Option<usize> },
+    Csv { dialect: Dialect, compression: TextCompression },
+    Ndjson { compression: TextCompression },
+}
+
+/// How a text file is compressed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TextCompression {
+    None,
+    Gzip(u32),
+    Zstd(i32),
+}
+
+/// The dialect of the CSV files to write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Dialect {
+    pub(super) delimiter: u8,
+    pub(super) quote: u8,
+    /// `None`: a quote is doubled.
+    pub(super) escape: Option<u8>,
+    pub(super) header: bool,
+    pub(super) null: String,
+}
+
+impl Encoding {
+    /// The ending of the files' names.
+    pub(super) fn extension(&self) -> String {
+        let (format, compression) = match self {
+            Self::Parquet { .. } => return "parquet".to_owned(),
+            Self::Csv { compression, .. } => ("csv", compression),
+            Self::Ndjson { compression } => ("ndjson", compression),
+        };
+        match compression {
+            TextCompression::None => format.to_owned(),
+            TextCompression::Gzip(_) => format!("{format}.gz"),
+            TextCompression::Zstd(_) => format!("{format}.zst"),
+        }
+    }
+}
+
+fn wrong(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Config, message)
+}
+
+impl Config {
+    /// Understands `load` for rows of `schema`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Config`] for what files cannot do; [`ErrorKind::Schema`] for columns that are not there.
+    pub(super) fn new(load: &LoadSpec, schema: &SchemaRef) -> Result<Self> {
+        if let Some(table) = &load.table {
+            return Err(wrong(format!("a load to files has no `table` (`{table}`)"))
+                .hint(format!("write `path: {table}/` instead")));
+        }
+        let Some(path) = load.path.clone() else {
+            return Err(wrong("a load to files needs a `path`").hint("add `path: some_folder/`"));
+        };
+        if path.contains(['*', '?']) {
+            return Err(wrong(format!("the path `{path}` of a load is a pattern")).hint("name one folder, e.g. `out/`"));
+        }
+        let partition_by = columns(&load.partition_by.0, schema)?;
+        match load.strategy {
+            Strategy::DeleteInsert => {
+                return Err(wrong(
+                    "files cannot be loaded with `delete+insert`: rows in files have no keys to delete by",
+                )
+                .hint("use `strategy: partition_overwrite` with `partition_by`, or `replace`"));
+            }
+            Strategy::PartitionOverwrite if partition_by.is_empty() => {
+                return Err(wrong("`partition_overwrite` needs to know the partitions")
+                    .hint("add `partition_by: [column]`, or use `strategy: replace`"));
+            }
+            _ => {}
+        }
+        if !load.key.0.is_empty() {
+            return Err(wrong(format!("`key` means nothing to `strategy: {}` of files", load.strategy.as_str()))
+                .hint("remove `key`"));
+        }
+        let keep: Vec<usize> = (0..schema.fields().len()).filter(|index| !partition_by.contains(index)).collect();
+        if keep.is_empty() {
+            return Err(Error::new(
+                ErrorKind::Schema,
+                "every column is in `partition_by`, so nothing is left for the files",
+            )
+            .hint("leave at least one column out of `partition_by`"));
+        }
+        for &index in &partition_by {
+            let field = schema.field(index);
+            if !can_be_folder(field.data_type()) {
+                return Err(Error::new(
+                    ErrorKind::Schema,
+                    format!("column `{}` of type {} cannot be a folder name", field.name(), field.data_type()),
+                )
+                .hint("partition by text, numbers, booleans, dates or timestamps"));
+            }
+        }
+        let fields: Vec<Arc<Field>> = keep.iter().map(|&index| schema.fields()[index].clone()).collect();
+        let stored = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
+        let scope = match (&load.scope, load.strategy) {
+            (None, _) => None,
+            (Some(text), Strategy::PartitionOverwrite) => {
+                let fields: Vec<&Field> = partition_by.iter().map(|&index| schema.field(index)).collect();
+                Some(Scope::parse(text, &fields)?)
+            }
+            (Some(_), strategy) => {
+                return Err(wrong(format!("`scope` means nothing to `strategy: {}`", strategy.as_str()))
+                    .hint("use it with `strategy: partition_overwrite`"));
+            }
+        };
+        let encoding = encoding(load, &stored)?;
+        let file_size = load.file_size.map_or(FILE_SIZE, |size| size.0);
+        if file_size < LEAST_FILE_SIZE {
+            return Err(wrong(format!("`file_size` of {file_size} bytes is too small")).hint("use at least `64KB`"));
+        }
+        Ok(Self {
+            path,
+            strategy: load.strategy,
+            schema: schema.clone(),
+            stored,
+            keep,
+            partition_by,
+            scope,
+            encoding,
+            file_size,
+        })
+    }
+}
+
+fn columns(names: &[String], schema: &Schema) -> Result<Vec<usize>> {
+    let mut found: Vec<usize> = Vec::with_capacity(names.len());
+    for name in names {
+        let Some((index, _)) = schema.column_with_name(name) else {
+            let valid = schema.fields().iter().map(|field| field.name().as_str());
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("`partition_by` names a column `{name}` that is not there"),
+            )
+            .hint(one_of(name, valid)));
+        };
+        if found.contains(&index) {
+            return Err(wrong(format!("`partition_by` names `{name}` twice")).hint("name it once"));
+        }
+        found.push(index);
+    }
+    Ok(found)
+}
+
+fn can_be_folder(data_type: &DataType) -> bool {
+    match data_type {
+        DataType::Dictionary(_, values) => can_be_folder(values),
+        DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean | DataType::Null => true,
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _) => true,
+        other => other.is_numeric(),
+    }
+}
+
+fn encoding(load: &LoadSpec, stored: &SchemaRef) -> Result<Encoding> {
+    let format = load.format.unwrap_or(FileFormat::Parquet);
+    if format != FileFormat::Csv && load.csv.is_some() {
+        return Err(wrong(format!("`csv` means nothing to `format: {}`", format.as_str())).hint("remove `csv`"));
+    }
+    if format != FileFormat::Parquet && load.row_group_rows.is_some() {
+        return Err(wrong(format!("`row_group_rows` means nothing to `format: {}`", format.as_str()))
+            .hint("remove `row_group_rows`"));
+    }
+    match format {
+        FileFormat::Parquet => {
+            let row_group_rows = match load.row_group_rows {
+                Some(0) => return Err(wrong("`row_group_rows` cannot be 0").hint("leave it out, or use e.g. 1000000")),
+                Some(rows) => Some(usize::try_from(rows).unwrap_or(usize::MAX)),
+                None => None,
+            };
+            parquet::arrow::ArrowSchemaConverter::new().convert(stored).map_err(|error| {
+                Error::new(ErrorKind::Schema, "the columns cannot be written as Parquet").cause(error)
+            })?;
+            Ok(Encoding::Parquet { compression: parquet_compression(load)?, row_group_rows })
+        }
+        FileFormat::Csv => {
+            for field in stored.fields() {
+                if field.data_type().is_nested() {
+                    return Err(Error::new(
+                        ErrorKind::Schema,
+                        format!("column `{}` of type {} cannot be written as CSV", field.name(), field.data_type()),
+                    )
+                    .hint("write Parquet or NDJSON, or turn it into text in a `sql` step"));
+                }
+            }
+            let dialect = dialect(load.csv.as_ref().unwrap_or(&CsvOptions::default()))?;
+            Ok(Encoding::Csv { dialect, compression: text_compression(load)? })
+        }
+        FileFormat::Ndjson => Ok(Encoding::Ndjson { compression: text_compression(load)? }),
+        other => Err(wrong(format!("files of format `{}` can be read, not written", other.as_str()))
+            .hint("use `format: parquet`, `csv` or `ndjson`")),
+    }
+}
+
+fn level(load: &LoadSpec, name: &str, least: u32, most: u32, default: u32) -> Result<u32> {
+    match load.compression_level {
+        None => Ok(default),
+        Some(level) if (least..=most).contains(&level) => Ok(level),
+        Some(level) => Err(wrong(format!("`compression_level: {level}` is not a level of {name}"))
+            .hint(format!("use {least} to {most}"))),
+    }
+}
+
+fn no_level(load: &LoadSpec, name: &str) -> Result<()> {
+    match load.compression_level {
+        None => Ok(()),
+        Some(_) => {
+            Err(wrong(format!("`compression: {name}` has no levels")).hint("remove `compression_level`, or use zstd"))
+        }
+    }
+}
+
+fn parquet_compression(load: &LoadSpec) -> Result<parquet::basic::Compression> {
+    use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
+    let bad = |error| wrong("`compression_level` cannot be used").cause(error);
+    match load.compression.unwrap_or(Compression::Zstd) {
+        Compression::Zstd => {
+            let level = level(load, "zstd", 1, 22, 1)?;
+            Ok(Codec::ZSTD(ZstdLevel::try_new(i32::try_from(level).unwrap_or(1)).map_err(bad)?))
+        }
+        Compression::Gzip => Ok(Codec::GZIP(GzipLevel::try_new(level(load, "gzip", 0, 9, 6)?).map_err(bad)?)),
+        Compression::Snappy => no_level(load, "snappy").map(|()| Codec::SNAPPY),
+        Compression::Lz4 => no_level(load, "lz4").map(|()| Codec::LZ4_RAW),
+        Compression::None => no_level(load, "none").map(|()| Codec::UNCOMPRESSED),
+        other => Err(wrong(format!("Parquet files cannot be compressed with `{}`", other.as_str()))
+            .hint("use `zstd`, `snappy`, `gzip`, `lz4` or `none`")),
+    }
+}
+
+fn text_compression(load: &LoadSpec) -> Result<TextCompression> {
+    match load.compression.unwrap_or(Compression::None) {
+        Compression::None => no_level(load, "none").map(|()| TextCompression::None),
+        Compression::Gzip => Ok(TextCompression::Gzip(level(load, "gzip", 0, 9, 6)?)),
+        Compression::Zstd => Ok(TextCompression::Zstd(i32::try_from(level(load, "zstd", 1, 22, 1)?).unwrap_or(1))),
+        other => Err(wrong(format!("text files are not written with `compression: {}`", other.as_str()))
+            .hint("use `zstd`, `gzip` or `none`")),
+    }
+}
+
+fn dialect(csv: &CsvOptions) -> Result<Dialect> {
+    if let Some(encoding) = &csv.encoding
+        && !["utf-8", "utf8"].contains(&encoding.to_ascii_lowercase().as_str())
+    {
+        return Err(wrong(format!("CSV is written as UTF-8, not as `{encoding}`")).hint("remove `encoding`"));
+    }
+    if csv.comment.is_some() {
+        return Err(wrong("`comment` means nothing when CSV is written").hint("remove `comment`"));
+    }
+    let null = match csv.null_text.as_ref().map(|texts| texts.0.as_slice()) {
+        None | Some([]) => String::new(),
+        Some([text]) => text.clone(),
+        Some(_) => {
+            return Err(wrong("NULL is written as one text").hint("name one text in `null`, e.g. `null: \"\\\\N\"`"));
+        }
+    };
+    Ok(Dialect {
+        delimiter: byte("delimiter", csv.delimiter.as_deref(), b',')?,
+        quote: byte("quote", csv.quote.as_deref(), b'"')?,
+        escape: csv.escape.as_deref().map(|text| byte("escape", Some(text), b'\\')).transpose()?,
+        header: csv.header.unwrap_or(true),
+        null,
+    })
+}
+
+fn byte(name: &str, text: Option<&str>, default: u8) -> Result<u8> {
+    match text {
+        None => Ok(default),
+        Some("\\t") => Ok(b'\t'),
+        Some(text) => match text.as_bytes() {
+            [byte] if byte.is_ascii() => Ok(*byte),
+            _ => {
+                Err(wrong(format!("`{name}` must be one ASCII character, not `{text}`")).hint("e.g. `;`, `|` or `\\t`"))
+            }
+        },
+    }
+}

@@ -1,0 +1,200 @@
+//! One file of any format, being written.
+
+use super::config::{Config, Dialect, Encoding, TextCompression};
+use super::output::{Held, Output};
+use super::parquet::{ParquetEncoder, ParquetPlan, ROW_GROUP_BYTES, RowGroups, io_error};
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
+use arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
+use gristmill_model::{Error, ErrorKind, Result};
+use std::fmt;
+use std::io::Write;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How the files of one writer are encoded; shared by them.
+#[derive(Debug, Clone)]
+pub(super) enum FilePlan {
+    Parquet(Arc<ParquetPlan>),
+    Csv(Dialect, TextCompression),
+    Ndjson(TextCompression),
+}
+
+impl FilePlan {
+    /// How `config` wants its files.
+    ///
+    /// # Errors
+    /// A schema that the format cannot hold.
+    pub(super) fn new(config: &Config) -> Result<Self> {
+        Ok(match &config.encoding {
+            Encoding::Parquet { compression, row_group_rows } => {
+                let groups = RowGroups { compression: *compression, rows: *row_group_rows, bytes: ROW_GROUP_BYTES };
+                Self::Parquet(Arc::new(ParquetPlan::new(config.stored.clone(), groups)?))
+            }
+            Encoding::Csv { dialect, compression } => Self::Csv(dialect.clone(), *compression),
+            Encoding::Ndjson { compression } => Self::Ndjson(*compression),
+        })
+    }
+
+    /// Begins a file. `run_bytes` bounds what is gathered before it is encoded.
+    ///
+    /// # Errors
+    /// An output that refuses.
+    pub(super) fn open(&self, output: Box<dyn Output>, run_bytes: usize) -> Result<Encoder> {
+        Ok(match self {
+            Self::Parquet(plan) => Encoder::Parquet(Box::new(ParquetEncoder::new(plan.clone(), output, run_bytes)?)),
+            Self::Csv(dialect, compression) => {
+                let (codec, written) = Codec::new(output, *compression)?;
+                let mut builder = arrow::csv::WriterBuilder::new()
+                    .with_header(dialect.header)
+                    .with_delimiter(dialect.delimiter)
+                    .with_quote(dialect.quote)
+                    .with_null(dialect.null.clone());
+                if let Some(escape) = dialect.escape {
+                    builder = builder.with_escape(escape).with_double_quote(false);
+                }
+                Encoder::Csv(Box::new(builder.build(codec)), written)
+            }
+            Self::Ndjson(compression) => {
+                let (codec, written) = Codec::new(output, *compression)?;
+                let writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(codec);
+                Encoder::Ndjson(Box::new(writer), written)
+            }
+        })
+    }
+}
+
+/// One file, being written.
+pub(super) enum Encoder {
+    Parquet(Box<ParquetEncoder<Box<dyn Output>>>),
+    Csv(Box<arrow::csv::Writer<Codec>>, Arc<AtomicU64>),
+    Ndjson(Box<arrow::json::LineDelimitedWriter<Codec>>, Arc<AtomicU64>),
+}
+
+impl fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Encoder")
+    }
+}
+
+fn text_error(error: ArrowError) -> Error {
+    match error {
+        ArrowError::IoError(_, error) => io_error(&error),
+        other => Error::new(ErrorKind::Data, "rows cannot be encoded as text").cause(other),
+    }
+}
+
+impl Encoder {
+    /// Takes rows in.
+    ///
+    /// # Errors
+    /// An output that refuses, values that cannot be encoded.
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        match self {
+            Self::Parquet(encoder) => encoder.write(batch),
+            Self::Csv(writer, _) => writer.write(batch).map_err(text_error),
+            Self::Ndjson(writer, _) => writer.write(batch).map_err(text_error),
+        }
+    }
+
+    /// Ends a row group, so that nothing is held but what the output holds.
+    ///
+    /// # Errors
+    /// As [`Encoder::write`].
+    pub(super) fn release(&mut self) -> Result<()> {
+        match self {
+            Self::Parquet(encoder) => encoder.close_row_group(),
+            Self::Csv(..) | Self::Ndjson(..) => Ok(()),
+        }
+    }
+
+    /// Bytes of the file so far, about.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Parquet(encoder) => encoder.bytes(),
+            Self::Csv(_, written) | Self::Ndjson(_, written) => written.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// As [`Encoder::write`].
+    pub(super) fn finish(self) -> Result<Held> {
+        match self {
+            Self::Parquet(encoder) => encoder.finish()?.1.finish(),
+            Self::Csv(writer, _) => writer.into_inner().finish(),
+            Self::Ndjson(mut writer, _) => {
+                writer.finish().map_err(text_error)?;
+                writer.into_inner().finish()
+            }
+        }
+    }
+}
+
+/// A text file's compressor.
+pub(super) enum Codec {
+    Plain(Counted),
+    Gzip(flate2::write::GzEncoder<Counted>),
+    Zstd(zstd::stream::write::Encoder<'static, Counted>),
+}
+
+impl Codec {
+    fn new(output: Box<dyn Output>, compression: TextCompression) -> Result<(Self, Arc<AtomicU64>)> {
+        let written = Arc::<AtomicU64>::default();
+        let counted = Counted { output, written: written.clone() };
+        let codec = match compression {
+            TextCompression::None => Self::Plain(counted),
+            TextCompression::Gzip(level) => {
+                Self::Gzip(flate2::write::GzEncoder::new(counted, flate2::Compression::new(level)))
+            }
+            TextCompression::Zstd(level) => Self::Zstd(
+                zstd::stream::write::Encoder::new(counted, level)
+                    .map_err(|error| Error::internal("zstd cannot be started").cause(error))?,
+            ),
+        };
+        Ok((codec, written))
+    }
+
+    fn finish(self) -> Result<Held> {
+        let counted = match self {
+            Self::Plain(counted) => Ok(counted),
+            Self::Gzip(encoder) => encoder.finish(),
+            Self::Zstd(encoder) => encoder.finish(),
+        };
+        counted.map_err(|error| io_error(&error))?.output.finish()
+    }
+}
+
+impl Write for Codec {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(output) => output.write(bytes),
+            Self::Gzip(encoder) => encoder.write(bytes),
+            Self::Zstd(encoder) => encoder.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        // Flushing a compressor would cost ratio; the end of the file is soon enough.
+        Ok(())
+    }
+}
+
+/// An output that counts, for whoever rolls files.
+pub(super) struct Counted {
+    output: Box<dyn Output>,
+    written: Arc<AtomicU64>,
+}
+
+impl Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let count = self.output.write(bytes)?;
+        self.written.fetch_add(count as u64, Ordering::Relaxed);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.output.flush()
+    }
+}

@@ -1,0 +1,200 @@
+//! The target log: what was decided, in order.
+//!
+//! `_gristmill/log/<n>.json` is written only where there is none yet, so that of two rivals one has `n` and the other
+//! must look again. Writing it *is* the commit: whatever it lists will be published, by this process or the next one
+//! (`commit.rs`). When that is done, a mark `<n>.<load>.<slot>.done` says so; its name tells whose entry it is, so that
+//! a listing answers most questions and old entries need not be read.
+
+use super::place::{LoadOf, Place, log_path};
+use chrono::{DateTime, Utc};
+use gristmill_model::spec::Strategy;
+use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, StagedFile};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// What an entry decides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum Decision {
+    /// The load is committed.
+    Publish,
+    /// The load of this owner is given up: a commit of it that comes late must stop.
+    Abort,
+}
+
+/// One entry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Entry {
+    pub(super) decision: Decision,
+    pub(super) key: LoadKey,
+    pub(super) owner: OwnerId,
+    #[serde(default)]
+    pub(super) strategy: Option<Strategy>,
+    /// Files to publish.
+    #[serde(default)]
+    pub(super) publish: Vec<StagedFile>,
+    /// Files to remove, relative to the target.
+    #[serde(default)]
+    pub(super) remove: Vec<String>,
+    #[serde(default)]
+    pub(super) checkpoint: Checkpoint,
+    #[serde(default)]
+    pub(super) rows: u64,
+    pub(super) at: DateTime<Utc>,
+}
+
+impl Entry {
+    pub(super) fn abort(load: &LoadOf) -> Self {
+        Self {
+            decision: Decision::Abort,
+            key: load.key.clone(),
+            owner: load.owner.clone(),
+            strategy: None,
+            publish: Vec::new(),
+            remove: Vec::new(),
+            checkpoint: Checkpoint::default(),
+            rows: 0,
+            at: Utc::now(),
+        }
+    }
+
+    pub(super) fn committed(&self, already: bool) -> Committed {
+        Committed {
+            key: self.key.clone(),
+            rows: self.rows,
+            files: self.publish.len() as u64,
+            bytes: self.publish.iter().map(|file| file.bytes).sum(),
+            checkpoint: self.checkpoint.clone(),
+            at: self.at,
+            already,
+        }
+    }
+}
+
+/// What a mark's name tells of an entry that is done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Mark {
+    load: String,
+    slot: String,
+    decision: Decision,
+}
+
+fn slot_short(slot: &Slot) -> String {
+    LoadKey { slot: slot.clone(), generation: 0 }.short()
+}
+
+fn entry_name(number: u64) -> String {
+    format!("{number:010}.json")
+}
+
+fn mark_name(number: u64, entry: &Entry) -> String {
+    let decision = match entry.decision {
+        Decision::Publish => "done",
+        Decision::Abort => "aborted",
+    };
+    format!("{number:010}.{}.{}.{decision}", entry.key.short(), slot_short(&entry.key.slot))
+}
+
+/// A listing of the log.
+#[derive(Debug, Default)]
+pub(super) struct Log {
+    /// Entries by number; with a mark where they are done.
+    entries: BTreeMap<u64, Option<Mark>>,
+}
+
+impl Log {
+    /// Lists the log of `place`.
+    pub(super) async fn list(place: &Place) -> Result<Self> {
+        let mut log = Self::default();
+        for name in place.names(super::layout::LOG).await? {
+            let mut words = name.split('.');
+            let Some(number) = words.next().and_then(|number| number.parse::<u64>().ok()) else { continue };
+            match (words.next(), words.next(), words.next()) {
+                (Some("json"), None, None) => drop(log.entries.entry(number).or_default()),
+                (Some(load), Some(slot), Some(word @ ("done" | "aborted"))) => {
+                    let decision = if word == "done" { Decision::Publish } else { Decision::Abort };
+                    let mark = Mark { load: load.to_owned(), slot: slot.to_owned(), decision };
+                    log.entries.insert(number, Some(mark));
+                }
+                _ => {}
+            }
+        }
+        Ok(log)
+    }
+
+    /// The number of the next entry.
+    pub(super) fn next(&self) -> u64 {
+        self.entries.last_key_value().map_or(1, |(number, _)| number + 1)
+    }
+
+    /// Entries that are not done, in order.
+    pub(super) fn undone(&self) -> Vec<u64> {
+        self.entries.iter().filter(|(_, mark)| mark.is_none()).map(|(number, _)| *number).collect()
+    }
+
+    pub(super) fn is_done(&self, number: u64) -> bool {
+        self.entries.get(&number).is_some_and(Option::is_some)
+    }
+
+    /// The entry that committed `key`.
+    pub(super) async fn committed(&self, place: &Place, key: &LoadKey) -> Result<Option<(u64, Entry)>> {
+        let short = key.short();
+        let could = |mark: &Mark| mark.decision == Decision::Publish && mark.load == short;
+        self.newest(place, could, |entry| entry.decision == Decision::Publish && entry.key == *key).await
+    }
+
+    /// The entry that gave up `load`.
+    pub(super) async fn aborted(&self, place: &Place, load: &LoadOf) -> Result<Option<(u64, Entry)>> {
+        let short = load.key.short();
+        let could = |mark: &Mark| mark.decision == Decision::Abort && mark.load == short;
+        let is =
+            |entry: &Entry| entry.decision == Decision::Abort && entry.key == load.key && entry.owner == load.owner;
+        self.newest(place, could, is).await
+    }
+
+    /// The newest entry that committed a load of `slot`.
+    pub(super) async fn last(&self, place: &Place, slot: &Slot) -> Result<Option<(u64, Entry)>> {
+        let short = slot_short(slot);
+        let could = |mark: &Mark| mark.decision == Decision::Publish && mark.slot == short;
+        self.newest(place, could, |entry| entry.decision == Decision::Publish && entry.key.slot == *slot).await
+    }
+
+    async fn newest(
+        &self,
+        place: &Place,
+        could: impl Fn(&Mark) -> bool,
+        is: impl Fn(&Entry) -> bool,
+    ) -> Result<Option<(u64, Entry)>> {
+        for (&number, mark) in self.entries.iter().rev() {
+            if mark.as_ref().is_none_or(&could) {
+                let entry = read(place, number).await?;
+                if is(&entry) {
+                    return Ok(Some((number, entry)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Reads an entry.
+pub(super) async fn read(place: &Place, number: u64) -> Result<Entry> {
+    let path = log_path(&entry_name(number));
+    let Some(bytes) = place.read(&path).await? else {
+        return Err(Error::new(ErrorKind::Conflict, format!("`{path}` has vanished from the target"))
+            .hint("was the target replaced by something else than Gristmill?"));
+    };
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::new(ErrorKind::Data, format!("`{path}` cannot be understood")).cause(error))
+}
+
+/// Writes entry `number`, unless there is one. False: somebody else was first.
+pub(super) async fn append(place: &Place, number: u64, entry: &Entry) -> Result<bool> {
+    let bytes = serde_json::to_vec(entry).map_err(|error| Error::internal("a log entry is no JSON").cause(error))?;
+    place.put_if_absent(&log_path(&entry_name(number)), bytes).await
+}
+
+/// Marks entry `number` as done.
+pub(super) async fn mark(place: &Place, number: u64, entry: &Entry) -> Result<()> {
+    place.put_if_absent(&log_path(&mark_name(number, entry)), b"{}".to_vec()).await.map(drop)
+}

@@ -1,0 +1,127 @@
+//! Files: Parquet, CSV and NDJSON in a folder or on an object store, partitioned the Hive way.
+//!
+//! ```text
+//! stage    rows ─channel─► encoder thread ─► temporary files (local disk) │ uploads held open (object stores)
+//! commit   target log: put-if-absent `_gristmill/log/<n>.json` = decided ─► publish ─► remove ─► mark as done
+//! recover  undone entries are finished; staged loads of dead owners are given up in the log, then swept
+//! ```
+//!
+//! `config.rs` understands the load, `write.rs` turns rows into files (`partition.rs` splits them, `parquet.rs` and
+//! `encode.rs` encode them, `output.rs` takes the bytes), `commit.rs` decides and `publish_local.rs` and
+//! `publish_remote.rs` make it true. [`BlockWriter`] writes single Parquet files from blocks, for whoever has rows of
+//! their own.
+//!
+//! What a concurrent reader sees: on local disk a partition (with `replace`, the whole target) changes at once, files
+//! that are appended appear one by one; on object stores each file appears whole, and during an overwrite there is a
+//! short moment of old and new together.
+
+mod blocks;
+mod commit;
+mod config;
+mod encode;
+mod layout;
+mod log;
+mod output;
+mod parquet;
+mod partition;
+mod place;
+mod publish_local;
+mod publish_remote;
+mod recover;
+mod scope;
+mod spill;
+mod stage;
+#[cfg(test)]
+mod tests;
+mod write;
+
+pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
+
+use crate::stores::Store;
+use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
+use async_trait::async_trait;
+use config::Config;
+use gristmill_model::spec::LoadSpec;
+use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use place::Place;
+use std::fmt;
+use std::sync::Arc;
+
+/// Opens a sink that loads files into `load.path` of `store`. Touches nothing.
+///
+/// # Errors
+/// A load that files cannot serve (a table, `delete+insert`, a format that is only read, columns that are not there), or
+/// a store that can only be read from.
+pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+    Ok(Arc::new(FilesSink::new(&store, load, context)?))
+}
+
+/// Loads files.
+#[derive(Debug)]
+struct FilesSink {
+    place: Place,
+    config: Arc<Config>,
+    context: LoadContext,
+    faults: Faults,
+}
+
+impl FilesSink {
+    fn new(store: &Store, load: &LoadSpec, context: LoadContext) -> Result<Self> {
+        let config = Config::new(load, &context.schema)?;
+        let place = Place::new(store, &config.path)?;
+        Ok(Self { place, config: Arc::new(config), context, faults: Faults::default() })
+    }
+}
+
+/// Named points at which tests make a commit fail. Nothing in production.
+#[derive(Clone, Default)]
+struct Faults(Option<FaultPoint>);
+
+/// Called with the name of each point that is passed.
+type FaultPoint = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
+
+impl Faults {
+    fn at(&self, point: &str) -> Result<()> {
+        match &self.0 {
+            None => Ok(()),
+            Some(fault) => fault(point),
+        }
+    }
+}
+
+impl fmt::Debug for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Faults")
+    }
+}
+
+#[async_trait]
+impl Sink for FilesSink {
+    fn mode(&self) -> SinkMode {
+        SinkMode::Staged
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        self.place.probe().await
+    }
+
+    async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        self.stage_rows(task, rows).await
+    }
+
+    async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
+        self.commit_staged(staged, next).await
+    }
+
+    async fn last(&self, slot: &Slot) -> Result<Option<Committed>> {
+        self.last_of(slot).await
+    }
+
+    async fn abort(&self, key: &LoadKey) -> Result<()> {
+        self.abort_load(key).await
+    }
+
+    async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
+        self.recover_dead(is_dead).await
+    }
+}

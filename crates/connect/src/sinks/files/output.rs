@@ -1,0 +1,351 @@
+//! Where encoded bytes go until they are published: a temporary file, or an upload that is held open.
+//!
+//! Both are written from a thread that may block. Nothing is visible to a reader of the target, and whatever is dropped
+//! before [`Held::keep`] is taken back: the file is removed, the upload aborted.
+
+use super::parquet::io_error;
+use crate::stores;
+use gristmill_model::{Error, ErrorKind, Result};
+use object_store::multipart::{MultipartStore, PartId};
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::fmt;
+use std::fs::File;
+use std::io::Write;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+
+/// What is gathered before the operating system is called; hundreds of files may be open.
+const FILE_BUFFER: usize = 128 << 10;
+/// Bytes after which the disk is told to begin, so that the final fsync finds little left to do.
+const SYNC_EVERY: u64 = 32 << 20;
+/// The least part of a multipart upload but the last (S3).
+pub(super) const LEAST_PART: usize = 5 << 20;
+/// The most parts of a multipart upload (S3).
+pub(super) const MOST_PARTS: u64 = 10_000;
+/// The size of parts, unless the file might outgrow [`MOST_PARTS`] of them.
+const PART: usize = 8 << 20;
+/// Parts of one file on their way at once.
+const PARTS_IN_FLIGHT: usize = 2;
+
+/// The size of the parts of a file that may become `expected` bytes large: equal for all parts, as some stores insist.
+pub(super) fn part_size(expected: u64) -> usize {
+    // A tenth of room: files are rolled after they have become too large, not before.
+    let needed = expected.saturating_add(expected / 10).div_ceil(MOST_PARTS);
+    let needed = usize::try_from(needed).unwrap_or(usize::MAX >> 1);
+    needed.max(PART).next_multiple_of(1 << 20)
+}
+
+/// Something encoded bytes are written to.
+pub(super) trait Output: Write + Send {
+    /// Ends it. What was written is durable once [`Held::sync`] has been called, and still not visible.
+    fn finish(self: Box<Self>) -> Result<Held>;
+}
+
+/// A finished output: taken back when dropped, unless it is kept.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// Bytes written.
+    pub(super) bytes: u64,
+    /// How the commit finds it.
+    pub(super) handle: Value,
+    /// A local file that is not synchronised yet.
+    file: Option<File>,
+    guard: Option<Guard>,
+}
+
+impl Held {
+    /// Waits until the bytes are on the disk.
+    pub(super) fn sync(&self) -> Result<()> {
+        match &self.file {
+            Some(file) => file.sync_all().map_err(|error| Error::io(&error, "a staged file")),
+            None => Ok(()),
+        }
+    }
+
+    /// From now on it stays until it is committed or aborted.
+    pub(super) fn keep(mut self) {
+        if let Some(guard) = self.guard.take() {
+            guard.disarm();
+        }
+    }
+}
+
+/// Takes back what was written unless it is disarmed.
+enum Guard {
+    File(Option<PathBuf>),
+    Upload(Arc<Upload>),
+}
+
+impl Guard {
+    fn disarm(mut self) {
+        match &mut self {
+            Self::File(path) => *path = None,
+            Self::Upload(upload) => upload.kept.store(true, Ordering::Relaxed),
+        }
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Self::File(Some(path)) = self {
+            // Nobody is left to tell; whatever remains is swept by its load's key.
+            drop(std::fs::remove_file(path));
+        }
+    }
+}
+
+impl fmt::Debug for Guard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Guard")
+    }
+}
+
+/// A temporary file.
+pub(super) struct FileOutput {
+    path: PathBuf,
+    handle: Value,
+    file: File,
+    buffer: Vec<u8>,
+    written: u64,
+    synced: u64,
+    syncing: Arc<AtomicBool>,
+    guard: Option<Guard>,
+}
+
+impl FileOutput {
+    /// Creates `path`, which must not exist; its folder must.
+    pub(super) fn create(path: PathBuf, handle: Value) -> Result<Self> {
+        let file = File::options()
+            .write(true)
+            .create_new(true)
+            .open(&path)
+            .map_err(|error| Error::io(&error, format!("`{}`", path.display())))?;
+        let guard = Some(Guard::File(Some(path.clone())));
+        Ok(Self { path, handle, file, buffer: Vec::new(), written: 0, synced: 0, syncing: Arc::default(), guard })
+    }
+
+    fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| std::io::Error::other(Error::io(&error, format!("`{}`", self.path.display()))))?;
+        self.written += bytes.len() as u64;
+        if self.written - self.synced >= SYNC_EVERY && !self.syncing.swap(true, Ordering::Relaxed) {
+            self.synced = self.written;
+            // A failure shows again at the end, where it is reported.
+            match (self.file.try_clone(), self.syncing.clone()) {
+                (Ok(file), syncing) => drop(std::thread::spawn(move || {
+                    drop(file.sync_data());
+                    syncing.store(false, Ordering::Relaxed);
+                })),
+                (Err(_), syncing) => syncing.store(false, Ordering::Relaxed),
+            }
+        }
+        Ok(())
+    }
+
+    fn drain(&mut self) -> std::io::Result<()> {
+        let buffer = std::mem::take(&mut self.buffer);
+        let result = self.put(&buffer);
+        self.buffer = buffer;
+        self.buffer.clear();
+        result
+    }
+}
+
+impl Write for FileOutput {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        if self.buffer.len() + bytes.len() > FILE_BUFFER {
+            self.drain()?;
+        }
+        if bytes.len() >= FILE_BUFFER / 2 {
+            self.put(bytes)?;
+        } else {
+            self.buffer.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        // The end of the file is soon enough.
+        Ok(())
+    }
+}
+
+impl Output for FileOutput {
+    fn finish(mut self: Box<Self>) -> Result<Held> {
+        self.drain().map_err(|error| io_error(&error))?;
+        let Self { handle, file, written, guard, .. } = *self;
+        Ok(Held { bytes: written, handle, file: Some(file), guard })
+    }
+}
+
+/// An upload that is held open until the commit.
+struct Upload {
+    multipart: Arc<dyn MultipartStore>,
+    store: Arc<dyn ObjectStore>,
+    path: Path,
+    id: String,
+    /// The note that tells others of it, if there is one.
+    intent: Option<Path>,
+    runtime: Handle,
+    kept: AtomicBool,
+}
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        if self.kept.load(Ordering::Relaxed) {
+            return;
+        }
+        let (multipart, store) = (self.multipart.clone(), self.store.clone());
+        let (path, id, intent) = (self.path.clone(), std::mem::take(&mut self.id), self.intent.take());
+        self.runtime.spawn(async move {
+            // The note goes only once the upload is gone: as long as it is there, somebody can abort it.
+            if multipart.abort_multipart(&path, &id).await.is_ok()
+                && let Some(intent) = intent
+            {
+                drop(store.delete(&intent).await);
+            }
+        });
+    }
+}
+
+/// Writes a held-open multipart upload.
+pub(super) struct UploadOutput {
+    upload: Arc<Upload>,
+    buffer: Vec<u8>,
+    part_size: usize,
+    parts: Vec<PartId>,
+    in_flight: VecDeque<JoinHandle<Result<PartId>>>,
+    sent: usize,
+    written: u64,
+}
+
+/// What an upload needs.
+#[derive(Clone)]
+pub(super) struct UploadTo {
+    pub(super) multipart: Arc<dyn MultipartStore>,
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) path: Path,
+    pub(super) part_size: usize,
+    pub(super) runtime: Handle,
+}
+
+impl UploadOutput {
+    /// Opens an upload. `intent`: where to note it and what to say, given its id, before the first part is sent.
+    pub(super) fn create(to: UploadTo, intent: Option<(Path, &dyn Fn(&str) -> Value)>) -> Result<Self> {
+        let UploadTo { multipart, store, path, part_size, runtime } = to;
+        let what = format!("`{path}`");
+        let opening = multipart.create_multipart(&path);
+        let id = runtime.block_on(opening).map_err(|error| stores::error(error, &what))?;
+        let note = intent.map(|(place, note)| (place, note(&id)));
+        let upload = Arc::new(Upload {
+            multipart,
+            store: store.clone(),
+            path,
+            id,
+            intent: note.as_ref().map(|(place, _)| place.clone()),
+            runtime: runtime.clone(),
+            kept: AtomicBool::new(false),
+        });
+        if let Some((place, note)) = note {
+            let body = PutPayload::from(note.to_string());
+            runtime.block_on(store.put(&place, body)).map_err(|error| stores::error(error, format!("`{place}`")))?;
+        }
+        Ok(Self {
+            upload,
+            buffer: Vec::new(),
+            part_size: part_size.max(LEAST_PART),
+            parts: Vec::new(),
+            in_flight: VecDeque::new(),
+            sent: 0,
+            written: 0,
+        })
+    }
+
+    fn send(&mut self) -> Result<()> {
+        if self.sent as u64 >= MOST_PARTS {
+            return Err(Error::new(
+                ErrorKind::Storage,
+                format!(
+                    "`{}` has become too large for {MOST_PARTS} parts of {} bytes",
+                    self.upload.path, self.part_size
+                ),
+            )
+            .hint("name a smaller `file_size`, or larger parts"));
+        }
+        let body = PutPayload::from(std::mem::take(&mut self.buffer));
+        let (upload, index) = (self.upload.clone(), self.sent);
+        self.sent += 1;
+        self.in_flight.push_back(self.upload.runtime.spawn(async move {
+            let put = upload.multipart.put_part(&upload.path, &upload.id, index, body).await;
+            put.map_err(|error| stores::error(error, format!("`{}`", upload.path)))
+        }));
+        if self.in_flight.len() > PARTS_IN_FLIGHT { self.wait() } else { Ok(()) }
+    }
+
+    /// Waits for the oldest part that is on its way.
+    fn wait(&mut self) -> Result<()> {
+        if let Some(part) = self.in_flight.pop_front() {
+            let part = self.upload.runtime.block_on(part);
+            self.parts.push(part.map_err(|error| Error::internal("an upload was torn off").cause(error))??);
+        }
+        Ok(())
+    }
+}
+
+impl Write for UploadOutput {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let take = bytes.len().min(self.part_size - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..take]);
+        self.written += take as u64;
+        if self.buffer.len() == self.part_size {
+            self.send().map_err(std::io::Error::other)?;
+        }
+        Ok(take)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        // A part cannot be sent before it is full.
+        Ok(())
+    }
+}
+
+impl Output for UploadOutput {
+    fn finish(mut self: Box<Self>) -> Result<Held> {
+        // An upload needs a part, be it an empty one.
+        if !self.buffer.is_empty() || self.sent == 0 {
+            self.send()?;
+        }
+        while !self.in_flight.is_empty() {
+            self.wait()?;
+        }
+        let parts: Vec<String> = self.parts.iter().map(|part| part.content_id.clone()).collect();
+        let handle = json!({"upload": self.upload.id, "parts": parts});
+        let guard = Some(Guard::Upload(self.upload.clone()));
+        Ok(Held { bytes: self.written, handle, file: None, guard })
+    }
+}
+
+impl Drop for UploadOutput {
+    fn drop(&mut self) {
+        // The abort comes with the last owner of the upload, once no part is on its way any more.
+        for part in &self.in_flight {
+            part.abort();
+        }
+    }
+}
+
+/// Completes an upload that [`Held::handle`] describes.
+pub(super) async fn complete(multipart: &dyn MultipartStore, path: &Path, handle: &Value) -> Result<()> {
+    let id = handle["upload"].as_str().unwrap_or_default().to_owned();
+    let parts = handle["parts"].as_array().into_iter().flatten();
+    let parts = parts.map(|part| PartId { content_id: part.as_str().unwrap_or_default().to_owned() }).collect();
+    let done = multipart.complete_multipart(path, &id, parts).await;
+    done.map(drop).map_err(|error| stores::error(error, format!("`{path}`")))
+}

@@ -1,0 +1,99 @@
+//! Staging: rows come in on the runtime, are encoded on a thread of their own, and wait for the commit.
+
+use super::FilesSink;
+use super::write::{TaskWriter, Written};
+use crate::Rows;
+use arrow::array::RecordBatch;
+use futures::StreamExt;
+use gristmill_model::{Error, ErrorKind, Result, Staged, TaskKey};
+use serde_json::Value;
+use tokio::sync::mpsc;
+
+/// Batches that wait for the encoder: one being made, one in hand.
+const WAITING: usize = 2;
+
+/// What the encoder's thread is told.
+enum Message {
+    Rows(RecordBatch),
+    /// The rows have come to their end. A channel that closes without it means: give up.
+    End,
+}
+
+impl FilesSink {
+    pub(super) async fn stage_rows(&self, task: &TaskKey, mut rows: Rows) -> Result<Staged> {
+        let schema = rows.schema();
+        if schema.fields() != self.config.schema.fields() {
+            return Err(Error::internal(format!(
+                "rows of {} columns were handed to a load that was opened for {}",
+                schema.fields().len(),
+                self.config.schema.fields().len()
+            )));
+        }
+        let mut writer = self.writer(task)?;
+        let (send, mut receive) = mpsc::channel(WAITING);
+        let encoder = tokio::task::spawn_blocking(move || {
+            while let Some(message) = receive.blocking_recv() {
+                match message {
+                    Message::Rows(batch) => writer.write(&batch)?,
+                    Message::End => return writer.finish(),
+                }
+            }
+            // Dropping the writer takes back what it has written.
+            Err(Error::new(ErrorKind::Canceled, "the load was stopped"))
+        });
+        let mut failed = None;
+        while let Some(batch) = rows.next().await {
+            match batch {
+                Ok(batch) => {
+                    // A closed channel means that the encoder has failed; it tells why when it is joined.
+                    if send.send(Message::Rows(batch)).await.is_err() {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            }
+        }
+        if failed.is_none() {
+            drop(send.send(Message::End).await);
+        }
+        drop(send);
+        let encoded = encoder.await;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let (rows, written) = encoded.map_err(|error| Error::internal("an encoder panicked").cause(error))??;
+        self.faults.at("stage:written")?;
+        Ok(keep(task, rows, written))
+    }
+
+    /// Stages one file without rows.
+    pub(super) async fn stage_nothing(&self, task: &TaskKey) -> Result<Staged> {
+        let mut writer = self.writer(task)?;
+        let (rows, written) = super::place::blocking(move || {
+            writer.write_nothing()?;
+            writer.finish()
+        })
+        .await?;
+        Ok(keep(task, rows, written))
+    }
+
+    fn writer(&self, task: &TaskKey) -> Result<TaskWriter> {
+        let spill = self.context.open.state.join("spill");
+        let outputs = self.place.outputs(task, self.config.file_size, spill);
+        TaskWriter::new(self.config.clone(), task.clone(), outputs)
+    }
+}
+
+/// From here on the files wait for the commit, or for an abort.
+fn keep(task: &TaskKey, rows: u64, written: Vec<Written>) -> Staged {
+    let mut files = Vec::with_capacity(written.len());
+    for Written { file, held } in written {
+        held.keep();
+        files.push(file);
+    }
+    let bytes = files.iter().map(|file| file.bytes).sum();
+    Staged { task: task.clone(), rows, bytes, files, payload: Value::Null }
+}

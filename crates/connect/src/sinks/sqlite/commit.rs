@@ -1,0 +1,212 @@
+//! The commit: one transaction with the ledger row, the table and the rows.
+
+use super::convert::{Affinity, Kept, Shelf};
+use super::{Inner, ledger_row, stage, target};
+use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
+use arrow::array::RecordBatch;
+use chrono::{SubsecRound, Utc};
+use gristmill_model::spec::Strategy;
+use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, Result, Staged};
+use rusqlite::{Connection, Statement, TransactionBehavior};
+
+/// The new rows' keys while old rows are looked for; of the connection alone, gone with it.
+const KEYS: &str = "_gristmill_keys";
+
+/// Publishes what was staged, or finds that it has been.
+pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
+    let explain = |error| inner.database.explain(error);
+    let mut connection = inner.database.open_or_create()?;
+    // FULL is the default, and what a commit is worth; foreign keys are looked at as a whole before the end, since
+    // rows that are replaced must not take the rows that point to them along.
+    connection.execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF").map_err(explain)?;
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
+    let key = &inner.context.key;
+    if let Some(already) = ledger_row(&transaction, "key", &key.text(), &key.slot).map_err(explain)? {
+        return Ok(already);
+    }
+    let rows: u64 = staged.iter().map(|staged| staged.rows).sum();
+    let committed = Committed {
+        key: key.clone(),
+        rows,
+        files: 0,
+        bytes: 0,
+        checkpoint: next.clone(),
+        // As the ledger keeps it.
+        at: Utc::now().trunc_subsecs(6),
+        already: false,
+    };
+    // First, so that a rival of the same key fails before it has done anything.
+    insert_into_ledger(&transaction, &committed).map_err(explain)?;
+    let before = dangling(inner, &transaction)?;
+    let table = target::bring_about(inner, &transaction)?;
+    delete_old(inner, &transaction, &table, staged)?;
+    let inserted = insert_new(inner, &transaction, &table, staged)?;
+    if inserted != rows {
+        return Err(Error::internal(format!("{rows} rows were staged and {inserted} found in the side files")));
+    }
+    if dangling(inner, &transaction)? > before {
+        return Err(Error::new(
+            ErrorKind::Data,
+            format!("rows that point to `{}`, or from it, would point to nothing", table.name),
+        )
+        .hint("load the table that is pointed to first, and keep the keys that others point to"));
+    }
+    transaction.commit().map_err(explain)?;
+    Ok(committed)
+}
+
+fn insert_into_ledger(connection: &Connection, committed: &Committed) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "CREATE TABLE IF NOT EXISTS main.{} (key TEXT PRIMARY KEY NOT NULL, slot TEXT NOT NULL, generation INTEGER NOT NULL, \
+         rows INTEGER NOT NULL, checkpoint TEXT NOT NULL, committed_at TEXT NOT NULL)",
+        quoted(LEDGER)
+    ))?;
+    let checkpoint = serde_json::to_string(&committed.checkpoint)
+        .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let sql = format!(
+        "INSERT INTO main.{} (key, slot, generation, rows, checkpoint, committed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        quoted(LEDGER)
+    );
+    let rows = i64::try_from(committed.rows).unwrap_or(i64::MAX);
+    let key = &committed.key;
+    let at = committed.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    connection.execute(&sql, (key.text(), key.slot.text(), key.generation, rows, checkpoint, at))?;
+    Ok(())
+}
+
+/// How many rows of tables tied to the target by foreign keys point to nothing. Asked before and after, so that what
+/// was broken before is not this load's fault; costs nothing where there are no foreign keys.
+fn dangling(inner: &Inner, connection: &Connection) -> Result<i64> {
+    let Some(table) = inner.table(connection)? else { return Ok(0) };
+    let sql = "SELECT DISTINCT child.name FROM sqlite_master AS child, pragma_foreign_key_list(child.name) AS link \
+               WHERE child.type = 'table' AND (link.\"table\" = ?1 COLLATE NOCASE OR child.name = ?1 COLLATE NOCASE)";
+    let explain = |error| inner.database.explain(error);
+    let mut statement = connection.prepare(sql).map_err(explain)?;
+    let children = statement.query_map([&table.name], |row| row.get::<_, String>(0)).map_err(explain)?;
+    let mut count = 0;
+    for child in children {
+        let child = child.map_err(explain)?;
+        let found: i64 = connection
+            .query_row("SELECT count(*) FROM pragma_foreign_key_check(?1)", [child], |row| row.get(0))
+            .map_err(explain)?;
+        count += found;
+    }
+    Ok(count)
+}
+
+/// Deletes the rows that the strategy says are to go.
+fn delete_old(inner: &Inner, connection: &Connection, table: &Table, staged: &[Staged]) -> Result<()> {
+    let explain = |error| inner.database.explain(error);
+    let name = quoted(&table.name);
+    if inner.plan.strategy == Strategy::Replace {
+        connection.execute(&format!("DELETE FROM main.{name}"), []).map_err(explain)?;
+        return Ok(());
+    }
+    if let Some(scope) = &inner.plan.scope {
+        connection
+            .execute(&format!("DELETE FROM main.{name} WHERE (\n{scope}\n)"), [])
+            .map_err(|error| inner.database.explain_sql(connection, error, &table.column_names()).context("scope"))?;
+    }
+    if inner.plan.matching.is_empty() || staged.iter().all(|staged| staged.rows == 0) {
+        return Ok(());
+    }
+    collect_keys(inner, connection, table, staged)?;
+    let keys = format!("temp.{}", quoted(KEYS));
+    // `IS` finds NULLs too: a load that is repeated must not double the rows whose key is NULL. The target's column
+    // stands first, so that its collation counts.
+    let join = inner.plan.matching.iter().map(|column| {
+        let column = quoted(column);
+        format!("main.{name}.{column} IS new.{column}")
+    });
+    let join = join.collect::<Vec<_>>().join(" AND ");
+    let sql = match table.rowid {
+        // As a join the planner may start from the few new keys where the target has an index on them.
+        Some(rowid) => format!(
+            "DELETE FROM main.{name} WHERE {rowid} IN (SELECT main.{name}.{rowid} FROM {keys} AS new JOIN main.{name} ON {join})"
+        ),
+        None => format!("DELETE FROM main.{name} WHERE EXISTS (SELECT 1 FROM {keys} AS new WHERE {join})"),
+    };
+    connection.execute(&sql, []).map_err(explain)?;
+    connection.execute_batch(&format!("DROP TABLE {keys}")).map_err(explain)?;
+    Ok(())
+}
+
+/// Puts the distinct keys of the new rows into a temporary table whose columns are those of the target.
+fn collect_keys(inner: &Inner, connection: &Connection, table: &Table, staged: &[Staged]) -> Result<()> {
+    let explain = |error| inner.database.explain(error);
+    let matching: Vec<&str> = inner.plan.matching.iter().map(String::as_str).collect();
+    let list = quoted_list(matching.iter().copied());
+    let keys = format!("temp.{}", quoted(KEYS));
+    // Made from the target, the columns have its affinities: a value compares equal as it will be stored.
+    connection
+        .execute_batch(&format!(
+            "DROP TABLE IF EXISTS {keys}; CREATE TABLE {keys} AS SELECT {list} FROM main.{} LIMIT 0; \
+             CREATE UNIQUE INDEX temp.{} ON {} ({list})",
+            quoted(&table.name),
+            quoted("_gristmill_keys_index"),
+            quoted(KEYS),
+        ))
+        .map_err(explain)?;
+    // To a unique index all NULLs differ; looking first keeps them single.
+    let values = (1..=matching.len()).map(|index| format!("?{index}")).collect::<Vec<_>>().join(", ");
+    let known = matching.iter().enumerate().map(|(index, column)| format!("{} IS ?{}", quoted(column), index + 1));
+    let known = known.collect::<Vec<_>>().join(" AND ");
+    let sql =
+        format!("INSERT OR IGNORE INTO {keys} SELECT {values} WHERE NOT EXISTS (SELECT 1 FROM {keys} WHERE {known})");
+    let mut insert = connection.prepare(&sql).map_err(explain)?;
+    let columns: Vec<usize> =
+        matching.iter().filter_map(|name| inner.shelves.iter().position(|shelf| shelf.name == *name)).collect();
+    each_row(inner, table, staged, &columns, &mut insert)?;
+    Ok(())
+}
+
+/// Inserts the new rows.
+fn insert_new(inner: &Inner, connection: &Connection, table: &Table, staged: &[Staged]) -> Result<u64> {
+    let list = quoted_list(inner.shelves.iter().map(|shelf| shelf.name.as_str()));
+    let marks = vec!["?"; inner.shelves.len()].join(", ");
+    let sql = format!("INSERT INTO main.{} ({list}) VALUES ({marks})", quoted(&table.name));
+    let mut insert = connection.prepare(&sql).map_err(|error| inner.database.explain(error))?;
+    let columns: Vec<usize> = (0..inner.shelves.len()).collect();
+    each_row(inner, table, staged, &columns, &mut insert)
+}
+
+/// Executes a statement for each new row, with the values of some columns; answers how many rows there were.
+fn each_row(
+    inner: &Inner,
+    table: &Table,
+    staged: &[Staged],
+    columns: &[usize],
+    statement: &mut Statement<'_>,
+) -> Result<u64> {
+    let affinities = target::affinities(inner, Some(table));
+    let mut rows = 0;
+    for staged in staged {
+        for batch in stage::open(inner, staged)? {
+            let batch = batch.map_err(|error| {
+                Error::new(ErrorKind::Data, "a side file is damaged").cause(error).hint("run the step again")
+            })?;
+            rows += batch.num_rows() as u64;
+            execute_batch(inner, &batch, &affinities, columns, statement)?;
+        }
+    }
+    Ok(rows)
+}
+
+fn execute_batch(
+    inner: &Inner,
+    batch: &RecordBatch,
+    affinities: &[Affinity],
+    columns: &[usize],
+    statement: &mut Statement<'_>,
+) -> Result<()> {
+    let kept: Vec<(usize, Kept)> =
+        columns.iter().map(|index| (*index, Shelf::kept(batch.column(*index), affinities[*index]))).collect();
+    for row in 0..batch.num_rows() {
+        for (place, (index, column)) in kept.iter().enumerate() {
+            let value = column.value(row).map_err(|why| inner.shelves[*index].explain(&why))?;
+            statement.raw_bind_parameter(place + 1, value).map_err(|error| inner.database.explain(error))?;
+        }
+        statement.raw_execute().map_err(|error| inner.database.explain(error))?;
+    }
+    Ok(())
+}

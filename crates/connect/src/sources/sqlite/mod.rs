@@ -1,0 +1,252 @@
+//! SQLite databases: a connection with both halves, and the source.
+//!
+//! A table, a view or a query is read by one unit, on a thread of its own, in one read transaction: what it gives is
+//! one picture of the database, whatever other programs write meanwhile. The file is opened for reading only. Which
+//! arrow type a column gets is told by its declared type ([`types`]); a value that is not of that type is an error
+//! naming column, value and row, or a reject.
+//!
+//! The sink is in [`crate::sinks::sqlite`].
+
+mod config;
+pub(crate) mod database;
+mod read;
+pub(crate) mod types;
+mod units;
+pub(crate) mod values;
+
+#[cfg(test)]
+mod tests;
+
+pub use config::SqliteConfig;
+
+use crate::registry::Connector;
+use crate::sinks::sqlite::SqliteSink;
+use crate::{
+    Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, ReadPlan, ReadRequest, Rows, Scan, Sink, Source,
+    SourceStats,
+};
+use arrow::datatypes::{DataType, SchemaRef};
+use async_trait::async_trait;
+use database::{Database, Table, list_tables};
+use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::yaml::{Diagnostic, Node, decode};
+use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// At most so many tables are listed.
+const LISTED: usize = 2000;
+
+/// The connector, for the registry.
+#[must_use]
+pub fn connector() -> Connector {
+    Connector {
+        name: "sqlite",
+        about: "a SQLite database file",
+        schema: || schemars::schema_for!(SqliteConfig),
+        open: |node, context| open(node, context).map(|connection| Arc::new(connection) as Arc<dyn Connection>),
+    }
+}
+
+fn open(node: &Node, context: &OpenContext) -> Result<SqliteConnection, Vec<Diagnostic>> {
+    let config: SqliteConfig = decode(node)?;
+    if config.path.trim().is_empty() {
+        let place = node.get("path").unwrap_or(node);
+        return Err(vec![
+            place.diagnostic("`path` is empty", Some("name the database file: `path: data/sales.db`".into())),
+        ]);
+    }
+    Ok(SqliteConnection::new(&config, context))
+}
+
+/// A SQLite database of the project.
+#[derive(Debug, Clone)]
+pub struct SqliteConnection {
+    database: Database,
+}
+
+impl SqliteConnection {
+    /// A connection to the file of `config`; nothing is opened yet.
+    #[must_use]
+    pub fn new(config: &SqliteConfig, context: &OpenContext) -> Self {
+        Self { database: Database { path: context.project.join(&config.path), shown: config.path.clone() } }
+    }
+}
+
+/// Runs `work` where blocking is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("the work on a SQLite database stopped").cause(error))?
+}
+
+#[async_trait]
+impl Connection for SqliteConnection {
+    fn kind(&self) -> &'static str {
+        "sqlite"
+    }
+
+    fn describe(&self) -> String {
+        self.database.shown.clone()
+    }
+
+    async fn test(&self) -> Result<ConnectionInfo> {
+        let database = self.database.clone();
+        blocking(move || {
+            if !database.exists() {
+                database.must_have_a_folder()?;
+            }
+            let connection = database.open_to_read()?;
+            let tables = list_tables(&connection).map_err(|error| database.explain(error))?;
+            let ask = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0));
+            let mode = ask("PRAGMA journal_mode").map_err(|error| database.explain(error))?;
+            Ok(ConnectionInfo {
+                server: format!("SQLite {}", rusqlite::version()),
+                details: vec![
+                    ("path".to_owned(), database.path.display().to_string()),
+                    ("journal mode".to_owned(), mode),
+                    ("tables".to_owned(), tables.len().to_string()),
+                ],
+            })
+        })
+        .await
+    }
+
+    async fn discover(&self) -> Result<Vec<Discovered>> {
+        let database = self.database.clone();
+        blocking(move || {
+            let connection = database.open_to_read()?;
+            let tables = list_tables(&connection).map_err(|error| database.explain(error))?;
+            let mut found = Vec::new();
+            for listed in tables.into_iter().take(LISTED) {
+                let Some(table) = Table::look_up(&connection, &listed.name).map_err(|error| database.explain(error))?
+                else {
+                    continue;
+                };
+                let columns = table
+                    .columns
+                    .iter()
+                    .map(|column| {
+                        let kind = types::declared(&column.declared);
+                        let words =
+                            kind.map_or_else(|| "as its values".to_owned(), |kind| crate::types::type_name(&kind));
+                        (column.name.clone(), words)
+                    })
+                    .collect();
+                found.push(Discovered {
+                    rows: table.estimated_rows(&connection),
+                    bytes: None,
+                    key: table.key(),
+                    columns,
+                    name: table.name,
+                });
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(SqliteSource::new(self.database.clone(), extract)?))
+    }
+
+    fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(SqliteSink::new(self.database.clone(), load, context)?))
+    }
+}
+
+/// What is read: a table (or view), or a query, and how.
+#[derive(Debug, Clone)]
+struct Wanted {
+    database: Database,
+    what: What,
+    /// Only these columns, in this order; all when empty.
+    columns: Vec<String>,
+    /// Types that override the declared ones, by column.
+    overrides: BTreeMap<String, DataType>,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Table { name: String, filter: Option<String> },
+    Query(String),
+}
+
+/// A table, view or query of a SQLite database.
+#[derive(Debug)]
+pub struct SqliteSource {
+    wanted: Arc<Wanted>,
+    schema: OnceCell<SchemaRef>,
+    stats: OnceCell<SourceStats>,
+}
+
+impl SqliteSource {
+    fn new(database: Database, extract: &ExtractSpec) -> Result<Self> {
+        let config = |message: &str| Error::new(ErrorKind::Config, message.to_owned());
+        if extract.path.is_some() {
+            return Err(config("`path` is for files; a database is read by `table` or `query`")
+                .hint("write `table: orders`, or `query: select …`"));
+        }
+        for (key, given) in [
+            ("format", extract.format.is_some()),
+            ("compression", extract.compression.is_some()),
+            ("csv", extract.csv.is_some()),
+            ("json", extract.json.is_some()),
+        ] {
+            if given {
+                return Err(
+                    config(&format!("`{key}` is for files, not for a SQLite table")).hint(format!("remove `{key}`"))
+                );
+            }
+        }
+        let what = match (&extract.table, &extract.query) {
+            (Some(name), None) => What::Table { name: name.clone(), filter: extract.filter.clone() },
+            (None, Some(_)) if extract.filter.is_some() => {
+                return Err(config("`where` goes with `table`").hint("put the condition into the query"));
+            }
+            (None, Some(query)) => What::Query(query.trim().trim_end_matches(';').to_owned()),
+            _ => {
+                return Err(config("a SQLite database is read by either `table` or `query`")
+                    .hint("write `table: orders`, or `query: select …`"));
+            }
+        };
+        let mut overrides = BTreeMap::new();
+        for (column, name) in &extract.schema {
+            let kind =
+                crate::types::parse_type(name).map_err(|error| error.context(format!("schema of `{column}`")))?;
+            if !read::can_read(&kind) {
+                return Err(config(&format!("column `{column}` cannot be read as `{name}` from SQLite"))
+                    .hint("read it as `text`, or as a decimal of up to 38 digits"));
+            }
+            overrides.insert(column.clone(), kind);
+        }
+        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides };
+        Ok(Self { wanted: Arc::new(wanted), schema: OnceCell::new(), stats: OnceCell::new() })
+    }
+}
+
+#[async_trait]
+impl Source for SqliteSource {
+    async fn schema(&self) -> Result<SchemaRef> {
+        let wanted = self.wanted.clone();
+        self.schema.get_or_try_init(|| blocking(move || units::schema(&wanted))).await.cloned()
+    }
+
+    async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+        let schema = self.schema().await?;
+        let stats = self.stats().await;
+        units::plan(&self.wanted, &schema, want, stats)
+    }
+
+    fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
+        read::start(self.wanted.clone(), unit.label.clone(), scan.clone())
+    }
+
+    async fn stats(&self) -> SourceStats {
+        let Ok(schema) = self.schema().await else { return SourceStats::default() };
+        let wanted = self.wanted.clone();
+        let count = || async move { blocking(move || Ok(units::stats(&wanted, &schema))).await.unwrap_or_default() };
+        *self.stats.get_or_init(count).await
+    }
+}

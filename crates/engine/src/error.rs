@@ -1,0 +1,168 @@
+//! Between DataFusion's errors and ours.
+
+use datafusion::arrow::error::ArrowError;
+use datafusion::common::SchemaError;
+use datafusion::error::DataFusionError;
+use gristmill_model::{Error, ErrorKind, one_of};
+
+/// Carries one of our errors through DataFusion. A transient one becomes an I/O error, the kind a cluster retries.
+#[must_use]
+pub fn to_datafusion(error: Error) -> DataFusionError {
+    if error.is_retryable() {
+        DataFusionError::IoError(std::io::Error::other(error))
+    } else {
+        DataFusionError::External(Box::new(error))
+    }
+}
+
+/// Understands an error that comes out of DataFusion: ours come back unchanged, its own are classified.
+#[must_use]
+pub fn from_datafusion(error: DataFusionError) -> Error {
+    classify(&error)
+}
+
+fn classify(error: &DataFusionError) -> Error {
+    match error {
+        DataFusionError::External(inner) => from_dyn(inner.as_ref()),
+        DataFusionError::IoError(inner) => match inner.get_ref().and_then(|inner| inner.downcast_ref::<Error>()) {
+            Some(error) => error.clone(),
+            None => Error::io(inner, "a file"),
+        },
+        DataFusionError::Context(_, inner) | DataFusionError::Diagnostic(_, inner) => classify(inner),
+        DataFusionError::Shared(inner) => classify(inner),
+        DataFusionError::Collection(all) => match all.first() {
+            Some(first) => classify(first),
+            None => Error::internal("an empty list of errors"),
+        },
+        DataFusionError::ArrowError(inner, _) => from_arrow(inner),
+        DataFusionError::ParquetError(inner) => {
+            Error::new(ErrorKind::Data, "a Parquet file cannot be read").cause(inner)
+        }
+        DataFusionError::ObjectStore(inner) => from_object_store(inner),
+        DataFusionError::SQL(inner, _) => {
+            Error::new(ErrorKind::Query, format!("the SQL cannot be parsed: {}", strip_parser(&inner.to_string())))
+        }
+        DataFusionError::SchemaError(inner, _) => from_schema(inner),
+        DataFusionError::ResourcesExhausted(message) => Error::new(
+            ErrorKind::Memory,
+            format!("the memory limit was reached: {}", first_line(message)),
+        )
+        .hint(
+            "raise `--memory`, or let the query keep less at once (fewer columns before a join, a smaller build side)",
+        ),
+        DataFusionError::ExecutionJoin(inner) => {
+            Error::internal(format!("a task of the query ended unexpectedly: {inner}"))
+        }
+        DataFusionError::Plan(message) | DataFusionError::Configuration(message) => plan_error(message),
+        DataFusionError::NotImplemented(message) => {
+            Error::new(ErrorKind::Query, format!("not supported: {}", first_line(message)))
+        }
+        DataFusionError::Execution(message) => Error::new(ErrorKind::Data, first_line(message)),
+        other => Error::internal(first_line(&other.to_string())),
+    }
+}
+
+fn from_dyn(error: &(dyn std::error::Error + 'static)) -> Error {
+    let mut current: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(inner) = current {
+        if let Some(ours) = inner.downcast_ref::<Error>() {
+            return ours.clone();
+        }
+        if let Some(theirs) = inner.downcast_ref::<DataFusionError>() {
+            return classify(theirs);
+        }
+        if let Some(arrow) = inner.downcast_ref::<ArrowError>() {
+            return from_arrow(arrow);
+        }
+        if let Some(store) = inner.downcast_ref::<object_store::Error>() {
+            return from_object_store(store);
+        }
+        current = inner.source();
+    }
+    Error::new(ErrorKind::Data, first_line(&error.to_string()))
+}
+
+fn from_arrow(error: &ArrowError) -> Error {
+    match error {
+        ArrowError::ExternalError(inner) => from_dyn(inner.as_ref()),
+        ArrowError::IoError(_, inner) => Error::io(inner, "a file"),
+        ArrowError::DivideByZero => {
+            Error::new(ErrorKind::Data, "a division by zero").hint("guard it: `x / nullif(y, 0)`")
+        }
+        ArrowError::CastError(message) | ArrowError::ParseError(message) => {
+            Error::new(ErrorKind::Data, format!("a value does not fit its type: {}", first_line(message))).hint(
+                "use `try_cast` to get NULL instead, or a check with `on_fail: dead_letter` to keep such rows aside",
+            )
+        }
+        other => Error::new(ErrorKind::Data, first_line(&other.to_string())),
+    }
+}
+
+fn from_object_store(error: &object_store::Error) -> Error {
+    gristmill_connect::stores::explain(error, "the object store")
+}
+
+fn from_schema(error: &SchemaError) -> Error {
+    match error {
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let names: Vec<&str> = valid_fields.iter().map(|column| column.name.as_str()).collect();
+            Error::new(ErrorKind::Schema, format!("column `{}` does not exist", field.flat_name()))
+                .hint(one_of(&field.name, names))
+        }
+        SchemaError::AmbiguousReference { field } => {
+            Error::new(ErrorKind::Query, format!("column `{}` is in more than one table", field.name))
+                .hint("write `table.column`")
+        }
+        other => Error::new(ErrorKind::Query, first_line(&other.to_string())),
+    }
+}
+
+fn plan_error(message: &str) -> Error {
+    let text = first_line(message);
+    if let Some(rest) = text.strip_prefix("table '").and_then(|rest| rest.strip_suffix("' not found")) {
+        let name = rest.rsplit('.').next().unwrap_or(rest);
+        return Error::new(ErrorKind::NotFound, format!("table `{name}` does not exist"))
+            .hint("name a step of the pipeline, or a file in quotes: `'data/x.parquet'`");
+    }
+    Error::new(ErrorKind::Query, lower_first(&text))
+}
+
+fn strip_parser(message: &str) -> String {
+    let text = message.strip_prefix("sql parser error: ").unwrap_or(message);
+    text.strip_prefix("ParserError(\"").and_then(|text| text.strip_suffix("\")")).unwrap_or(text).to_owned()
+}
+
+fn lower_first(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map(|first| first.to_lowercase().chain(chars).collect()).unwrap_or_default()
+}
+
+/// Library messages may carry a stack trace; people need the first line.
+fn first_line(message: &str) -> String {
+    message.split("\n\nbacktrace").next().unwrap_or(message).lines().next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    #[test]
+    fn our_errors_pass_through_datafusion_unchanged() {
+        for retryable in [false, true] {
+            let error = Error::new(ErrorKind::Data, "x").hint("y").retryable(retryable);
+            let wrapped = DataFusionError::Shared(Arc::new(DataFusionError::Context(
+                "c".to_owned(),
+                Box::new(to_datafusion(error.clone())),
+            )));
+            assert_eq!(from_datafusion(wrapped), error);
+        }
+    }
+
+    #[test]
+    fn a_memory_error_says_what_to_do() {
+        let error = from_datafusion(DataFusionError::ResourcesExhausted("no".to_owned()));
+        assert_eq!(error.kind(), ErrorKind::Memory);
+        assert!(error.hint_text().unwrap().contains("--memory"));
+    }
+}

@@ -1,0 +1,217 @@
+//! Extract: unit rows in, the units' rows out.
+
+use crate::error::to_datafusion;
+use crate::meter::Meter;
+use datafusion::arrow::array::{Array, RecordBatch, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::common::stats::Precision;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::common::{ColumnStatistics, Statistics};
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::error::{DataFusionError, Result as DfResult};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::{EquivalenceProperties, PhysicalExpr};
+use datafusion::physical_plan::execution_plan::{Boundedness, EmissionType, ReplaceChildrenOptions};
+use datafusion::physical_plan::statistics::StatisticsArgs;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
+use futures::TryStreamExt;
+use gristmill_connect::{Scan, Source, SourceStats};
+use gristmill_model::{ConnectionName, Error, WorkUnit};
+use std::fmt;
+use std::sync::Arc;
+
+/// The schema of the leaf: one row per unit, the unit as JSON.
+pub(crate) fn units_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)]))
+}
+
+/// The in-memory leaf: `lanes` partitions that share the units, the largest first, each to the lane with the least work.
+///
+/// It has to be DataFusion's own in-memory source: a cluster narrows that one per task, and would read any other
+/// multi-partition leaf in full in every task.
+pub(crate) fn leaf(units: &[WorkUnit], lanes: usize) -> DfResult<Arc<dyn ExecutionPlan>> {
+    let lanes = lanes.clamp(1, units.len().max(1));
+    let mut order: Vec<&WorkUnit> = units.iter().collect();
+    let weight = |unit: &WorkUnit| unit.bytes.or(unit.rows).unwrap_or(1).max(1);
+    order.sort_by_key(|unit| std::cmp::Reverse(weight(unit)));
+    let mut shares: Vec<(u64, Vec<&WorkUnit>)> = vec![(0, Vec::new()); lanes];
+    for unit in order {
+        if let Some(share) = shares.iter_mut().min_by_key(|share| share.0) {
+            share.0 = share.0.saturating_add(weight(unit));
+            share.1.push(unit);
+        }
+    }
+    let schema = units_schema();
+    let mut partitions = Vec::with_capacity(lanes);
+    for (_, mut share) in shares {
+        share.sort_by_key(|unit| unit.ordinal);
+        let texts: Vec<String> = share
+            .into_iter()
+            .map(serde_json::to_string)
+            .collect::<Result<_, _>>()
+            .map_err(|error| to_datafusion(Error::internal(format!("a work unit cannot be encoded: {error}"))))?;
+        partitions.push(vec![RecordBatch::try_new(schema.clone(), vec![Arc::new(StringArray::from(texts))])?]);
+    }
+    let source: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(&partitions, schema, None)?;
+    Ok(source)
+}
+
+/// Reads the units that come in as rows. Unary, keeps partitioning: a partition reads its units one after the other, so
+/// it never holds more than one of them open.
+#[derive(Debug)]
+pub struct ExtractExec {
+    input: Arc<dyn ExecutionPlan>,
+    connection: ConnectionName,
+    source: Arc<dyn Source>,
+    scan: Scan,
+    stats: SourceStats,
+    meter: Arc<Meter>,
+    properties: Arc<PlanProperties>,
+}
+
+impl ExtractExec {
+    pub(crate) fn new(
+        input: Arc<dyn ExecutionPlan>,
+        connection: ConnectionName,
+        source: Arc<dyn Source>,
+        scan: Scan,
+        stats: SourceStats,
+        meter: Arc<Meter>,
+    ) -> Self {
+        let properties = Arc::new(PlanProperties::new(
+            EquivalenceProperties::new(scan.schema.clone()),
+            datafusion::physical_plan::Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
+            EmissionType::Incremental,
+            Boundedness::Bounded,
+        ));
+        Self { input, connection, source, scan, stats, meter, properties }
+    }
+}
+
+impl DisplayAs for ExtractExec {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let columns: Vec<&str> = self.scan.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        write!(f, "ExtractExec: connection={}, columns=[{}]", self.connection, columns.join(", "))
+    }
+}
+
+impl ExecutionPlan for ExtractExec {
+    fn name(&self) -> &'static str {
+        "ExtractExec"
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        &self.properties
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    /// Unit rows are few; spreading them over more partitions would open more connections than asked for.
+    fn benefits_from_input_partitioning(&self) -> Vec<bool> {
+        vec![false]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> DfResult<TreeNodeRecursion>,
+    ) -> DfResult<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn replace_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+        _: ReplaceChildrenOptions,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let input = children.pop().ok_or_else(|| DataFusionError::Internal("Extract needs its input".to_owned()))?;
+        Ok(Arc::new(Self::new(
+            input,
+            self.connection.clone(),
+            self.source.clone(),
+            self.scan.clone(),
+            self.stats,
+            self.meter.clone(),
+        )))
+    }
+
+    fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
+        self.replace_children(
+            children,
+            ReplaceChildrenOptions::new(datafusion::physical_plan::execution_plan::ChildrenPropertiesMode::Recompute),
+        )
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
+        let units = self.input.execute(partition, context)?;
+        let (source, scan, meter) = (self.source.clone(), self.scan.clone(), self.meter.clone());
+        meter.touch();
+        let rows = units
+            .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
+            .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
+            .try_flatten()
+            .map_ok(move |unit| {
+                let label = unit.label.clone();
+                source.read(&unit, &scan).map_err(move |error| to_datafusion(error.context(format!("reading {label}"))))
+            })
+            .try_flatten()
+            .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), batch.get_array_memory_size()));
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.scan.schema.clone(), rows)))
+    }
+
+    fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
+        let estimate = |value: Option<u64>| {
+            value.and_then(|value| usize::try_from(value).ok()).map_or(Precision::Absent, Precision::Inexact)
+        };
+        Ok(Arc::new(Statistics {
+            num_rows: estimate(self.stats.rows),
+            total_byte_size: estimate(self.stats.bytes),
+            column_statistics: vec![ColumnStatistics::new_unknown(); self.scan.schema.fields().len()],
+        }))
+    }
+}
+
+fn decode_units(batch: &RecordBatch) -> gristmill_model::Result<Vec<WorkUnit>> {
+    let column = batch.column(0).as_any().downcast_ref::<StringArray>();
+    let column = column.ok_or_else(|| Error::internal("a unit row is not text"))?;
+    (0..column.len())
+        .map(|row| {
+            serde_json::from_str(column.value(row))
+                .map_err(|error| Error::internal(format!("a work unit cannot be decoded: {error}")))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::from_datafusion;
+    use datafusion::prelude::SessionContext;
+
+    #[tokio::test]
+    async fn every_unit_lands_in_exactly_one_lane() {
+        let units: Vec<WorkUnit> = (0..7)
+            .map(|ordinal| WorkUnit {
+                ordinal,
+                label: format!("u{ordinal}"),
+                payload: serde_json::Value::Null,
+                rows: None,
+                bytes: Some(u64::from(ordinal) * 10),
+            })
+            .collect();
+        let plan = leaf(&units, 3).map_err(from_datafusion).unwrap();
+        assert_eq!(plan.output_partitioning().partition_count(), 3);
+        let context = SessionContext::new().task_ctx();
+        let mut seen = Vec::new();
+        for lane in 0..3 {
+            let batches: Vec<RecordBatch> = plan.execute(lane, context.clone()).unwrap().try_collect().await.unwrap();
+            for batch in &batches {
+                seen.extend(decode_units(batch).unwrap().into_iter().map(|unit| unit.ordinal));
+            }
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+    }
+}

@@ -1,0 +1,8 @@
+//! The two plan nodes of our own.
+
+mod extract;
+mod stage;
+
+pub use extract::ExtractExec;
+pub(crate) use extract::leaf;
+pub use stage::{StageExec, staged_schema};

@@ -1,0 +1,325 @@
+//! Views as tables of a session: what a query may name is registered when it is first named.
+
+use crate::checks::{Judge, Tally, Unique, flag_rows, unique_plan};
+use crate::dead_letters::DeadLetters;
+use crate::error::from_datafusion;
+use crate::meter::Meter;
+use crate::pipe::Pipe;
+use crate::session::Engine;
+use crate::table::{ExtractTable, NativeTable, PipedTable};
+use chrono::{DateTime, Utc};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::TableProvider;
+use datafusion::common::TableReference;
+use datafusion::execution::context::SQLOptions;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::prelude::{DataFrame, SessionContext};
+use futures::future::BoxFuture;
+use gristmill_connect::{Source, sources};
+use gristmill_model::spec::{ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
+use gristmill_model::{ConnectionName, Error, ErrorKind, Result, ResultExt, StepKind, StepName};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The part of the pool that one pipe may hold, and its bounds in bytes.
+const PIPE_SHARE: u64 = 8;
+const PIPE_LEAST: u64 = 8 << 20;
+const PIPE_MOST: u64 = 256 << 20;
+
+/// Registers views in a session, each once, and keeps what is needed to run and report them.
+pub(crate) struct Resolver {
+    engine: Arc<Engine>,
+    pub(crate) session: SessionContext,
+    steps: BTreeMap<StepName, Step>,
+    shared: Vec<StepName>,
+    /// Checks are planned for jobs; interactive queries look at the rows as they are.
+    with_checks: bool,
+    now: DateTime<Utc>,
+    dead_letters: Option<Arc<DeadLetters>>,
+    pub(crate) views: Vec<View>,
+    pub(crate) pipes: Vec<PipeJob>,
+}
+
+/// A view that has been registered.
+pub(crate) struct View {
+    pub(crate) step: StepName,
+    pub(crate) kind: StepKind,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) origin: Origin,
+}
+
+/// Where a view's rows come from.
+pub(crate) enum Origin {
+    Native(Arc<NativeTable>),
+    Extract(Arc<ExtractTable>),
+    Query,
+}
+
+/// A pipe and what fills it.
+pub(crate) struct PipeJob {
+    pub(crate) step: StepName,
+    pub(crate) pipe: Arc<Pipe>,
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) tallies: Vec<Arc<Tally>>,
+    pub(crate) uniques: Vec<Unique>,
+    /// Rows that came in, good and bad; the good ones are in `out`.
+    pub(crate) seen: Arc<Meter>,
+    pub(crate) out: Arc<Meter>,
+    /// Rows that went on.
+    pub(crate) passed: Arc<AtomicU64>,
+}
+
+impl PipeJob {
+    /// Whether the rows are looked at even when nobody reads them.
+    pub(crate) fn must_finish(&self) -> bool {
+        !self.tallies.is_empty()
+    }
+
+    /// Rows that went on so far.
+    pub(crate) fn out_rows(&self) -> u64 {
+        self.passed.load(Ordering::Relaxed)
+    }
+}
+
+impl Resolver {
+    /// For the views of one job.
+    pub(crate) fn for_job(
+        engine: Arc<Engine>,
+        session: SessionContext,
+        pipeline: &PipelineSpec,
+        shared: &[StepName],
+        dead_letters: Arc<DeadLetters>,
+    ) -> Self {
+        Self {
+            shared: shared.to_vec(),
+            with_checks: true,
+            dead_letters: Some(dead_letters),
+            ..Self::for_queries(engine, session, pipeline)
+        }
+    }
+
+    /// For interactive queries: no checks, nothing shared.
+    pub(crate) fn for_queries(engine: Arc<Engine>, session: SessionContext, pipeline: &PipelineSpec) -> Self {
+        Self {
+            steps: pipeline.steps.iter().map(|step| (step.name.clone(), step.clone())).collect(),
+            ..Self::for_files(engine, session)
+        }
+    }
+
+    /// For queries over files alone.
+    pub(crate) fn for_files(engine: Arc<Engine>, session: SessionContext) -> Self {
+        Self {
+            engine,
+            session,
+            steps: BTreeMap::new(),
+            shared: Vec::new(),
+            with_checks: false,
+            now: Utc::now(),
+            dead_letters: None,
+            views: Vec::new(),
+            pipes: Vec::new(),
+        }
+    }
+
+    /// Registers a step's view and everything it reads.
+    pub(crate) fn view<'a>(&'a mut self, name: &'a str) -> BoxFuture<'a, Result<()>> {
+        Box::pin(async move {
+            if self.session.table_exist(bare(name)).map_err(from_datafusion)? {
+                return Ok(());
+            }
+            let Some(step) = self.steps.get(name).cloned() else { return Ok(()) };
+            self.register(&step).await.context(|| format!("step `{name}`"))
+        })
+    }
+
+    async fn register(&mut self, step: &Step) -> Result<()> {
+        let meter = Meter::new(step.name.clone());
+        let piped = self.with_checks && (self.shared.contains(&step.name) || !step.checks.is_empty());
+        // A piped view's own rows are read under a hidden name; the step's name is the reading end of the pipe.
+        let own = if piped { format!("__rows_{}", step.name) } else { step.name.to_string() };
+        let origin = match &step.body {
+            StepBody::Extract(extract) => {
+                let source = self.engine.connection(&extract.from)?.source(extract)?;
+                let origin = self.open(&extract.from, source, extract.on_bad_row, &meter).await;
+                let origin = origin.context(|| format!("connection `{}`", extract.from))?;
+                let table: Arc<dyn TableProvider> = match &origin {
+                    Origin::Native(table) => table.clone(),
+                    Origin::Extract(table) => table.clone(),
+                    Origin::Query => return Err(Error::internal("an extract is not a query")),
+                };
+                self.session.register_table(bare(&own), table).map_err(from_datafusion)?;
+                origin
+            }
+            StepBody::Generate(generate) => {
+                let source: Arc<dyn Source> = Arc::new(sources::generate::GenerateSource::new(generate)?);
+                let origin = self.open(&ConnectionName::from("generator"), source, OnFail::Fail, &meter).await?;
+                if let Origin::Extract(table) = &origin {
+                    self.session.register_table(bare(&own), table.clone()).map_err(from_datafusion)?;
+                }
+                origin
+            }
+            StepBody::Sql(sql) => {
+                let frame = self.query(&sql.text).await?;
+                self.session.register_table(bare(&own), frame.into_view()).map_err(from_datafusion)?;
+                Origin::Query
+            }
+            _ => return Err(Error::internal(format!("`{}` is not a view", step.name))),
+        };
+        let kind = step.body.kind();
+        self.views.push(View { step: step.name.clone(), kind, meter: meter.clone(), origin });
+        if piped {
+            self.pipe(&step.name, &own, step, meter).await?;
+        }
+        Ok(())
+    }
+
+    /// Registers the reading end of a pipe under `name`; its producer reads the table `own` and judges its rows by the
+    /// checks of `step`.
+    pub(crate) async fn pipe(&mut self, name: &StepName, own: &str, step: &Step, out: Arc<Meter>) -> Result<()> {
+        for check in &step.checks {
+            if let Some(other) = check.kind.reads() {
+                self.view(other).await?;
+            }
+        }
+        let frame = self.session.table(bare(own)).await.map_err(from_datafusion)?;
+        let columns = frame.schema().fields().len();
+        let tallies: Vec<Arc<Tally>> = step.checks.iter().map(|check| Arc::new(Tally::new(check.clone()))).collect();
+        let flagged = flag_rows(&self.session, frame, &tallies, self.now).await?;
+        let plan = flagged.create_physical_plan().await.map_err(from_datafusion)?;
+        let schema: SchemaRef = Arc::new(Schema::new(plan.schema().fields()[..columns].to_vec()));
+        let lanes = plan.output_partitioning().partition_count();
+        let limit = (self.engine.limit.pool / PIPE_SHARE).clamp(PIPE_LEAST, PIPE_MOST);
+        let pipe = Pipe::new(name.as_str(), schema, lanes, limit, self.engine.runtime(), self.engine.spill_dir());
+        self.session
+            .register_table(bare(name.as_str()), Arc::new(PipedTable { pipe: pipe.clone() }))
+            .map_err(from_datafusion)?;
+        let mut uniques = Vec::new();
+        for tally in &tallies {
+            if let gristmill_model::spec::CheckKind::Unique { columns } = &tally.check.kind {
+                uniques.push(unique_plan(&self.session, name.as_str(), columns, tally.clone()).await?);
+            }
+        }
+        self.pipes.push(PipeJob {
+            step: step.name.clone(),
+            judge: Arc::new(Judge::new(columns, &tallies)),
+            pipe,
+            plan,
+            tallies,
+            uniques,
+            seen: Meter::new(step.name.clone()),
+            out,
+            passed: Arc::default(),
+        });
+        Ok(())
+    }
+
+    /// Plans a query over steps of the pipeline.
+    async fn query(&mut self, text: &str) -> Result<DataFrame> {
+        let names = {
+            let state = self.session.state();
+            let dialect = state.config_options().sql_parser.dialect;
+            let statement = state.sql_to_statement(text, &dialect).map_err(from_datafusion)?;
+            state.resolve_table_references(&statement).map_err(from_datafusion)?
+        };
+        for name in names {
+            if name.schema().is_none() {
+                self.view(name.table()).await?;
+            }
+        }
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        let frame = self.session.sql_with_options(text, options).await.map_err(from_datafusion)?;
+        distinct_columns(&frame)?;
+        Ok(frame)
+    }
+
+    /// Opens a source as a table: the engine's own scan where the source offers files, units otherwise.
+    async fn open(
+        &self,
+        connection: &ConnectionName,
+        source: Arc<dyn Source>,
+        on_bad_row: OnFail,
+        meter: &Arc<Meter>,
+    ) -> Result<Origin> {
+        if let Some(scan) = source.native().await? {
+            return Ok(Origin::Native(Arc::new(NativeTable::new(scan, source, meter.clone()))));
+        }
+        let schema = source.schema().await?;
+        let rejects = match (on_bad_row, &self.dead_letters) {
+            (OnFail::Fail, _) => None,
+            (OnFail::DeadLetter, Some(letters)) => {
+                let counted = meter.clone();
+                Some(letters.sink(meter.step.clone(), move || counted.reject(1)))
+            }
+            _ => {
+                let counted = meter.clone();
+                Some(gristmill_connect::RejectSink::new(move |_| counted.reject(1)))
+            }
+        };
+        Ok(Origin::Extract(Arc::new(ExtractTable {
+            connection: connection.clone(),
+            source,
+            schema,
+            on_bad_row,
+            rejects,
+            parallelism: self.engine.parallelism,
+            meter: meter.clone(),
+            planned: std::sync::Mutex::new(None),
+        })))
+    }
+
+    /// Registers a file, folder, glob or URL under its own name.
+    pub(crate) async fn file(&mut self, path: &str) -> Result<()> {
+        let source = sources::files::open_path(path, &extract_of(path), &self.engine.open_context())?; // TODO-integrate
+        let meter = Meter::new(StepName::from(path));
+        let origin = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
+        let table: Arc<dyn TableProvider> = match &origin {
+            Origin::Native(table) => table.clone(),
+            Origin::Extract(table) => table.clone(),
+            Origin::Query => return Err(Error::internal("a file is not a query")),
+        };
+        self.session.register_table(bare(path), table).map_err(from_datafusion)?;
+        self.views.push(View { step: StepName::from(path), kind: StepKind::Extract, meter, origin });
+        Ok(())
+    }
+}
+
+/// An extract of one path, everything else by default.
+fn extract_of(path: &str) -> ExtractSpec {
+    ExtractSpec {
+        from: ConnectionName::from("files"),
+        table: None,
+        query: None,
+        path: Some(OneOrMany(vec![path.to_owned()])),
+        filter: None,
+        columns: Vec::new(),
+        format: None,
+        compression: None,
+        csv: None,
+        json: None,
+        schema: BTreeMap::new(),
+        schema_contract: gristmill_model::spec::SchemaContract::Evolve,
+        on_bad_row: OnFail::Fail,
+    }
+}
+
+/// A table name as it stands: no case folding, no splitting at dots.
+pub(crate) fn bare(name: &str) -> TableReference {
+    TableReference::bare(name.to_owned())
+}
+
+/// A view's columns must have different names: they become columns of files and tables.
+fn distinct_columns(frame: &DataFrame) -> Result<()> {
+    let mut seen = std::collections::BTreeSet::new();
+    for field in frame.schema().fields() {
+        if !seen.insert(field.name()) {
+            return Err(Error::new(
+                ErrorKind::Query,
+                format!("the query returns two columns named `{}`", field.name()),
+            )
+            .hint("give one of them another name with `AS`, or name the columns instead of `*`"));
+        }
+    }
+    Ok(())
+}

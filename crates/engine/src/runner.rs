@@ -1,0 +1,233 @@
+//! The runner that works in this process.
+
+use crate::session::{Engine, EngineOptions};
+use crate::stage::{Group, open_sink};
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::ipc::convert::fb_to_schema;
+use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
+use gristmill_connect::Recovered;
+use gristmill_model::spec::StepBody;
+use gristmill_model::{
+    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, OwnerId, Result,
+    ResultExt, RunEvent, RunId, StagedLoad, StepKind, StepReport, StepState,
+};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Runs jobs in this process.
+#[derive(Debug, Clone)]
+pub struct LocalRunner {
+    engine: Arc<Engine>,
+}
+
+impl LocalRunner {
+    /// A runner with an engine of its own.
+    ///
+    /// # Errors
+    /// As [`Engine::new`].
+    pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
+        Ok(Arc::new(Self { engine: Engine::new(options)? }))
+    }
+
+    /// The engine below.
+    #[must_use]
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    async fn stage(&self, job: &JobSpec, events: &EventSink, cancel: &CancellationToken) -> JobReport {
+        let report = self.stage_once(job, events, cancel, true).await;
+        match &report.error {
+            // The estimate was wrong: a hash join's build side did not fit, and it cannot spill.
+            Some(error) if error.kind() == ErrorKind::Memory => {
+                let text = "the memory limit was reached; trying again with sort-merge joins, which spill".to_owned();
+                events.send(RunEvent::Note { step: None, text });
+                self.stage_once(job, events, cancel, false).await
+            }
+            _ => report,
+        }
+    }
+
+    async fn stage_once(
+        &self,
+        job: &JobSpec,
+        events: &EventSink,
+        cancel: &CancellationToken,
+        hash_joins: bool,
+    ) -> JobReport {
+        let planned = tokio::select! {
+            planned = Group::plan(&self.engine, job, hash_joins) => planned,
+            () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
+        };
+        match planned {
+            Ok(group) => group.run(job, events, cancel).await,
+            Err(error) => failed(job, error),
+        }
+    }
+
+    async fn commit(&self, job: &JobSpec, staged: &[StagedLoad], events: &EventSink) -> JobReport {
+        let mut report = JobReport::default();
+        for load in staged {
+            let started = Instant::now();
+            let mut step = StepReport::new(load.step.clone(), StepKind::Load);
+            step.attempts = job.attempt;
+            match self.commit_one(job, load).await.context(|| format!("step `{}`", load.step)) {
+                Ok(committed) => {
+                    step.state = StepState::Success;
+                    step.rows_out = Some(committed.rows);
+                    step.output.files = committed.files;
+                    step.output.bytes = committed.bytes;
+                    if committed.already {
+                        step.notes.push("the target already held this load; nothing was done".to_owned());
+                    }
+                    report.committed.push((load.step.clone(), committed));
+                }
+                Err(error) => {
+                    step.state = StepState::Failed;
+                    step.error = Some(error.clone());
+                    report.error.get_or_insert(error);
+                }
+            }
+            step.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+            events.send(RunEvent::Note { step: Some(load.step.clone()), text: format!("committed {}", load.key) });
+            report.steps.push(step);
+            if report.error.is_some() {
+                break;
+            }
+        }
+        report.peak_memory = crate::memory::peak_resident();
+        report
+    }
+
+    async fn commit_one(&self, job: &JobSpec, load: &StagedLoad) -> Result<gristmill_model::Committed> {
+        let sink = self.sink(job, load)?;
+        sink.commit(&load.staged, &load.checkpoint).await
+    }
+
+    fn sink(&self, job: &JobSpec, load: &StagedLoad) -> Result<Arc<dyn gristmill_connect::Sink>> {
+        let step = job.pipeline.step(load.step.as_str());
+        let Some(StepBody::Load(spec)) = step.map(|step| &step.body) else {
+            return Err(Error::internal(format!("`{}` is not a load of the pipeline", load.step)));
+        };
+        open_sink(&self.engine, job, spec, &load.key, decode_schema(&load.schema)?)
+    }
+
+    async fn abort(&self, job: &JobSpec, staged: &[StagedLoad]) -> JobReport {
+        let mut report = JobReport::default();
+        for load in staged {
+            let aborted = async { self.sink(job, load)?.abort(&load.key).await };
+            if let Err(error) = aborted.await {
+                report.error.get_or_insert(error.context(format!("step `{}`", load.step)));
+            }
+        }
+        report
+    }
+
+    /// Asks every target of the pipeline to finish or sweep what dead owners left.
+    async fn recover(&self, job: &JobSpec, dead: &[RunId], events: &EventSink) -> JobReport {
+        let mut report = JobReport::default();
+        for (name, key) in &job.loads {
+            let Some(StepBody::Load(load)) = job.pipeline.step(name.as_str()).map(|step| &step.body) else { continue };
+            let empty: SchemaRef = Arc::new(Schema::empty());
+            let recovered = async {
+                let is_dead = |owner: &OwnerId| dead.contains(&owner.0);
+                open_sink(&self.engine, job, load, key, empty)?.recover(&is_dead).await
+            };
+            let mut step = StepReport::new(name.clone(), StepKind::Load);
+            match recovered.await.context(|| format!("step `{name}`")) {
+                Ok(Recovered { finished, undone, swept }) => {
+                    step.state = StepState::Success;
+                    step.notes.extend(finished.iter().map(|key| format!("finished {key}")));
+                    step.notes.extend(undone.iter().map(|key| format!("undid {key}")));
+                    if swept > 0 {
+                        step.notes.push(format!("swept {swept} staged leftovers"));
+                    }
+                    for text in &step.notes {
+                        events.send(RunEvent::Note { step: Some(name.clone()), text: text.clone() });
+                    }
+                }
+                Err(error) => {
+                    step.state = StepState::Failed;
+                    step.error = Some(error.clone());
+                    report.error.get_or_insert(error);
+                }
+            }
+            report.steps.push(step);
+        }
+        report
+    }
+}
+
+/// A job that could not begin.
+fn failed(job: &JobSpec, error: Error) -> JobReport {
+    let steps = job
+        .steps
+        .iter()
+        .filter_map(|name| {
+            let step = job.pipeline.step(name.as_str())?;
+            let mut report = StepReport::new(name.clone(), step.body.kind());
+            report.state = if error.kind() == ErrorKind::Canceled { StepState::Canceled } else { StepState::Failed };
+            report.attempts = job.attempt;
+            Some(report)
+        })
+        .collect();
+    JobReport { steps, error: Some(error), peak_memory: crate::memory::peak_resident(), ..JobReport::default() }
+}
+
+impl JobRunner for LocalRunner {
+    fn run<'a>(
+        &'a self,
+        job: JobSpec,
+        events: EventSink,
+        cancel: CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = JobReport> + Send + 'a>> {
+        Box::pin(async move {
+            match &job.phase {
+                JobPhase::Stage => self.stage(&job, &events, &cancel).await,
+                JobPhase::Commit { staged } => self.commit(&job, staged, &events).await,
+                JobPhase::Abort { staged } => self.abort(&job, staged).await,
+                JobPhase::Recover { dead } => self.recover(&job, dead, &events).await,
+            }
+        })
+    }
+}
+
+/// A schema as text that crosses processes: arrow's own IPC message, in hexadecimal.
+pub(crate) fn encode_schema(schema: &Schema) -> serde_json::Value {
+    let mut tracker = DictionaryTracker::new(true);
+    let encoded = IpcDataGenerator::default().schema_to_bytes_with_dictionary_tracker(
+        schema,
+        &mut tracker,
+        &IpcWriteOptions::default(),
+    );
+    serde_json::Value::String(encoded.ipc_message.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+fn decode_schema(value: &serde_json::Value) -> Result<SchemaRef> {
+    let complain = || Error::internal("the schema of a staged load cannot be decoded");
+    let text = value.as_str().ok_or_else(complain)?;
+    let bytes: Option<Vec<u8>> = (0..text.len() / 2)
+        .map(|position| u8::from_str_radix(text.get(position * 2..position * 2 + 2)?, 16).ok())
+        .collect();
+    let bytes = bytes.ok_or_else(complain)?;
+    let message = datafusion::arrow::ipc::root_as_message(&bytes).map_err(|_| complain())?;
+    Ok(Arc::new(fb_to_schema(message.header_as_schema().ok_or_else(complain)?)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::datatypes::{DataType, Field, TimeUnit};
+
+    #[test]
+    fn a_schema_comes_back_as_it_went() {
+        let schema = Schema::new(vec![
+            Field::new("d", DataType::Decimal128(18, 6), true),
+            Field::new("t", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
+            Field::new("l", DataType::List(Arc::new(Field::new("item", DataType::Utf8, true))), true),
+        ]);
+        assert_eq!(decode_schema(&encode_schema(&schema)).unwrap().as_ref(), &schema);
+    }
+}

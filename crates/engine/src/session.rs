@@ -1,0 +1,232 @@
+//! The one door into DataFusion's session.
+
+use crate::error::from_datafusion;
+use crate::memory::MemoryLimit;
+use crate::resolve::Resolver;
+use datafusion::execution::SessionStateBuilder;
+use datafusion::execution::context::SQLOptions;
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
+use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
+use gristmill_connect::{Connection, OpenContext, registry};
+use gristmill_model::spec::PipelineSpec;
+use gristmill_model::yaml::Node;
+use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Result, one_of};
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+/// What an engine needs to know.
+#[derive(Clone, Default)]
+pub struct EngineOptions {
+    /// The project's folder: relative paths start here.
+    pub project_root: PathBuf,
+    /// Where state lives: staging, spill files, dead letters.
+    pub state_dir: PathBuf,
+    /// The project's connections, secrets put in.
+    pub connections: BTreeMap<ConnectionName, Node>,
+    /// A limit on resident memory; by default a share of the machine.
+    pub memory: Option<ByteSize>,
+    /// How many partitions are worked on at once; by default the number of cores.
+    pub parallelism: Option<usize>,
+    /// Read every load's rows into memory before they are staged. Only there to be compared with streaming.
+    pub collect: bool,
+    /// Functions of the user's own, callable from every query.
+    pub functions: Vec<ScalarUDF>,
+    /// Aggregate functions of the user's own.
+    pub aggregates: Vec<AggregateUDF>,
+}
+
+impl std::fmt::Debug for EngineOptions {
+    /// Leaves the connections' keys out: they hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EngineOptions")
+            .field("project_root", &self.project_root)
+            .field("state_dir", &self.state_dir)
+            .field("connections", &self.connections.keys().collect::<Vec<_>>())
+            .field("memory", &self.memory)
+            .field("parallelism", &self.parallelism)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What all jobs of a process share: the memory pool, opened connections, the user's functions.
+pub struct Engine {
+    pub(crate) options: EngineOptions,
+    pub(crate) limit: MemoryLimit,
+    pub(crate) parallelism: usize,
+    runtime: Arc<RuntimeEnv>,
+    connections: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("options", &self.options).finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine with its memory pool. Touches nothing outside.
+    ///
+    /// # Errors
+    /// When DataFusion's runtime cannot be built.
+    pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
+        let limit = MemoryLimit::decide(options.memory);
+        let pool = usize::try_from(limit.pool).unwrap_or(usize::MAX);
+        let shown = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
+        // The files of `spill` are made with the first byte that has to go to disk.
+        let disk = DiskManagerBuilder::default().with_mode(DiskManagerMode::Directories(vec![spill_dir(&options)]));
+        let runtime = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(pool), shown)))
+            .with_disk_manager_builder(disk)
+            .build_arc()
+            .map_err(from_datafusion)?;
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let parallelism = options.parallelism.unwrap_or(cores).max(1);
+        Ok(Arc::new(Self { options, limit, parallelism, runtime, connections: Mutex::default() }))
+    }
+
+    /// A fresh session. Hash joins keep their build side in memory and cannot spill; `hash_joins: false` plans
+    /// sort-merge joins instead.
+    pub(crate) fn session(&self, hash_joins: bool) -> SessionContext {
+        let mut config = SessionConfig::new()
+            .with_target_partitions(self.parallelism)
+            .with_information_schema(true)
+            .with_collect_statistics(true);
+        let options = config.options_mut();
+        options.optimizer.prefer_hash_join = hash_joins;
+        options.execution.parquet.pushdown_filters = false;
+        let state = SessionStateBuilder::new()
+            .with_config(config)
+            .with_runtime_env(self.runtime.clone())
+            .with_default_features()
+            .build();
+        let session = SessionContext::new_with_state(state);
+        for function in &self.options.functions {
+            session.register_udf(function.clone());
+        }
+        for function in &self.options.aggregates {
+            session.register_udaf(function.clone());
+        }
+        session
+    }
+
+    pub(crate) fn runtime(&self) -> &RuntimeEnv {
+        &self.runtime
+    }
+
+    pub(crate) fn spill_dir(&self) -> PathBuf {
+        spill_dir(&self.options)
+    }
+
+    /// The folders every connector gets to know.
+    #[must_use]
+    pub fn open_context(&self) -> OpenContext {
+        OpenContext { project: self.options.project_root.clone(), state: self.options.state_dir.clone() }
+    }
+
+    /// The connection of that name, opened on first use.
+    ///
+    /// # Errors
+    /// A name the project does not know, or keys its connector does not take.
+    pub fn connection(&self, name: &ConnectionName) -> Result<Arc<dyn Connection>> {
+        let mut opened =
+            self.connections.lock().map_err(|_| Error::internal("the list of connections is not usable"))?;
+        if let Some(connection) = opened.get(name) {
+            return Ok(connection.clone());
+        }
+        let Some(node) = self.options.connections.get(name) else {
+            let known = self.options.connections.keys().map(ConnectionName::as_str);
+            return Err(Error::new(ErrorKind::Config, format!("connection `{name}` does not exist"))
+                .hint(one_of(name.as_str(), known)));
+        };
+        let connection = registry::open(node, &self.open_context())
+            .map_err(|mistakes| gristmill_model::yaml::to_error(&mistakes).context(format!("connection `{name}`")))?;
+        opened.insert(name.clone(), connection.clone());
+        Ok(connection)
+    }
+}
+
+fn spill_dir(options: &EngineOptions) -> PathBuf {
+    options.state_dir.join("spill")
+}
+
+/// A session for interactive queries and for programs: DataFusion's DataFrames over the project's views and any file.
+pub struct Session {
+    engine: Arc<Engine>,
+    context: SessionContext,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+impl Session {
+    /// An empty session.
+    #[must_use]
+    pub fn new(engine: &Arc<Engine>) -> Self {
+        Self { engine: engine.clone(), context: engine.session(true) }
+    }
+
+    /// Makes the views of a pipeline known as tables, under their step names. Only what a query names is opened.
+    ///
+    /// # Errors
+    /// As a run of these steps: a missing table or file, a query that cannot be planned.
+    pub async fn register_views(&self, pipeline: &PipelineSpec, names: &[&str]) -> Result<()> {
+        let mut resolver = Resolver::for_queries(self.engine.clone(), self.context.clone(), pipeline);
+        for name in names {
+            resolver.view(name).await?;
+        }
+        Ok(())
+    }
+
+    /// Plans a query. A table name that looks like a file (`'data/x.parquet'`) is read as one; `'-'` is standard input.
+    ///
+    /// # Errors
+    /// SQL that cannot be parsed or planned; anything that is not a query; files that cannot be read.
+    pub async fn sql(&self, text: &str) -> Result<DataFrame> {
+        self.register_files(text).await?;
+        let options = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(true);
+        self.context.sql_with_options(text, options).await.map_err(from_datafusion)
+    }
+
+    /// The names a query reads that are not tables of this session yet.
+    ///
+    /// # Errors
+    /// SQL that cannot be parsed.
+    pub fn unknown_tables(&self, text: &str) -> Result<Vec<String>> {
+        let state = self.context.state();
+        let dialect = state.config_options().sql_parser.dialect;
+        let statement = state.sql_to_statement(text, &dialect).map_err(from_datafusion)?;
+        let references = state.resolve_table_references(&statement).map_err(from_datafusion)?;
+        let mut names = Vec::new();
+        for reference in references {
+            if reference.schema().is_none() && !self.context.table_exist(reference.clone()).map_err(from_datafusion)? {
+                names.push(reference.table().to_owned());
+            }
+        }
+        Ok(names)
+    }
+
+    async fn register_files(&self, text: &str) -> Result<()> {
+        for name in self.unknown_tables(text)? {
+            let like_a_file = name == "-" || name.contains(['/', '.', '*']) || name == "stdin";
+            if like_a_file {
+                let mut resolver = Resolver::for_files(self.engine.clone(), self.context.clone());
+                resolver.file(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// DataFusion's own session, for everything it can do.
+    #[must_use]
+    pub fn context(&self) -> &SessionContext {
+        &self.context
+    }
+}

@@ -1,0 +1,538 @@
+//! One pass over a stage group: pipes are filled, checks are judged, rows are staged. Nothing is published.
+
+use crate::dead_letters::{self, DeadLetters};
+use crate::error::from_datafusion;
+use crate::exec::StageExec;
+use crate::meter::Meter;
+use crate::pipe::Pipe;
+use crate::resolve::{Origin, PipeJob, Resolver, bare};
+use crate::session::Engine;
+use datafusion::arrow::array::{Array, StringArray};
+use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
+use datafusion::datasource::MemTable;
+use datafusion::execution::TaskContext;
+use datafusion::logical_expr::cast;
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
+use datafusion::prelude::{DataFrame, SessionContext};
+use futures::TryStreamExt;
+use gristmill_connect::{LoadContext, Sink, SinkMode};
+use gristmill_model::spec::{LoadSpec, OnFail, Step, StepBody, Strategy};
+use gristmill_model::{
+    CancellationToken, CheckReport, Checkpoint, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId,
+    Result, ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
+};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::task::JoinSet;
+
+/// How often progress is told.
+const TELL_EVERY: Duration = Duration::from_millis(200);
+
+/// A load or check of the group, planned.
+pub(crate) struct Action {
+    pub(crate) step: Step,
+    pub(crate) meter: Arc<Meter>,
+    pub(crate) load: Option<PlannedLoad>,
+}
+
+/// A load, planned.
+pub(crate) struct PlannedLoad {
+    pub(crate) key: LoadKey,
+    pub(crate) schema: SchemaRef,
+    pub(crate) sink: Arc<dyn Sink>,
+    pub(crate) plan: Arc<dyn ExecutionPlan>,
+}
+
+/// A stage group, planned.
+pub(crate) struct Group {
+    pub(crate) resolver: Resolver,
+    pub(crate) actions: Vec<Action>,
+    letters: Arc<DeadLetters>,
+}
+
+impl Group {
+    /// Opens sources and sinks, plans every query, and looks whether the targets can take the rows.
+    pub(crate) async fn plan(engine: &Arc<Engine>, job: &JobSpec, hash_joins: bool) -> Result<Self> {
+        let letters = DeadLetters::new(dead_letters::Origin {
+            state: engine.options.state_dir.clone(),
+            pipeline: job.pipeline.name.to_string(),
+            date: job.interval.to_string(),
+            run: job.run.clone(),
+            job: job.steps.first().map(ToString::to_string).unwrap_or_default(),
+            attempt: job.attempt,
+        })?;
+        let mut resolver =
+            Resolver::for_job(engine.clone(), engine.session(hash_joins), &job.pipeline, &job.shared, letters.clone());
+        let mut actions = Vec::new();
+        for name in &job.steps {
+            let Some(step) = job.pipeline.step(name.as_str()) else {
+                return Err(Error::internal(format!("step `{name}` is not in the pipeline")));
+            };
+            let action = plan_action(engine, job, step, &mut resolver).await;
+            actions.push(action.context(|| format!("step `{name}`"))?);
+        }
+        Ok(Self { resolver, actions, letters })
+    }
+
+    /// Runs the group to its end, or to the first error.
+    pub(crate) async fn run(self, job: &JobSpec, events: &EventSink, cancel: &CancellationToken) -> JobReport {
+        let started = Instant::now();
+        for view in &self.resolver.views {
+            events.send(RunEvent::StepStarted { step: view.step.clone(), kind: view.kind, rows: None });
+        }
+        for action in &self.actions {
+            let kind = action.step.body.kind();
+            events.send(RunEvent::StepStarted { step: action.step.name.clone(), kind, rows: None });
+        }
+        let teller = self.tell(events);
+        let outcome = tokio::select! {
+            outcome = self.execute() => outcome,
+            () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
+        };
+        teller.abort();
+        let (staged, error) = match outcome {
+            Ok(staged) => (staged, None),
+            Err(error) => (Vec::new(), Some(self.explain(error).await)),
+        };
+        let mut report = JobReport { steps: self.step_reports(), error, ..JobReport::default() };
+        if report.error.is_none() {
+            report.error = verdict(&report.steps);
+        }
+        if report.error.is_none() {
+            match self.letters.finish().await {
+                Ok(Some(path)) => {
+                    let text = format!("dead letters: {}", path.display());
+                    events.send(RunEvent::Note { step: None, text });
+                }
+                Ok(None) => {}
+                Err(error) => report.error = Some(error),
+            }
+        }
+        match &report.error {
+            None => report.staged = self.staged_loads(staged),
+            Some(_) => {
+                self.letters.discard().await;
+                for load in self.actions.iter().filter_map(|action| action.load.as_ref()) {
+                    if let Err(error) = load.sink.abort(&load.key).await {
+                        tracing::warn!("what `{}` staged could not be thrown away: {error}", load.key);
+                    }
+                }
+            }
+        }
+        let millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+        finish_reports(&mut report, job, millis);
+        report.peak_memory = crate::memory::peak_resident();
+        report
+    }
+
+    fn tell(&self, events: &EventSink) -> tokio::task::JoinHandle<()> {
+        let mut meters: Vec<Arc<Meter>> = self.resolver.views.iter().map(|view| view.meter.clone()).collect();
+        meters.extend(self.actions.iter().map(|action| action.meter.clone()));
+        let natives: Vec<(Arc<Meter>, Arc<crate::table::NativeTable>)> = self
+            .resolver
+            .views
+            .iter()
+            .filter_map(|view| match &view.origin {
+                Origin::Native(table) => Some((view.meter.clone(), table.clone())),
+                _ => None,
+            })
+            .collect();
+        let events = events.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(TELL_EVERY);
+            loop {
+                tick.tick().await;
+                for (meter, table) in &natives {
+                    meter.settle(table.rows_read());
+                }
+                for meter in &meters {
+                    meter.tell(&events);
+                }
+            }
+        })
+    }
+
+    async fn execute(&self) -> Result<Vec<(StepName, Staged)>> {
+        let session = &self.resolver.session;
+        let mut tasks: JoinSet<Result<Option<(StepName, Staged)>>> = JoinSet::new();
+        for job in &self.resolver.pipes {
+            job.pipe.start();
+        }
+        for job in &self.resolver.pipes {
+            for lane in 0..job.pipe.lanes() {
+                let feed = Feed::new(job, lane, session, &self.letters);
+                tasks.spawn(async move { feed.run().await.map(|()| None) });
+            }
+            for unique in &job.uniques {
+                for partition in 0..unique.plan.output_partitioning().partition_count() {
+                    let unique = unique.clone();
+                    let session = session.clone();
+                    tasks.spawn(async move { unique.run(&session, partition).await.map(|()| None) });
+                }
+            }
+        }
+        for action in &self.actions {
+            let Some(load) = &action.load else { continue };
+            for partition in 0..load.plan.output_partitioning().partition_count() {
+                let (plan, context, step) = (load.plan.clone(), session.task_ctx(), action.step.name.clone());
+                tasks.spawn(async move {
+                    let staged = stage(plan, partition, context).await.context(|| format!("step `{step}`"))?;
+                    Ok(staged.map(|staged| (step, staged)))
+                });
+            }
+        }
+        let mut staged = Vec::new();
+        // Dropping the set on an error stops every other task.
+        while let Some(ended) = tasks.join_next().await {
+            match ended {
+                Ok(outcome) => staged.extend(outcome?),
+                Err(error) if error.is_panic() => {
+                    return Err(Error::internal(format!("a task of the job panicked: {error}")));
+                }
+                Err(error) => return Err(Error::internal(format!("a task of the job ended: {error}"))),
+            }
+        }
+        Ok(staged)
+    }
+
+    /// A native scan says what is wrong, but not where; the source reads again and finds the place.
+    async fn explain(&self, error: Error) -> Error {
+        if !matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal) {
+            return error;
+        }
+        for view in &self.resolver.views {
+            if let Origin::Native(table) = &view.origin
+                && let Some(found) = table.source.diagnose().await
+            {
+                return found.context(format!("step `{}`", view.step));
+            }
+        }
+        error
+    }
+
+    fn step_reports(&self) -> Vec<StepReport> {
+        let mut reports = Vec::new();
+        for view in &self.resolver.views {
+            let mut report = StepReport::new(view.step.clone(), view.kind);
+            let meter = &view.meter;
+            match &view.origin {
+                Origin::Native(table) => {
+                    report.rows_out = table.rows_read();
+                    report.notes.push(table.describe());
+                }
+                Origin::Extract(table) => {
+                    report.rows_out = Some(meter.rows());
+                    report.bytes_in = Some(meter.bytes());
+                    if let Ok(planned) = table.planned.lock()
+                        && let Some(plan) = planned.as_ref()
+                    {
+                        let plural = if plan.units.len() == 1 { "unit" } else { "units" };
+                        report.notes.push(format!("{} {plural}: {}", plan.units.len(), plan.why));
+                    }
+                }
+                Origin::Query => {}
+            }
+            report.rejects = meter.rejects();
+            report.millis = meter.millis();
+            reports.push(report);
+        }
+        for action in &self.actions {
+            let mut report = StepReport::new(action.step.name.clone(), action.step.body.kind());
+            report.millis = action.meter.millis();
+            if action.load.is_some() {
+                report.rows_in = Some(action.meter.rows());
+            }
+            reports.push(report);
+        }
+        for job in &self.resolver.pipes {
+            let Some(report) = reports.iter_mut().find(|report| report.step == job.step) else { continue };
+            let (seen, out) = (job.seen.rows(), job.out_rows());
+            report.rows_in = Some(seen);
+            if report.kind != StepKind::Load {
+                report.rows_out = Some(out);
+            }
+            report.rejects += job.out.rejects();
+            report.millis = report.millis.max(job.seen.millis());
+            report.checks = job.tallies.iter().map(|tally| tally.report(seen, out)).collect();
+            if job.pipe.spilled() > 0 {
+                let size = gristmill_model::ByteSize(job.pipe.spilled());
+                report.notes.push(format!("{size} waited on disk for a slow reader"));
+            }
+        }
+        reports
+    }
+
+    fn staged_loads(&self, staged: Vec<(StepName, Staged)>) -> Vec<StagedLoad> {
+        let mut loads: Vec<StagedLoad> = self
+            .actions
+            .iter()
+            .filter_map(|action| {
+                let load = action.load.as_ref()?;
+                Some(StagedLoad {
+                    step: action.step.name.clone(),
+                    key: load.key.clone(),
+                    schema: crate::runner::encode_schema(&load.schema),
+                    staged: Vec::new(),
+                    checkpoint: Checkpoint::default(),
+                })
+            })
+            .collect();
+        for (step, part) in staged {
+            if let Some(load) = loads.iter_mut().find(|load| load.step == step) {
+                load.staged.push(part);
+            }
+        }
+        for load in &mut loads {
+            load.staged.sort_by_key(|part| part.task.partition);
+        }
+        loads
+    }
+}
+
+fn finish_reports(report: &mut JobReport, job: &JobSpec, millis: u64) {
+    let failed = report.error.as_ref();
+    for step in &mut report.steps {
+        step.attempts = job.attempt;
+        let blamed = failed
+            .is_some_and(|error| error.contexts().iter().any(|context| *context == format!("step `{}`", step.step)));
+        step.state = match failed {
+            None if step.kind.is_action() => StepState::Staged,
+            None => StepState::Success,
+            Some(error) if error.kind() == ErrorKind::Canceled => StepState::Canceled,
+            Some(_) if blamed || step.kind.is_action() => StepState::Failed,
+            Some(_) => StepState::Success,
+        };
+        if step.kind.is_action() {
+            step.millis = millis;
+            if let Some(load) = report.staged.iter().find(|load| load.step == step.step) {
+                step.output.files = load.staged.iter().map(|part| part.files.len() as u64).sum();
+                step.output.bytes = load.staged.iter().map(|part| part.bytes).sum();
+                step.rows_out = Some(load.staged.iter().map(|part| part.rows).sum());
+            }
+        }
+    }
+}
+
+/// The error of the checks that say no, if any does.
+fn verdict(steps: &[StepReport]) -> Option<Error> {
+    let failing: Vec<(&StepName, &CheckReport)> = steps
+        .iter()
+        .flat_map(|step| step.checks.iter().map(move |check| (&step.step, check)))
+        .filter(|(_, check)| !check.passed && check.on_fail == OnFail::Fail)
+        .collect();
+    let (first_step, _) = failing.first()?;
+    let lines: Vec<String> = failing
+        .iter()
+        .map(|(step, check)| format!("check `{}` of step `{step}` failed: {}", check.name, check.observed))
+        .collect();
+    Some(
+        Error::new(ErrorKind::Check, lines.join("; "))
+            .hint("nothing was published; mend the rows, or let bad ones go with `on_fail: dead_letter`, `drop` or `warn`")
+            .context(format!("step `{first_step}`")),
+    )
+}
+
+async fn stage(plan: Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<Option<Staged>> {
+    let mut manifest = plan.execute(partition, context).map_err(from_datafusion)?;
+    let mut staged = None;
+    while let Some(batch) = manifest.try_next().await.map_err(from_datafusion)? {
+        let texts = batch.column(0).as_any().downcast_ref::<StringArray>();
+        let texts = texts.ok_or_else(|| Error::internal("a manifest is not text"))?;
+        for row in 0..texts.len() {
+            let part = serde_json::from_str(texts.value(row))
+                .map_err(|error| Error::internal(format!("a manifest cannot be decoded: {error}")))?;
+            staged = Some(part);
+        }
+    }
+    Ok(staged)
+}
+
+/// One lane of a pipe's producer: reads, judges, hands on.
+struct Feed {
+    step: StepName,
+    pipe: Arc<Pipe>,
+    lane: usize,
+    plan: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    judge: Arc<crate::checks::Judge>,
+    seen: Arc<Meter>,
+    out: Arc<Meter>,
+    passed: Arc<std::sync::atomic::AtomicU64>,
+    must_finish: bool,
+    letters: Arc<DeadLetters>,
+}
+
+impl Feed {
+    fn new(job: &PipeJob, lane: usize, session: &SessionContext, letters: &Arc<DeadLetters>) -> Self {
+        Self {
+            step: job.step.clone(),
+            pipe: job.pipe.clone(),
+            lane,
+            plan: job.plan.clone(),
+            context: session.task_ctx(),
+            judge: job.judge.clone(),
+            seen: job.seen.clone(),
+            out: job.out.clone(),
+            passed: job.passed.clone(),
+            must_finish: job.must_finish(),
+            letters: letters.clone(),
+        }
+    }
+
+    async fn run(self) -> Result<()> {
+        let outcome = self.feed().await.context(|| format!("step `{}`", self.step));
+        self.pipe.finish(self.lane, outcome.clone());
+        outcome
+    }
+
+    async fn feed(&self) -> Result<()> {
+        let mut rows = self.plan.execute(self.lane, self.context.clone()).map_err(from_datafusion)?;
+        self.seen.touch();
+        while self.must_finish || self.pipe.wanted(self.lane) {
+            let Some(batch) = rows.try_next().await.map_err(from_datafusion)? else { break };
+            self.seen.add(batch.num_rows(), batch.get_array_memory_size());
+            let judged = self.judge.judge(&batch)?;
+            if judged.rejected > 0 {
+                self.out.reject(judged.rejected);
+            }
+            if let Some((dead, reasons)) = &judged.dead {
+                self.letters.rows(&self.step, dead, reasons)?;
+            }
+            self.passed.fetch_add(judged.good.num_rows() as u64, std::sync::atomic::Ordering::Relaxed);
+            self.pipe.push(self.lane, judged.good).await?;
+        }
+        self.seen.touch();
+        Ok(())
+    }
+}
+
+async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver: &mut Resolver) -> Result<Action> {
+    let meter = Meter::new(step.name.clone());
+    let from = match &step.body {
+        StepBody::Load(load) => &load.from,
+        StepBody::Check(check) => &check.from,
+        _ => return Err(Error::internal(format!("step `{}` stages nothing", step.name))),
+    };
+    resolver.view(from.as_str()).await?;
+    // Checks on the action itself look at the rows just before they are staged.
+    let table = if step.checks.is_empty() {
+        from.clone()
+    } else {
+        let name = StepName::from(format!("__checked_{}", step.name));
+        resolver.pipe(&name, from.as_str(), step, Meter::new(step.name.clone())).await?;
+        name
+    };
+    let StepBody::Load(load) = &step.body else { return Ok(Action { step: step.clone(), meter, load: None }) };
+    let key = job.loads.iter().find(|(name, _)| *name == step.name).map(|(_, key)| key.clone());
+    let key = key.ok_or_else(|| Error::internal(format!("load `{}` has no key", step.name)))?;
+    let frame = resolver.session.table(bare(table.as_str())).await.map_err(from_datafusion)?;
+    let frame = if engine.options.collect { collect(&resolver.session, frame).await? } else { frame };
+    let frame = plain_types(frame)?;
+    let input = frame.create_physical_plan().await.map_err(from_datafusion)?;
+    let schema = input.schema();
+    let sink = open_sink(engine, job, load, &key, schema.clone())?;
+    let (key, sink) = match free_generation(job, step, load, &key, sink.as_ref()).await? {
+        Some(free) => {
+            let sink = open_sink(engine, job, load, &free, schema.clone())?;
+            (free, sink)
+        }
+        None => (key, sink),
+    };
+    sink.prepare().await?;
+    let input: Arc<dyn ExecutionPlan> = match sink.mode() {
+        SinkMode::Single if input.output_partitioning().partition_count() > 1 => {
+            Arc::new(CoalescePartitionsExec::new(input))
+        }
+        _ => input,
+    };
+    let owner = OwnerId(job.run.clone());
+    let plan = Arc::new(StageExec::new(input, sink.clone(), key.clone(), owner, job.attempt, meter.clone()));
+    Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan }) })
+}
+
+/// The store counts generations, but the target's ledger is what counts: where it already holds this one and nobody
+/// is resuming it (the store was lost), the load takes the next free one. An append keeps the one that is there, so
+/// that its commit finds it done: adding the rows once more would double them.
+async fn free_generation(
+    job: &JobSpec,
+    step: &Step,
+    load: &LoadSpec,
+    key: &LoadKey,
+    sink: &dyn Sink,
+) -> Result<Option<LoadKey>> {
+    if job.resumed.contains(&step.name) {
+        return Ok(None);
+    }
+    let Some(last) = sink.last(&key.slot).await? else { return Ok(None) };
+    if last.key.generation < key.generation {
+        return Ok(None);
+    }
+    let generation = match load.strategy {
+        Strategy::Append => last.key.generation,
+        _ => last.key.generation + 1,
+    };
+    Ok(Some(LoadKey { slot: key.slot.clone(), generation }))
+}
+
+/// Opens the sink of a load.
+pub(crate) fn open_sink(
+    engine: &Engine,
+    job: &JobSpec,
+    load: &LoadSpec,
+    key: &LoadKey,
+    schema: SchemaRef,
+) -> Result<Arc<dyn Sink>> {
+    let context = LoadContext {
+        key: key.clone(),
+        owner: OwnerId(job.run.clone()),
+        schema,
+        source_key: Vec::new(),
+        open: engine.open_context(),
+    };
+    let sink = engine.connection(&load.to)?.sink(load, context);
+    sink.context(|| format!("connection `{}`", load.to))
+}
+
+/// Everything in memory first, as programs do that do not stream; only there to be compared with.
+async fn collect(session: &SessionContext, frame: DataFrame) -> Result<DataFrame> {
+    let schema = Arc::new(frame.schema().as_arrow().clone());
+    let batches = frame.collect().await.map_err(from_datafusion)?;
+    let table = MemTable::try_new(schema, vec![batches]).map_err(from_datafusion)?;
+    session.read_table(Arc::new(table)).map_err(from_datafusion)
+}
+
+/// Targets get the common types: views and dictionaries are ways to compute, not to store.
+fn plain_types(frame: DataFrame) -> Result<DataFrame> {
+    let schema = frame.schema().clone();
+    let mut changed = false;
+    let mut columns = Vec::new();
+    for (qualifier, field) in schema.iter() {
+        let column = datafusion::logical_expr::Expr::Column(datafusion::common::Column::new(
+            qualifier.cloned(),
+            field.name().as_str(),
+        ));
+        let plain = plain_type(field.data_type());
+        if plain == *field.data_type() {
+            columns.push(column);
+        } else {
+            changed = true;
+            columns.push(cast(column, plain).alias(field.name()));
+        }
+    }
+    if changed { frame.select(columns).map_err(from_datafusion) } else { Ok(frame) }
+}
+
+fn plain_type(data_type: &DataType) -> DataType {
+    let inner = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
+    match data_type {
+        DataType::Utf8View => DataType::Utf8,
+        DataType::BinaryView => DataType::Binary,
+        DataType::Dictionary(_, values) => plain_type(values),
+        DataType::RunEndEncoded(_, values) => plain_type(values.data_type()),
+        DataType::List(field) | DataType::ListView(field) => DataType::List(inner(field)),
+        DataType::LargeList(field) | DataType::LargeListView(field) => DataType::LargeList(inner(field)),
+        DataType::Struct(fields) => DataType::Struct(fields.iter().map(inner).collect()),
+        other => other.clone(),
+    }
+}

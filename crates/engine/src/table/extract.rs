@@ -1,0 +1,86 @@
+//! A source that is read unit by unit, as a table.
+
+use crate::error::to_datafusion;
+use crate::exec::{ExtractExec, leaf};
+use crate::meter::Meter;
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::error::Result as DfResult;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use gristmill_connect::{ReadPlan, ReadRequest, RejectSink, Scan, Source};
+use gristmill_model::ConnectionName;
+use gristmill_model::spec::OnFail;
+use std::sync::{Arc, Mutex};
+
+/// A source behind the Extract node.
+#[derive(Debug)]
+pub(crate) struct ExtractTable {
+    pub(crate) connection: ConnectionName,
+    pub(crate) source: Arc<dyn Source>,
+    pub(crate) schema: SchemaRef,
+    pub(crate) on_bad_row: OnFail,
+    pub(crate) rejects: Option<RejectSink>,
+    pub(crate) parallelism: usize,
+    pub(crate) meter: Arc<Meter>,
+    /// The plan of the last scan, for `plan` and the log.
+    pub(crate) planned: Mutex<Option<ReadPlan>>,
+}
+
+#[async_trait]
+impl TableProvider for ExtractTable {
+    fn schema(&self) -> SchemaRef {
+        self.schema.clone()
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _filters: &[Expr],
+        _limit: Option<usize>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let schema = match projection {
+            Some(indices) => Arc::new(self.schema.project(indices)?),
+            None => self.schema.clone(),
+        };
+        let columns = projection.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
+        let want = ReadRequest { columns, parallelism: self.parallelism };
+        let plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
+        let stats = self.source.stats().await;
+        if let Some(rows) = stats.rows {
+            self.meter.expect(rows);
+        }
+        tracing::info!(
+            step = %self.meter.step,
+            units = plan.units.len(),
+            estimated_rows = ?stats.rows,
+            sample = plan.units.first().map(|unit| unit.label.as_str()),
+            "{}",
+            plan.why
+        );
+        let leaf = leaf(&plan.units, self.parallelism)?;
+        if let Ok(mut planned) = self.planned.lock() {
+            *planned = Some(plan);
+        }
+        let scan = Scan {
+            schema,
+            batch_size: state.config().batch_size(),
+            on_bad_row: self.on_bad_row,
+            rejects: self.rejects.clone(),
+        };
+        Ok(Arc::new(ExtractExec::new(
+            leaf,
+            self.connection.clone(),
+            self.source.clone(),
+            scan,
+            stats,
+            self.meter.clone(),
+        )))
+    }
+}

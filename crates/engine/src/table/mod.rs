@@ -1,0 +1,9 @@
+//! Views as DataFusion tables.
+
+mod extract;
+mod native;
+mod piped;
+
+pub(crate) use extract::ExtractTable;
+pub(crate) use native::NativeTable;
+pub(crate) use piped::PipedTable;

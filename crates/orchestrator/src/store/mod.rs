@@ -1,0 +1,273 @@
+//! What the orchestrator remembers: runs, their steps and attempts, and which load is current for which slot.
+//!
+//! [`Store`] is the contract, [`SqliteStore`] the embedded implementation, [`suite`] the tests every implementation
+//! must pass. Whether a run's process still lives is not in the store but in [`Owners`]: a file lock cannot be left
+//! behind by a crash, a row can.
+
+mod owners;
+mod sqlite;
+pub mod suite;
+
+pub use owners::{OwnerLock, Owners};
+pub use sqlite::SqliteStore;
+
+use crate::{RunReport, RunState};
+use async_trait::async_trait;
+use chrono::{DateTime, Utc};
+use gristmill_model::{
+    Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StepKind, StepName, StepReport,
+    StepState, one_of,
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A run that begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewRun {
+    /// Its id.
+    pub id: RunId,
+    /// Its pipeline.
+    pub pipeline: PipelineName,
+    /// The profile it runs under.
+    pub profile: Option<String>,
+    /// The interval it is for.
+    pub interval: Interval,
+    /// Its parameters, defaults included.
+    pub params: BTreeMap<String, String>,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// Its steps, in order.
+    pub steps: Vec<(StepName, StepKind)>,
+    /// The loads it is going to do.
+    pub loads: Vec<WantedLoad>,
+}
+
+/// A load that a run is going to do.
+#[derive(Debug, Clone, PartialEq)]
+pub struct WantedLoad {
+    /// Where its answer belongs.
+    pub slot: Slot,
+    /// Do not take a new generation where the slot is finished: adding the same rows again would double them.
+    pub once: bool,
+}
+
+/// The generation a load got.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TakenLoad {
+    /// The key to load under. For a `finished` load: the key it was committed under.
+    pub key: LoadKey,
+    /// An earlier, unfinished run took this generation: it may have been committed already.
+    pub resumed: bool,
+    /// The slot is finished and was wanted `once`: nothing is to be done.
+    pub finished: bool,
+}
+
+/// A run, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// Its id.
+    pub id: RunId,
+    /// Its pipeline.
+    pub pipeline: PipelineName,
+    /// The profile it ran under.
+    pub profile: Option<String>,
+    /// The interval it was for.
+    pub interval: Interval,
+    /// Where it stands.
+    pub state: RunState,
+    /// Its parameters, defaults included.
+    pub params: BTreeMap<String, String>,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub ended: Option<DateTime<Utc>>,
+    /// Why it failed.
+    pub error: Option<Error>,
+    /// What it came to; none while it goes on and for a run whose process died.
+    pub report: Option<RunReport>,
+}
+
+/// A step of a run, as the store knows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StepRecord {
+    /// The step.
+    pub step: StepName,
+    /// What it is.
+    pub kind: StepKind,
+    /// Where it stands.
+    pub state: StepState,
+    /// Its attempts, the first one first.
+    pub attempts: Vec<AttemptRecord>,
+    /// What became of it.
+    pub report: Option<StepReport>,
+}
+
+/// One attempt at a step.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct AttemptRecord {
+    /// Which one, from 1.
+    pub attempt: u32,
+    /// When it began.
+    pub started: DateTime<Utc>,
+    /// When it ended.
+    pub ended: Option<DateTime<Utc>>,
+    /// Why it failed.
+    pub error: Option<Error>,
+}
+
+/// A load, as the store knows it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoadRecord {
+    /// Its key.
+    pub key: LoadKey,
+    /// The profile it was done under.
+    pub profile: Option<String>,
+    /// The run that took it last.
+    pub run: RunId,
+    /// What its target answered; none while it is unfinished.
+    pub committed: Option<Committed>,
+}
+
+/// Which runs to list.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct RunFilter {
+    /// Only of this pipeline.
+    pub pipeline: Option<PipelineName>,
+    /// Only under this profile; `Some(None)` means without a profile.
+    pub profile: Option<Option<String>>,
+    /// Only for this interval.
+    pub interval: Option<Interval>,
+    /// Only in this state.
+    pub state: Option<RunState>,
+    /// At most so many, the newest ones; all where none is given.
+    pub limit: Option<u32>,
+}
+
+/// What the orchestrator remembers.
+///
+/// Every call is atomic and durable when it returns. Times are UTC.
+#[async_trait]
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Records a run as running and takes a generation for each of its loads, all or nothing. Answers in the order
+    /// of `run.loads`.
+    ///
+    /// The rule per slot and profile: an unfinished load is resumed under its own generation; a finished one gets the
+    /// next generation, or, wanted `once`, comes back as finished. Generations of a slot are unique across profiles,
+    /// because profiles may share a target, whose ledger knows keys and no profiles.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when a run of the same pipeline, profile and interval is recorded as running.
+    async fn begin(&self, run: &NewRun) -> Result<Vec<TakenLoad>>;
+
+    /// Records that an attempt at a step began.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn attempt_began(&self, run: &RunId, step: &StepName, attempt: u32, at: DateTime<Utc>) -> Result<()>;
+
+    /// Records that an attempt at a step ended, and why if it failed.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn attempt_ended(
+        &self,
+        run: &RunId,
+        step: &StepName,
+        attempt: u32,
+        at: DateTime<Utc>,
+        error: Option<&Error>,
+    ) -> Result<()>;
+
+    /// Records where steps stand; a step the run has not yet is added to it.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn steps_changed(&self, run: &RunId, steps: &[StepReport]) -> Result<()>;
+
+    /// Records that a runner went to a later generation than the store gave it, since the target's ledger was ahead.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn generation_moved(&self, run: &RunId, from: &LoadKey, to: &LoadKey) -> Result<()>;
+
+    /// Records that a load is committed.
+    ///
+    /// # Errors
+    /// A store that cannot be written, or a key that nobody took.
+    async fn committed(&self, run: &RunId, load: &Committed) -> Result<()>;
+
+    /// Records how a run ended. A run that has ended already stays as it is.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn end(&self, report: &RunReport, at: DateTime<Utc>) -> Result<()>;
+
+    /// Records that the process of a run died: the run and its unfinished steps have failed. Its loads stay
+    /// unfinished, so that the next run of the slot resumes them. False when the run had ended already.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn crashed(&self, run: &RunId, at: DateTime<Utc>) -> Result<bool>;
+
+    /// Runs, the newest first.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>>;
+
+    /// One run.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn run(&self, id: &RunId) -> Result<Option<RunRecord>>;
+
+    /// The steps of a run, in its order.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>>;
+
+    /// Loads that were taken but not committed, of runs that have ended; of one run, or of all.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn unfinished(&self, run: Option<&RunId>) -> Result<Vec<LoadRecord>>;
+
+    /// Every load of a slot, under any profile, the lowest generation first.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn loads(&self, slot: &Slot) -> Result<Vec<LoadRecord>>;
+}
+
+/// Finds a run by what a person types: its id, a unique beginning or end of it, or `last` for the newest run.
+///
+/// # Errors
+/// No such run, or several.
+pub async fn find_run(store: &dyn Store, text: &str) -> Result<RunRecord> {
+    let exact = store.run(&RunId::from(text)).await?;
+    if let Some(run) = exact {
+        return Ok(run);
+    }
+    if text == "last" {
+        let newest = store.runs(&RunFilter { limit: Some(1), ..RunFilter::default() }).await?;
+        return newest.into_iter().next().ok_or_else(|| {
+            Error::new(ErrorKind::NotFound, "there are no runs yet").hint("begin one with `gristmill run`")
+        });
+    }
+    let all = store.runs(&RunFilter::default()).await?;
+    let mut like: Vec<RunRecord> = Vec::new();
+    if text.len() >= 4 {
+        like.extend(
+            all.iter().filter(|run| run.id.as_str().starts_with(text) || run.id.as_str().ends_with(text)).cloned(),
+        );
+    }
+    match like.len() {
+        1 => Ok(like.remove(0)),
+        0 => Err(Error::new(ErrorKind::NotFound, format!("the run `{text}` does not exist"))
+            .hint(one_of(text, all.iter().take(12).map(|run| run.id.as_str())))),
+        several => Err(Error::new(ErrorKind::Usage, format!("`{text}` could be any of {several} runs"))
+            .hint("give more of its id; `gristmill runs list` shows them")),
+    }
+}

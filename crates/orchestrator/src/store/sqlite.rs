@@ -1,0 +1,589 @@
+//! The embedded store: one SQLite file, `.gristmill/store.db`.
+//!
+//! Write-ahead log and `synchronous = FULL`, so that a state the caller was told about survives a power cut. All writes
+//! go through one connection and begin with `BEGIN IMMEDIATE`: two processes wait for each other instead of failing in
+//! the middle. That a slot has one running run at a time is a unique index, not a habit of the caller.
+
+use super::{AttemptRecord, LoadRecord, NewRun, RunFilter, RunRecord, StepRecord, Store, TakenLoad, WantedLoad};
+use crate::{RunReport, RunState};
+use async_trait::async_trait;
+use chrono::{DateTime, SecondsFormat, Utc};
+use gristmill_model::{
+    Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StepKind, StepName, StepReport,
+    StepState,
+};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
+};
+use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// One step of the schema's history. They are applied in order, each once; never change one that was released.
+const MIGRATIONS: [&str; 1] = ["
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY,
+    pipeline TEXT NOT NULL,
+    profile TEXT NOT NULL,
+    interval_start TEXT NOT NULL,
+    interval_end TEXT NOT NULL,
+    state TEXT NOT NULL,
+    params TEXT NOT NULL,
+    started TEXT NOT NULL,
+    ended TEXT,
+    error TEXT,
+    report TEXT
+) STRICT;
+CREATE UNIQUE INDEX runs_running ON runs (pipeline, profile, interval_start, interval_end) WHERE state = 'running';
+CREATE INDEX runs_started ON runs (started);
+CREATE TABLE steps (
+    run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    position INTEGER NOT NULL,
+    step TEXT NOT NULL,
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    report TEXT,
+    PRIMARY KEY (run, step)
+) STRICT;
+CREATE TABLE attempts (
+    run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
+    step TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    started TEXT NOT NULL,
+    ended TEXT,
+    error TEXT,
+    PRIMARY KEY (run, step, attempt)
+) STRICT;
+CREATE TABLE loads (
+    slot TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    profile TEXT NOT NULL,
+    run TEXT NOT NULL REFERENCES runs (id),
+    state TEXT NOT NULL CHECK (state IN ('unfinished', 'committed')),
+    slot_json TEXT NOT NULL,
+    committed TEXT,
+    PRIMARY KEY (slot, generation)
+) STRICT;
+CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
+"];
+
+/// The embedded store.
+#[derive(Debug, Clone)]
+pub struct SqliteStore {
+    path: PathBuf,
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl SqliteStore {
+    /// Opens the store of a project's state folder (`.gristmill/`), or makes it.
+    ///
+    /// # Errors
+    /// A folder that cannot be written, a file that is no store, or a store of a later version.
+    pub async fn open(state: &Path) -> Result<Self> {
+        tokio::fs::create_dir_all(state).await.map_err(|error| Error::io(&error, format!("`{}`", state.display())))?;
+        let path = state.join("store.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .foreign_keys(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(30));
+        let pool = |most: u32| SqlitePoolOptions::new().max_connections(most);
+        let writer = pool(1).connect_with(options.clone()).await.map_err(|error| explain(&error, &path))?;
+        let readers = pool(2).connect_lazy_with(options.pragma("query_only", "1"));
+        let store = Self { path, writer, readers };
+        store.migrate().await?;
+        Ok(store)
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Closes the file; dropping the store does the same a little later.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn migrate(&self) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let done = self.run_migrations(&mut transaction).await;
+        let done = done.map_err(|error| explain(&error, &self.path))?;
+        if done > MIGRATIONS.len() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("the store `{}` was written by a later version of gristmill", self.path.display()),
+            )
+            .hint("install the newest gristmill, or move the file away to begin a new history"));
+        }
+        self.done(transaction).await
+    }
+
+    async fn run_migrations(&self, connection: &mut SqliteConnection) -> Result<usize, sqlx::Error> {
+        sqlx::raw_sql("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied TEXT NOT NULL)")
+            .execute(&mut *connection)
+            .await?;
+        let row = sqlx::query("SELECT count(*) FROM migrations").fetch_one(&mut *connection).await?;
+        let mut done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
+        for migration in MIGRATIONS.iter().skip(done) {
+            sqlx::raw_sql(*migration).execute(&mut *connection).await?;
+            done += 1;
+            sqlx::query("INSERT INTO migrations (version, applied) VALUES (?, ?)")
+                .bind(i64::try_from(done).unwrap_or(i64::MAX))
+                .bind(time(Utc::now()))
+                .execute(&mut *connection)
+                .await?;
+        }
+        Ok(done)
+    }
+
+    async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| explain(&error, &self.path))
+    }
+
+    async fn done(&self, transaction: Transaction<'static, Sqlite>) -> Result<()> {
+        transaction.commit().await.map_err(|error| explain(&error, &self.path))
+    }
+
+    fn sql<T>(&self, result: Result<T, sqlx::Error>) -> Result<T> {
+        result.map_err(|error| explain(&error, &self.path))
+    }
+
+    async fn take(&self, connection: &mut SqliteConnection, run: &NewRun, wanted: &WantedLoad) -> Result<TakenLoad> {
+        let slot = wanted.slot.text();
+        let rows = sqlx::query("SELECT generation, profile, state FROM loads WHERE slot = ? ORDER BY generation DESC")
+            .bind(&slot)
+            .fetch_all(&mut *connection)
+            .await;
+        let mut latest = 0u32;
+        let mut own: Option<(u32, bool)> = None;
+        for row in self.sql(rows)? {
+            let generation = self.sql(row.try_get::<i64, _>("generation"))?;
+            let generation = u32::try_from(generation).unwrap_or(u32::MAX);
+            latest = latest.max(generation);
+            let profile: String = self.sql(row.try_get("profile"))?;
+            let state: String = self.sql(row.try_get("state"))?;
+            if own.is_none() && profile == profile_text(run.profile.as_deref()) {
+                own = Some((generation, state == "committed"));
+            }
+        }
+        let key = |generation| LoadKey { slot: wanted.slot.clone(), generation };
+        match own {
+            Some((generation, false)) => {
+                let changed = sqlx::query("UPDATE loads SET run = ? WHERE slot = ? AND generation = ?")
+                    .bind(run.id.as_str())
+                    .bind(&slot)
+                    .bind(i64::from(generation))
+                    .execute(&mut *connection)
+                    .await;
+                self.sql(changed)?;
+                Ok(TakenLoad { key: key(generation), resumed: true, finished: false })
+            }
+            Some((generation, true)) if wanted.once => {
+                Ok(TakenLoad { key: key(generation), resumed: false, finished: true })
+            }
+            _ => {
+                let generation = latest.saturating_add(1);
+                let inserted = sqlx::query(
+                    "INSERT INTO loads (slot, generation, profile, run, state, slot_json)
+                     VALUES (?, ?, ?, ?, 'unfinished', ?)",
+                )
+                .bind(&slot)
+                .bind(i64::from(generation))
+                .bind(profile_text(run.profile.as_deref()))
+                .bind(run.id.as_str())
+                .bind(json(&wanted.slot)?)
+                .execute(&mut *connection)
+                .await;
+                self.sql(inserted)?;
+                Ok(TakenLoad { key: key(generation), resumed: false, finished: false })
+            }
+        }
+    }
+
+    async fn put_steps(&self, connection: &mut SqliteConnection, run: &RunId, steps: &[StepReport]) -> Result<()> {
+        for report in steps {
+            let changed = sqlx::query(
+                "INSERT INTO steps (run, position, step, kind, state, report)
+                 VALUES (?1, (SELECT count(*) FROM steps WHERE run = ?1), ?2, ?3, ?4, ?5)
+                 ON CONFLICT (run, step) DO UPDATE SET state = excluded.state, report = excluded.report",
+            )
+            .bind(run.as_str())
+            .bind(report.step.as_str())
+            .bind(report.kind.as_str())
+            .bind(report.state.as_str())
+            .bind(json(report)?)
+            .execute(&mut *connection)
+            .await;
+            self.sql(changed)?;
+        }
+        Ok(())
+    }
+
+    fn run_of(&self, row: &SqliteRow) -> Result<RunRecord> {
+        let text = |column: &str| self.sql(row.try_get::<String, _>(column));
+        let maybe = |column: &str| self.sql(row.try_get::<Option<String>, _>(column));
+        let state = text("state")?;
+        Ok(RunRecord {
+            id: RunId::from(text("id")?),
+            pipeline: PipelineName::from(text("pipeline")?),
+            profile: Some(text("profile")?).filter(|profile| !profile.is_empty()),
+            interval: Interval { start: self.at(&text("interval_start")?)?, end: self.at(&text("interval_end")?)? },
+            state: RunState::from_word(&state).ok_or_else(|| self.foreign("run state", &state))?,
+            params: self.parse(&text("params")?)?,
+            started: self.at(&text("started")?)?,
+            ended: maybe("ended")?.map(|at| self.at(&at)).transpose()?,
+            error: maybe("error")?.map(|error| self.parse(&error)).transpose()?,
+            report: maybe("report")?.map(|report| self.parse(&report)).transpose()?,
+        })
+    }
+
+    fn load_of(&self, row: &SqliteRow) -> Result<LoadRecord> {
+        let text = |column: &str| self.sql(row.try_get::<String, _>(column));
+        let generation = self.sql(row.try_get::<i64, _>("generation"))?;
+        let committed = self.sql(row.try_get::<Option<String>, _>("committed"))?;
+        Ok(LoadRecord {
+            key: LoadKey {
+                slot: self.parse(&text("slot_json")?)?,
+                generation: u32::try_from(generation).unwrap_or(u32::MAX),
+            },
+            profile: Some(text("profile")?).filter(|profile| !profile.is_empty()),
+            run: RunId::from(text("run")?),
+            committed: committed.map(|committed| self.parse(&committed)).transpose()?,
+        })
+    }
+
+    fn at(&self, text: &str) -> Result<DateTime<Utc>> {
+        DateTime::parse_from_rfc3339(text).map(|at| at.to_utc()).map_err(|_| self.foreign("time", text))
+    }
+
+    fn parse<T: DeserializeOwned>(&self, text: &str) -> Result<T> {
+        serde_json::from_str(text).map_err(|error| self.foreign("value", text).cause(error))
+    }
+
+    fn word<T: DeserializeOwned>(&self, word: &str) -> Result<T> {
+        serde_json::from_value(serde_json::Value::from(word)).map_err(|_| self.foreign("word", word))
+    }
+
+    fn foreign(&self, what: &str, text: &str) -> Error {
+        let shown: String = text.chars().take(60).collect();
+        Error::new(ErrorKind::Data, format!("the store `{}` holds the {what} `{shown}`", self.path.display()))
+            .hint("it may have been written by another version; move the file away to begin a new history")
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn begin(&self, run: &NewRun) -> Result<Vec<TakenLoad>> {
+        let mut transaction = self.write().await?;
+        let going_on = sqlx::query(
+            "SELECT id FROM runs WHERE pipeline = ? AND profile = ? AND interval_start = ? AND interval_end = ?
+             AND state = 'running'",
+        )
+        .bind(run.pipeline.as_str())
+        .bind(profile_text(run.profile.as_deref()))
+        .bind(time(run.interval.start))
+        .bind(time(run.interval.end))
+        .fetch_optional(&mut *transaction)
+        .await;
+        if let Some(row) = self.sql(going_on)? {
+            let other: String = self.sql(row.try_get("id"))?;
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "run `{other}` of the same pipeline and date is going on (`{}`, {})",
+                    run.pipeline, run.interval
+                ),
+            )
+            .hint("wait until it has ended, or stop it; `gristmill runs list` shows it"));
+        }
+        let inserted = sqlx::query(
+            "INSERT INTO runs (id, pipeline, profile, interval_start, interval_end, state, params, started)
+             VALUES (?, ?, ?, ?, ?, 'running', ?, ?)",
+        )
+        .bind(run.id.as_str())
+        .bind(run.pipeline.as_str())
+        .bind(profile_text(run.profile.as_deref()))
+        .bind(time(run.interval.start))
+        .bind(time(run.interval.end))
+        .bind(json(&run.params)?)
+        .bind(time(run.started))
+        .execute(&mut *transaction)
+        .await;
+        self.sql(inserted)?;
+        let steps: Vec<StepReport> =
+            run.steps.iter().map(|(step, kind)| StepReport::new(step.clone(), *kind)).collect();
+        self.put_steps(&mut transaction, &run.id, &steps).await?;
+        let mut taken = Vec::with_capacity(run.loads.len());
+        for wanted in &run.loads {
+            taken.push(self.take(&mut transaction, run, wanted).await?);
+        }
+        self.done(transaction).await?;
+        Ok(taken)
+    }
+
+    async fn attempt_began(&self, run: &RunId, step: &StepName, attempt: u32, at: DateTime<Utc>) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let inserted = sqlx::query("INSERT OR REPLACE INTO attempts (run, step, attempt, started) VALUES (?, ?, ?, ?)")
+            .bind(run.as_str())
+            .bind(step.as_str())
+            .bind(i64::from(attempt))
+            .bind(time(at))
+            .execute(&mut *transaction)
+            .await;
+        self.sql(inserted)?;
+        let changed = sqlx::query("UPDATE steps SET state = 'running' WHERE run = ? AND step = ?")
+            .bind(run.as_str())
+            .bind(step.as_str())
+            .execute(&mut *transaction)
+            .await;
+        self.sql(changed)?;
+        self.done(transaction).await
+    }
+
+    async fn attempt_ended(
+        &self,
+        run: &RunId,
+        step: &StepName,
+        attempt: u32,
+        at: DateTime<Utc>,
+        error: Option<&Error>,
+    ) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let changed =
+            sqlx::query("UPDATE attempts SET ended = ?, error = ? WHERE run = ? AND step = ? AND attempt = ?")
+                .bind(time(at))
+                .bind(error.map(json).transpose()?)
+                .bind(run.as_str())
+                .bind(step.as_str())
+                .bind(i64::from(attempt))
+                .execute(&mut *transaction)
+                .await;
+        self.sql(changed)?;
+        self.done(transaction).await
+    }
+
+    async fn steps_changed(&self, run: &RunId, steps: &[StepReport]) -> Result<()> {
+        let mut transaction = self.write().await?;
+        self.put_steps(&mut transaction, run, steps).await?;
+        self.done(transaction).await
+    }
+
+    async fn generation_moved(&self, run: &RunId, from: &LoadKey, to: &LoadKey) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let changed = sqlx::query("UPDATE loads SET generation = ? WHERE slot = ? AND generation = ? AND run = ?")
+            .bind(i64::from(to.generation))
+            .bind(from.slot.text())
+            .bind(i64::from(from.generation))
+            .bind(run.as_str())
+            .execute(&mut *transaction)
+            .await;
+        if self.sql(changed)?.rows_affected() != 1 {
+            return Err(Error::internal(format!("the run `{run}` does not hold the load `{from}`")));
+        }
+        self.done(transaction).await
+    }
+
+    async fn committed(&self, run: &RunId, load: &Committed) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let changed = sqlx::query(
+            "UPDATE loads SET state = 'committed', committed = ? WHERE slot = ? AND generation = ? AND run = ?",
+        )
+        .bind(json(load)?)
+        .bind(load.key.slot.text())
+        .bind(i64::from(load.key.generation))
+        .bind(run.as_str())
+        .execute(&mut *transaction)
+        .await;
+        if self.sql(changed)?.rows_affected() != 1 {
+            return Err(Error::internal(format!("the run `{run}` does not hold the load `{}`", load.key)));
+        }
+        self.done(transaction).await
+    }
+
+    async fn end(&self, report: &RunReport, at: DateTime<Utc>) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let changed = sqlx::query(
+            "UPDATE runs SET state = ?, ended = ?, error = ?, report = ? WHERE id = ? AND state = 'running'",
+        )
+        .bind(report.state.as_str())
+        .bind(time(at))
+        .bind(report.error.as_ref().map(json).transpose()?)
+        .bind(json(report)?)
+        .bind(report.run.as_str())
+        .execute(&mut *transaction)
+        .await;
+        if self.sql(changed)?.rows_affected() == 1 {
+            self.put_steps(&mut transaction, &report.run, &report.steps).await?;
+        }
+        self.done(transaction).await
+    }
+
+    async fn crashed(&self, run: &RunId, at: DateTime<Utc>) -> Result<bool> {
+        let error = Error::new(ErrorKind::Internal, format!("the process of run `{run}` ended without a word"))
+            .hint("run the pipeline again for that date; what is unfinished is resumed");
+        let mut transaction = self.write().await?;
+        let changed =
+            sqlx::query("UPDATE runs SET state = 'failed', ended = ?, error = ? WHERE id = ? AND state = 'running'")
+                .bind(time(at))
+                .bind(json(&error)?)
+                .bind(run.as_str())
+                .execute(&mut *transaction)
+                .await;
+        let crashed = self.sql(changed)?.rows_affected() == 1;
+        if crashed {
+            let changed = sqlx::query(
+                "UPDATE steps SET state = CASE state WHEN 'pending' THEN 'upstream_failed' ELSE 'failed' END
+                 WHERE run = ? AND state IN ('pending', 'running', 'staged')",
+            )
+            .bind(run.as_str())
+            .execute(&mut *transaction)
+            .await;
+            self.sql(changed)?;
+            let changed = sqlx::query("UPDATE attempts SET ended = ?, error = ? WHERE run = ? AND ended IS NULL")
+                .bind(time(at))
+                .bind(json(&error)?)
+                .bind(run.as_str())
+                .execute(&mut *transaction)
+                .await;
+            self.sql(changed)?;
+        }
+        self.done(transaction).await?;
+        Ok(crashed)
+    }
+
+    async fn runs(&self, filter: &RunFilter) -> Result<Vec<RunRecord>> {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new("SELECT * FROM runs WHERE TRUE");
+        if let Some(pipeline) = &filter.pipeline {
+            query.push(" AND pipeline = ").push_bind(pipeline.as_str());
+        }
+        if let Some(profile) = &filter.profile {
+            query.push(" AND profile = ").push_bind(profile_text(profile.as_deref()));
+        }
+        if let Some(interval) = &filter.interval {
+            query.push(" AND interval_start = ").push_bind(time(interval.start));
+            query.push(" AND interval_end = ").push_bind(time(interval.end));
+        }
+        if let Some(state) = filter.state {
+            query.push(" AND state = ").push_bind(state.as_str());
+        }
+        // Ids are time-ordered too, and tell runs of one instant apart.
+        query.push(" ORDER BY started DESC, id DESC");
+        if let Some(limit) = filter.limit {
+            query.push(" LIMIT ").push_bind(i64::from(limit));
+        }
+        let rows = self.sql(query.build().fetch_all(&self.readers).await)?;
+        rows.iter().map(|row| self.run_of(row)).collect()
+    }
+
+    async fn run(&self, id: &RunId) -> Result<Option<RunRecord>> {
+        let row = sqlx::query("SELECT * FROM runs WHERE id = ?").bind(id.as_str()).fetch_optional(&self.readers).await;
+        self.sql(row)?.map(|row| self.run_of(&row)).transpose()
+    }
+
+    async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>> {
+        let rows = sqlx::query("SELECT step, kind, state, report FROM steps WHERE run = ? ORDER BY position")
+            .bind(run.as_str())
+            .fetch_all(&self.readers)
+            .await;
+        let mut steps = Vec::new();
+        for row in self.sql(rows)? {
+            let text = |column: &str| self.sql(row.try_get::<String, _>(column));
+            let report = self.sql(row.try_get::<Option<String>, _>("report"))?;
+            steps.push(StepRecord {
+                step: StepName::from(text("step")?),
+                kind: self.word::<StepKind>(&text("kind")?)?,
+                state: self.word::<StepState>(&text("state")?)?,
+                attempts: Vec::new(),
+                report: report.map(|report| self.parse(&report)).transpose()?,
+            });
+        }
+        let rows =
+            sqlx::query("SELECT step, attempt, started, ended, error FROM attempts WHERE run = ? ORDER BY attempt")
+                .bind(run.as_str())
+                .fetch_all(&self.readers)
+                .await;
+        for row in self.sql(rows)? {
+            let name: String = self.sql(row.try_get("step"))?;
+            let attempt: i64 = self.sql(row.try_get("attempt"))?;
+            let started: String = self.sql(row.try_get("started"))?;
+            let ended: Option<String> = self.sql(row.try_get("ended"))?;
+            let error: Option<String> = self.sql(row.try_get("error"))?;
+            let record = AttemptRecord {
+                attempt: u32::try_from(attempt).unwrap_or(u32::MAX),
+                started: self.at(&started)?,
+                ended: ended.map(|at| self.at(&at)).transpose()?,
+                error: error.map(|error| self.parse(&error)).transpose()?,
+            };
+            if let Some(step) = steps.iter_mut().find(|step| step.step.as_str() == name) {
+                step.attempts.push(record);
+            }
+        }
+        Ok(steps)
+    }
+
+    async fn unfinished(&self, run: Option<&RunId>) -> Result<Vec<LoadRecord>> {
+        let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            "SELECT loads.* FROM loads JOIN runs ON runs.id = loads.run
+             WHERE loads.state = 'unfinished' AND runs.state <> 'running'",
+        );
+        if let Some(run) = run {
+            query.push(" AND loads.run = ").push_bind(run.as_str());
+        }
+        query.push(" ORDER BY loads.slot, loads.generation");
+        let rows = self.sql(query.build().fetch_all(&self.readers).await)?;
+        rows.iter().map(|row| self.load_of(row)).collect()
+    }
+
+    async fn loads(&self, slot: &Slot) -> Result<Vec<LoadRecord>> {
+        let rows = sqlx::query("SELECT * FROM loads WHERE slot = ? ORDER BY generation")
+            .bind(slot.text())
+            .fetch_all(&self.readers)
+            .await;
+        self.sql(rows)?.iter().map(|row| self.load_of(row)).collect()
+    }
+}
+
+/// A time that sorts as text.
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Micros, true)
+}
+
+/// No profile is the empty text: a unique index takes every NULL for another value.
+fn profile_text(profile: Option<&str>) -> &str {
+    profile.unwrap_or_default()
+}
+
+fn json<T: Serialize>(value: &T) -> Result<String> {
+    serde_json::to_string(value).map_err(|error| Error::internal("a value cannot be written as JSON").cause(error))
+}
+
+fn explain(error: &sqlx::Error, path: &Path) -> Error {
+    let shown = path.display();
+    let code = match error {
+        sqlx::Error::Database(database) => database.code().and_then(|code| code.parse::<u32>().ok()),
+        _ => None,
+    };
+    // The low byte of an extended result code is the primary one (sqlite.org/rescode.html).
+    let (kind, hint) = match code.map(|code| code & 0xff) {
+        Some(5 | 6) => (ErrorKind::Unavailable, Some("another process holds the store; try again in a moment")),
+        Some(8 | 14) => (ErrorKind::Storage, Some("the store must be in a folder that can be written")),
+        Some(3 | 23) => (ErrorKind::Denied, Some("check the owner and mode of the file")),
+        Some(10 | 13) => (ErrorKind::Storage, Some("free some space or choose another disk, then run again")),
+        Some(11 | 26) => (ErrorKind::Data, Some("move the file away to begin a new history")),
+        _ => match error {
+            sqlx::Error::Io(io) => return Error::io(io, format!("the store `{shown}`")),
+            sqlx::Error::PoolTimedOut => (ErrorKind::Unavailable, None),
+            _ => (ErrorKind::Internal, None),
+        },
+    };
+    Error::new(kind, format!("cannot use the store `{shown}`")).cause(error).maybe_hint(hint.map(str::to_owned))
+}
