@@ -99,7 +99,7 @@ fn from_arrow(error: &ArrowError) -> Error {
 }
 
 fn from_object_store(error: &object_store::Error) -> Error {
-    gristmill_connect::stores::error_ref(error, "the object store")
+    gristmill_connect::stores::explain(error, "the object store")
 }
 
 fn from_schema(error: &SchemaError) -> Error {

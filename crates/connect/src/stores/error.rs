@@ -13,14 +13,14 @@ use std::fmt;
 /// changed or is already there [`ErrorKind::Conflict`]; the rest [`ErrorKind::Storage`].
 #[must_use]
 pub fn error(error: StoreError, what: impl fmt::Display) -> Error {
-    error_ref(&error, what)
+    explain(&error, what)
 }
 
-/// As [`error`], where a library only lends its error.
+/// As [`error`], for an error that somebody else holds on to.
 #[must_use]
-pub fn error_ref(error: &StoreError, what: impl fmt::Display) -> Error {
-    if let Some(io) = find::<std::io::Error>(error)
-        && find::<HttpError>(error).is_none()
+pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
+    if let Some(io) = find::<std::io::Error>(&error)
+        && find::<HttpError>(&error).is_none()
         && io.raw_os_error().is_some()
     {
         return match io.kind() {

@@ -12,7 +12,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
-pub use error::{error, error_ref, redact};
+pub use error::{error, explain, redact};
 pub use options::StoreOptions;
 
 use object_store::ObjectStore;

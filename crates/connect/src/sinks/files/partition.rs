@@ -27,7 +27,8 @@ const LONGEST_NAME: usize = 255;
 /// A type that has no text.
 pub(super) fn value_text(array: &ArrayRef, row: usize) -> Result<Option<String>> {
     let no_text = |error| {
-        Error::new(ErrorKind::Schema, format!("a value of type {} cannot be a folder name", array.data_type())).cause(error)
+        Error::new(ErrorKind::Schema, format!("a value of type {} cannot be a folder name", array.data_type()))
+            .cause(error)
     };
     if array.is_null(row) || array.data_type().is_null() {
         return Ok(None);

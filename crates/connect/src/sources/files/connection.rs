@@ -9,7 +9,7 @@ use crate::stores::{self, Store, StoreKind, StoreOptions};
 use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
 use async_trait::async_trait;
 use futures::TryStreamExt;
-use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, JsonOptions, LoadSpec};
+use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, JsonOptions, LoadSpec, OneOrMany};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Error, ErrorKind, Result};
 use object_store::ObjectMeta;
@@ -45,6 +45,16 @@ fn open(node: &Node, context: &OpenContext) -> Result<FilesConnection, Vec<Diagn
         };
         vec![place.diagnostic(message, error.hint_text().map(str::to_owned))]
     })
+}
+
+/// Opens a path or URL that no connection leads to, as `copy` and `sql` are given them: relative to the project, with
+/// credentials from the environment. Of `extract`, everything but the connection and the path counts.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for a path or keys that cannot be.
+pub fn open_path(path: &str, extract: &ExtractSpec, context: &OpenContext) -> Result<Arc<dyn Source>> {
+    let extract = ExtractSpec { path: Some(OneOrMany(vec![path.to_owned()])), ..extract.clone() };
+    FilesConnection::open(".", StoreOptions::default(), context)?.source(&extract)
 }
 
 /// A connection to files.

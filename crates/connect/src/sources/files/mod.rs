@@ -26,5 +26,5 @@ mod tests;
 mod types;
 mod units;
 
-pub use connection::FilesConnection;
 pub(crate) use connection::connector;
+pub use connection::{FilesConnection, open_path};

@@ -151,6 +151,18 @@ async fn a_file_a_folder_a_pattern_and_a_list_are_read() {
 }
 
 #[tokio::test]
+async fn a_path_is_opened_without_a_connection() {
+    let lake = Lake::new(&[("in/a.csv", "x\n1\n")]);
+    let context = OpenContext { project: lake.0.path().to_owned(), state: lake.0.path().join(".gristmill") };
+    let spec: ExtractSpec = decode(&parse("p", "from: x").unwrap()).unwrap();
+    for path in ["in/a.csv".to_owned(), format!("{}/in/*.csv", lake.0.path().display())] {
+        let source = super::open_path(&path, &spec, &context).unwrap();
+        let schema = source.schema().await.unwrap();
+        assert_eq!(all(&source, schema, OnFail::Fail).await.unwrap().lines(), ["1"]);
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_means_nothing_is_not_found_and_says_what_is_near() {
     let lake = Lake::new(&[("rates/2024-01-15/a.json", "[]"), ("orders.csv", "x\n1\n")]);
     for (path, message, hint) in [

@@ -101,7 +101,7 @@ pub(crate) fn stream_error(error: &io::Error, name: &str) -> Error {
 
 /// An error of an object store about a file, classified.
 pub(crate) fn store_error(error: &object_store::Error, name: &str) -> Error {
-    crate::stores::error_ref(error, format!("`{name}`"))
+    crate::stores::explain(error, format!("`{name}`"))
 }
 
 /// Says, where decompression fails, which file and which compression.
