@@ -229,7 +229,7 @@ impl Busy {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         BUSY.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |busy| (busy < cores).then_some(busy + 1))
             .is_ok()
-            .then_some(Self)
+            .then(|| Self)
     }
 }
 
