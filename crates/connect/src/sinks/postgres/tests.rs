@@ -49,7 +49,7 @@ fn open_at(url: &str, yaml: &str, schema: &SchemaRef, generation: u32) -> Result
 }
 
 fn open(database: &TestDatabase, yaml: &str, schema: &SchemaRef, generation: u32) -> Result<Arc<dyn Sink>> {
-    open_at(&database.url(), yaml, schema, generation)
+    open_at(&database.local_url(), yaml, schema, generation)
 }
 
 fn task(generation: u32, partition: u32, attempt: u32) -> TaskKey {
@@ -78,7 +78,7 @@ async fn load(database: &TestDatabase, yaml: &str, rows: &RecordBatch, generatio
 
 async fn read(database: &TestDatabase, yaml: &str) -> Vec<RecordBatch> {
     let extract: ExtractSpec = decode(&parse("p.yaml", &format!("from: db\n{yaml}\n")).unwrap()).unwrap();
-    let source = connect(&database.url()).source(&extract).unwrap();
+    let source = connect(&database.local_url()).source(&extract).unwrap();
     let schema = source.schema().await.unwrap();
     let scan = Scan { schema, batch_size: 8192, on_bad_row: OnFail::Fail, rejects: None };
     let plan = source.plan(None, &crate::ReadRequest::default()).await.unwrap();
@@ -101,7 +101,7 @@ impl SinkTarget for Table {
 
     fn sink(&self, mut load: LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
         load.table = Some("target".to_owned());
-        connect(&self.database.url()).sink(&load, context)
+        connect(&self.database.local_url()).sink(&load, context)
     }
 
     async fn rows(&self) -> Result<Vec<RecordBatch>> {

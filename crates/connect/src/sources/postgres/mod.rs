@@ -123,7 +123,7 @@ impl Connection for PostgresConnection {
                 true => plain(&table),
                 false => format!("{}.{}", plain(&schema), plain(&table)),
             };
-            let number = |index: usize| Ok::<_, tokio_postgres::Error>(row.try_get::<_, Option<i64>>(index)?);
+            let number = |index: usize| row.try_get::<_, Option<i64>>(index);
             let (columns, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
             Ok(Discovered {
                 name,

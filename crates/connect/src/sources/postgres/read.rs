@@ -101,7 +101,7 @@ impl PostgresSource {
     }
 
     /// `FROM … WHERE …`. What the user wrote stands on lines of its own, so that a comment in it ends there.
-    fn from_clause(&self) -> String {
+    fn relation_sql(&self) -> String {
         match (&self.relation, &self.filter) {
             (Relation::Table(table), None) => format!("FROM {}", table.sql()),
             (Relation::Table(table), Some(filter)) => format!("FROM {} WHERE (\n{filter}\n)", table.sql()),
@@ -111,7 +111,7 @@ impl PostgresSource {
 
     /// Asks the server for the columns, as they are chosen and cast.
     async fn describe(&self, session: &Session) -> Result<Vec<Column>> {
-        let statement = match session.prepare(&format!("SELECT * {}", self.from_clause())).await {
+        let statement = match session.prepare(&format!("SELECT * {}", self.relation_sql())).await {
             Ok(statement) => statement,
             Err(error) => return Err(self.cannot_read(session, &error).await),
         };
@@ -230,7 +230,7 @@ impl PostgresSource {
                 None => quoted(name),
             })
             .collect();
-        format!("SELECT {} {}", list.join(", "), self.from_clause())
+        format!("SELECT {} {}", list.join(", "), self.relation_sql())
     }
 
     /// Opens a session, pins one picture of the database, and starts the COPY.

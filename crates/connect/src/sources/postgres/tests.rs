@@ -19,7 +19,7 @@ fn connect(yaml: &str) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
 }
 
 fn connection(database: &TestDatabase) -> Arc<dyn Connection> {
-    connect(&format!("{{type: postgres, url: \"{}\"}}", database.url())).unwrap()
+    connect(&format!("{{type: postgres, url: \"{}\"}}", database.local_url())).unwrap()
 }
 
 fn extract(yaml: &str) -> ExtractSpec {
@@ -212,7 +212,7 @@ async fn a_value_that_arrow_has_no_place_for_is_a_bad_row_and_never_another_valu
         let sink = RejectSink::new(move |reject| seen.lock().unwrap().push(reject));
         let batches = read_with(source.as_ref(), OnFail::DeadLetter, Some(sink)).await.unwrap();
         assert_eq!(sorted_rows(&batches).unwrap(), ["1│∅│", "3│∅│"], "{of}");
-        let rejects = rejects.lock().unwrap();
+        let rejects = rejects.lock().unwrap().clone();
         assert_eq!(rejects.len(), 1, "{of}");
         assert!(rejects[0].record.contains("id: 2"), "{of}: {:?}", rejects[0]);
 
