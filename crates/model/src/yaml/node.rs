@@ -208,8 +208,15 @@ fn convert(yaml: &MarkedYaml<'_>, file: &Arc<str>, mistakes: &mut Vec<Diagnostic
         YamlData::Sequence(items) => Value::List(items.iter().map(|item| convert(item, file, mistakes)).collect()),
         YamlData::Mapping(entries) => {
             let mut converted: Vec<Entry> = Vec::with_capacity(entries.len());
-            for (key, value) in entries {
-                let key = convert(key, file, mistakes);
+            for (written, value) in entries {
+                let mut key = convert(written, file, mistakes);
+                if let (Value::Null, YamlData::Representation(text, style, _)) = (&key.value, &written.data) {
+                    // A key is a word, even where that word would be no value: `null: NA`.
+                    let quoted = !matches!(style, ScalarStyle::Plain);
+                    if !text.is_empty() {
+                        key.value = Value::Scalar { text: text.to_string(), quoted, rendered: false };
+                    }
+                }
                 let value = convert(value, file, mistakes);
                 match key.text() {
                     None => mistakes.push(key.diagnostic("a key must be a plain word", None)),
@@ -244,6 +251,12 @@ mod tests {
         let Value::List(items) = &node.get("b").unwrap().value else { panic!("a list") };
         assert_eq!((items[1].line, items[1].column, items[1].text()), (4, 5, Some("2024-01-01")));
         assert!(matches!(items[0].value, Value::Scalar { quoted: true, .. }));
+    }
+
+    #[test]
+    fn a_key_may_be_a_word_that_is_no_value() {
+        let node = parse("p.yaml", "csv: {null: NA}\n").unwrap();
+        assert_eq!(node.get("csv").and_then(|csv| csv.get("null")).and_then(Node::text), Some("NA"));
     }
 
     #[test]
