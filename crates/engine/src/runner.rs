@@ -8,8 +8,8 @@ use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWri
 use gristmill_connect::Recovered;
 use gristmill_model::spec::StepBody;
 use gristmill_model::{
-    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, OwnerId, Result,
-    ResultExt, RunEvent, RunId, StagedLoad, StepKind, StepReport, StepState,
+    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, LoadKey, OwnerId, Result,
+    ResultExt, RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState,
 };
 use std::future::Future;
 use std::pin::Pin;
@@ -114,12 +114,25 @@ impl LocalRunner {
         open_sink(&self.engine, job, spec, &load.key, decode_schema(&load.schema)?)
     }
 
+    /// Throws away what the loads have staged. A stage that was cut short answers nothing, so what counts are the keys.
     async fn abort(&self, job: &JobSpec, staged: &[StagedLoad]) -> JobReport {
         let mut report = JobReport::default();
-        for load in staged {
-            let aborted = async { self.sink(job, load)?.abort(&load.key).await };
+        let known = staged.iter().map(|load| (&load.step, &load.key));
+        let mut keys: Vec<(&StepName, &LoadKey)> = known.collect();
+        for (step, key) in &job.loads {
+            if !keys.iter().any(|(other, _)| *other == step) {
+                keys.push((step, key));
+            }
+        }
+        for (step, key) in keys {
+            let Some(StepBody::Load(load)) = job.pipeline.step(step.as_str()).map(|step| &step.body) else { continue };
+            let schema = staged.iter().find(|load| load.step == *step).map(|load| decode_schema(&load.schema));
+            let aborted = async {
+                let schema = schema.unwrap_or_else(|| Ok(Arc::new(Schema::empty())))?;
+                open_sink(&self.engine, job, load, key, schema)?.abort(key).await
+            };
             if let Err(error) = aborted.await {
-                report.error.get_or_insert(error.context(format!("step `{}`", load.step)));
+                report.error.get_or_insert(error.context(format!("step `{step}`")));
             }
         }
         report

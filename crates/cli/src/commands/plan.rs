@@ -39,7 +39,8 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
     }
     // The graph is worth seeing even where a source cannot be asked.
     let explained =
-        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &groups).await?;
+        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &groups)
+            .await?;
     printer.line("")?;
     printer.line(explained.text.trim_end())?;
     printer.document(&serde_json::json!({

@@ -46,9 +46,7 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
             return Err(Error::new(ErrorKind::Usage, "`--pipeline` needs a project")
                 .hint("run it in a project's folder, or give `--project`"));
         }
-        (None, _) => {
-            PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() }
-        }
+        (None, _) => PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() },
     };
     let query = tables_to_steps(&text, project.as_deref(), &pipeline)?;
     for place in query.places.values() {

@@ -83,8 +83,8 @@ impl Inner {
 
     /// Looks whether rows of the load's schema fit what is there, changing nothing.
     fn check(&self) -> Result<()> {
-        self.database.must_have_a_folder()?;
-        let folder = self.database.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        // A folder that is not there yet is made by the commit, below the nearest one that is.
+        let folder = self.database.path.ancestors().skip(1).find(|folder| folder.is_dir());
         if let Some(folder) = folder {
             // SQLite needs a journal beside the file.
             rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)

@@ -35,9 +35,12 @@ impl Database {
         self.open(OpenFlags::SQLITE_OPEN_READ_WRITE)
     }
 
-    /// Opens the file for writing, and makes it if it is not there.
+    /// Opens the file for writing, and makes it, and its folder, if it is not there.
     pub(crate) fn open_or_create(&self) -> Result<Connection> {
-        self.must_have_a_folder()?;
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder)
+                .map_err(|error| Error::io(&error, format!("the folder `{}`", folder.display())))?;
+        }
         self.open(OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)
     }
 
