@@ -252,7 +252,9 @@ impl Group {
             if report.kind != StepKind::Load {
                 report.rows_out = Some(out);
             }
-            report.rejects += job.out.rejects();
+            if report.kind.is_action() {
+                report.rejects = job.out.rejects();
+            }
             report.millis = report.millis.max(job.seen.millis());
             report.checks = job.tallies.iter().map(|tally| tally.report(seen, out)).collect();
             if job.pipe.spilled() > 0 {

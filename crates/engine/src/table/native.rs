@@ -65,12 +65,12 @@ impl NativeTable {
         self.scan.files.len()
     }
 
-    /// Rows that the scans have read so far.
+    /// Rows that have been read so far, by the scan that read most: a table that is read twice has no more rows.
     pub(crate) fn rows_read(&self) -> Option<u64> {
         let plans = self.handed_out.lock().ok()?;
         let rows: Vec<u64> =
             plans.iter().filter_map(|plan| plan.metrics()?.output_rows().map(|rows| rows as u64)).collect();
-        (!rows.is_empty()).then(|| rows.iter().sum())
+        rows.into_iter().max()
     }
 
     fn format(&self, state: &dyn Session) -> DfResult<Arc<dyn FileFormat>> {
