@@ -107,23 +107,23 @@ fn describe(text: &mut String, report: &PlanReport) {
     for view in &report.views {
         let rows = view.rows.map_or_else(String::new, |rows| format!(", about {} rows", crate::printer::number(rows)));
         let piped = if view.piped { " [computed once]" } else { "" };
-        drop(writeln!(text, "{} ({}){piped}: {}{rows}", view.step, view.kind.as_str(), view.why));
+        let _ = writeln!(text, "{} ({}){piped}: {}{rows}", view.step, view.kind.as_str(), view.why);
         if let Some(sample) = &view.sample {
-            drop(writeln!(text, "  units: {}, e.g. {sample}", view.units));
+            let _ = writeln!(text, "  units: {}, e.g. {sample}", view.units);
         }
         if !view.pushed_down.is_empty() {
-            drop(writeln!(text, "  pushed down: {}", view.pushed_down.join("; ")));
+            let _ = writeln!(text, "  pushed down: {}", view.pushed_down.join("; "));
         }
         if let Some(consistency) = &view.consistency {
-            drop(writeln!(text, "  picture: {consistency}"));
+            let _ = writeln!(text, "  picture: {consistency}");
         }
     }
     for action in &report.actions {
         let target = action.target.as_ref().map_or_else(String::new, |target| format!(" → {target}"));
         let strategy = action.strategy.as_ref().map_or_else(String::new, |strategy| format!(", {strategy}"));
-        drop(writeln!(text, "\n{}{target}{strategy}", action.step));
+        let _ = writeln!(text, "\n{}{target}{strategy}", action.step);
         for line in action.physical.lines() {
-            drop(writeln!(text, "  {line}"));
+            let _ = writeln!(text, "  {line}");
         }
     }
 }

@@ -5,6 +5,9 @@ use gristmill_model::one_of;
 use gristmill_model::yaml::{Diagnostic, Node};
 use std::sync::Arc;
 
+/// Opens a connection from its keys (without `type`), secrets already put in.
+pub type OpenConnection = fn(&Node, &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>>;
+
 /// A connector: its name, its keys, and how it is opened.
 #[derive(Debug, Clone, Copy)]
 pub struct Connector {
@@ -15,17 +18,13 @@ pub struct Connector {
     /// The JSON schema of its keys (without `type`).
     pub schema: fn() -> schemars::Schema,
     /// Opens a connection from its keys (without `type`), secrets already put in. Touches nothing outside.
-    pub open: fn(&Node, &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>>,
+    pub open: OpenConnection,
 }
 
 /// Every connector there is.
 #[must_use]
 pub fn connectors() -> Vec<Connector> {
-    vec![
-        crate::sources::files::connector(),
-        crate::sources::postgres::connector(),
-        crate::sources::sqlite::connector(),
-    ]
+    vec![crate::sources::files::connector(), crate::sources::postgres::connector(), crate::sources::sqlite::connector()]
 }
 
 /// Opens a connection of the project.

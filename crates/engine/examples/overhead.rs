@@ -206,7 +206,7 @@ impl Sink for Counter {
         Ok(())
     }
 
-    async fn recover(&self, _: &(dyn Fn(&OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
+    async fn recover(&self, _: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
         Ok(Recovered::default())
     }
 }
