@@ -94,7 +94,9 @@ impl Target {
             Self::Local { path, temporary } => {
                 let what = || format!("`{}`", path.display());
                 std::fs::rename(temporary, path).map_err(|error| Error::io(&error, what()))?;
-                path.parent().map_or(Ok(()), |folder| sync_folder(if folder.as_os_str().is_empty() { ".".as_ref() } else { folder }))
+                path.parent().map_or(Ok(()), |folder| {
+                    sync_folder(if folder.as_os_str().is_empty() { ".".as_ref() } else { folder })
+                })
             }
             Self::Remote { multipart, path, runtime } => runtime.block_on(complete(multipart.as_ref(), path, handle)),
         }
@@ -382,12 +384,7 @@ fn stats(schema: &SchemaRef, groups: &[RowGroupMetaData], bytes: u64) -> Result<
 }
 
 /// The extreme of the row groups' extremes; `None` where a row group with values has none.
-fn extreme(
-    values: &ArrayRef,
-    nulls: &UInt64Array,
-    rows: &[u64],
-    greatest: bool,
-) -> Option<String> {
+fn extreme(values: &ArrayRef, nulls: &UInt64Array, rows: &[u64], greatest: bool) -> Option<String> {
     let told = |group: usize| !values.is_null(group) || (nulls.is_valid(group) && nulls.value(group) == rows[group]);
     if !(0..rows.len()).all(told) {
         return None;

@@ -80,11 +80,8 @@ impl FilesSink {
     }
 
     async fn stop_if_given_up(&self, log: &Log, staged: &[Staged]) -> Result<()> {
-        let owners: BTreeSet<&str> = staged
-            .iter()
-            .map(|staged| staged.task.owner.0.as_str())
-            .chain([self.context.owner.0.as_str()])
-            .collect();
+        let owners: BTreeSet<&str> =
+            staged.iter().map(|staged| staged.task.owner.0.as_str()).chain([self.context.owner.0.as_str()]).collect();
         for owner in owners {
             let owner = gristmill_model::OwnerId(gristmill_model::RunId::new(owner));
             let load = LoadOf { key: self.context.key.clone(), owner };

@@ -97,8 +97,10 @@ impl Config {
         let partition_by = columns(&load.partition_by.0, schema)?;
         match load.strategy {
             Strategy::DeleteInsert => {
-                return Err(wrong("files cannot be loaded with `delete+insert`: rows in files have no keys to delete by")
-                    .hint("use `strategy: partition_overwrite` with `partition_by`, or `replace`"));
+                return Err(wrong(
+                    "files cannot be loaded with `delete+insert`: rows in files have no keys to delete by",
+                )
+                .hint("use `strategy: partition_overwrite` with `partition_by`, or `replace`"));
             }
             Strategy::PartitionOverwrite if partition_by.is_empty() => {
                 return Err(wrong("`partition_overwrite` needs to know the partitions")
@@ -165,8 +167,11 @@ fn columns(names: &[String], schema: &Schema) -> Result<Vec<usize>> {
     for name in names {
         let Some((index, _)) = schema.column_with_name(name) else {
             let valid = schema.fields().iter().map(|field| field.name().as_str());
-            return Err(Error::new(ErrorKind::Schema, format!("`partition_by` names a column `{name}` that is not there"))
-                .hint(one_of(name, valid)));
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("`partition_by` names a column `{name}` that is not there"),
+            )
+            .hint(one_of(name, valid)));
         };
         if found.contains(&index) {
             return Err(wrong(format!("`partition_by` names `{name}` twice")).hint("name it once"));
@@ -251,9 +256,7 @@ fn parquet_compression(load: &LoadSpec) -> Result<parquet::basic::Compression> {
             let level = level(load, "zstd", 1, 22, 1)?;
             Ok(Codec::ZSTD(ZstdLevel::try_new(i32::try_from(level).unwrap_or(1)).map_err(bad)?))
         }
-        Compression::Gzip => {
-            Ok(Codec::GZIP(GzipLevel::try_new(level(load, "gzip", 0, 9, 6)?).map_err(bad)?))
-        }
+        Compression::Gzip => Ok(Codec::GZIP(GzipLevel::try_new(level(load, "gzip", 0, 9, 6)?).map_err(bad)?)),
         Compression::Snappy => no_level(load, "snappy").map(|()| Codec::SNAPPY),
         Compression::Lz4 => no_level(load, "lz4").map(|()| Codec::LZ4_RAW),
         Compression::None => no_level(load, "none").map(|()| Codec::UNCOMPRESSED),
@@ -266,9 +269,7 @@ fn text_compression(load: &LoadSpec) -> Result<TextCompression> {
     match load.compression.unwrap_or(Compression::None) {
         Compression::None => no_level(load, "none").map(|()| TextCompression::None),
         Compression::Gzip => Ok(TextCompression::Gzip(level(load, "gzip", 0, 9, 6)?)),
-        Compression::Zstd => {
-            Ok(TextCompression::Zstd(i32::try_from(level(load, "zstd", 1, 22, 1)?).unwrap_or(1)))
-        }
+        Compression::Zstd => Ok(TextCompression::Zstd(i32::try_from(level(load, "zstd", 1, 22, 1)?).unwrap_or(1))),
         other => Err(wrong(format!("text files are not written with `compression: {}`", other.as_str()))
             .hint("use `zstd`, `gzip` or `none`")),
     }
@@ -286,7 +287,9 @@ fn dialect(csv: &CsvOptions) -> Result<Dialect> {
     let null = match csv.null_text.as_ref().map(|texts| texts.0.as_slice()) {
         None | Some([]) => String::new(),
         Some([text]) => text.clone(),
-        Some(_) => return Err(wrong("NULL is written as one text").hint("name one text in `null`, e.g. `null: \"\\\\N\"`")),
+        Some(_) => {
+            return Err(wrong("NULL is written as one text").hint("name one text in `null`, e.g. `null: \"\\\\N\"`"));
+        }
     };
     Ok(Dialect {
         delimiter: byte("delimiter", csv.delimiter.as_deref(), b',')?,
@@ -303,7 +306,9 @@ fn byte(name: &str, text: Option<&str>, default: u8) -> Result<u8> {
         Some("\\t") => Ok(b'\t'),
         Some(text) => match text.as_bytes() {
             [byte] if byte.is_ascii() => Ok(*byte),
-            _ => Err(wrong(format!("`{name}` must be one ASCII character, not `{text}`")).hint("e.g. `;`, `|` or `\\t`")),
+            _ => {
+                Err(wrong(format!("`{name}` must be one ASCII character, not `{text}`")).hint("e.g. `;`, `|` or `\\t`"))
+            }
         },
     }
 }

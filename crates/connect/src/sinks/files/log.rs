@@ -147,9 +147,8 @@ impl Log {
     pub(super) async fn aborted(&self, place: &Place, load: &LoadOf) -> Result<Option<(u64, Entry)>> {
         let short = load.key.short();
         let could = |mark: &Mark| mark.decision == Decision::Abort && mark.load == short;
-        let is = |entry: &Entry| {
-            entry.decision == Decision::Abort && entry.key == load.key && entry.owner == load.owner
-        };
+        let is =
+            |entry: &Entry| entry.decision == Decision::Abort && entry.key == load.key && entry.owner == load.owner;
         self.newest(place, could, is).await
     }
 

@@ -127,22 +127,13 @@ impl FileOutput {
             .open(&path)
             .map_err(|error| Error::io(&error, format!("`{}`", path.display())))?;
         let guard = Some(Guard::File(Some(path.clone())));
-        Ok(Self {
-            path,
-            handle,
-            file,
-            buffer: Vec::new(),
-            written: 0,
-            synced: 0,
-            syncing: Arc::default(),
-            guard,
-        })
+        Ok(Self { path, handle, file, buffer: Vec::new(), written: 0, synced: 0, syncing: Arc::default(), guard })
     }
 
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.file.write_all(bytes).map_err(|error| {
-            std::io::Error::other(Error::io(&error, format!("`{}`", self.path.display())))
-        })?;
+        self.file
+            .write_all(bytes)
+            .map_err(|error| std::io::Error::other(Error::io(&error, format!("`{}`", self.path.display()))))?;
         self.written += bytes.len() as u64;
         if self.written - self.synced >= SYNC_EVERY && !self.syncing.swap(true, Ordering::Relaxed) {
             self.synced = self.written;
@@ -281,7 +272,10 @@ impl UploadOutput {
         if self.sent as u64 >= MOST_PARTS {
             return Err(Error::new(
                 ErrorKind::Storage,
-                format!("`{}` has become too large for {MOST_PARTS} parts of {} bytes", self.upload.path, self.part_size),
+                format!(
+                    "`{}` has become too large for {MOST_PARTS} parts of {} bytes",
+                    self.upload.path, self.part_size
+                ),
             )
             .hint("name a smaller `file_size`, or larger parts"));
         }

@@ -81,7 +81,10 @@ pub(super) struct ParquetPlan {
 
 impl fmt::Debug for ParquetPlan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ParquetPlan").field("schema", &self.schema).field("groups", &self.groups).finish_non_exhaustive()
+        f.debug_struct("ParquetPlan")
+            .field("schema", &self.schema)
+            .field("groups", &self.groups)
+            .finish_non_exhaustive()
     }
 }
 
@@ -91,9 +94,9 @@ impl ParquetPlan {
     /// # Errors
     /// A schema that Parquet cannot hold.
     pub(super) fn new(schema: SchemaRef, groups: RowGroups) -> Result<Self> {
-        let parquet_schema = ArrowSchemaConverter::new().convert(&schema).map_err(|error| {
-            Error::new(ErrorKind::Schema, "the columns cannot be written as Parquet").cause(error)
-        })?;
+        let parquet_schema = ArrowSchemaConverter::new()
+            .convert(&schema)
+            .map_err(|error| Error::new(ErrorKind::Schema, "the columns cannot be written as Parquet").cause(error))?;
         let mut properties = properties(groups.compression).build();
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
         Ok(Self { schema, parquet_schema, groups, factory: Mutex::new(None), file_properties: Arc::new(properties) })
@@ -143,9 +146,9 @@ fn properties(compression: Compression) -> WriterPropertiesBuilder {
 fn dictionaries(schema: &SchemaRef, batches: &[RecordBatch], groups: RowGroups) -> Vec<bool> {
     let hasher = RandomState::new();
     let fields = schema.fields().len();
-    let (rows, bytes) = batches.iter().fold((0usize, 0usize), |(rows, bytes), batch| {
-        (rows + batch.num_rows(), bytes + batch_bytes(batch))
-    });
+    let (rows, bytes) = batches
+        .iter()
+        .fold((0usize, 0usize), |(rows, bytes), batch| (rows + batch.num_rows(), bytes + batch_bytes(batch)));
     let width = bytes.checked_div(rows).unwrap_or(1).max(1);
     let expected = (groups.bytes / width).min(groups.rows.unwrap_or(usize::MAX)).max(1);
     let sample = rows.min(SAMPLE);

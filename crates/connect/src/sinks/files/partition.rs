@@ -27,7 +27,8 @@ const LONGEST_NAME: usize = 255;
 /// A type that has no text.
 pub(super) fn value_text(array: &ArrayRef, row: usize) -> Result<Option<String>> {
     let no_text = |error| {
-        Error::new(ErrorKind::Schema, format!("a value of type {} cannot be a folder name", array.data_type())).cause(error)
+        Error::new(ErrorKind::Schema, format!("a value of type {} cannot be a folder name", array.data_type()))
+            .cause(error)
     };
     if array.is_null(row) || array.data_type().is_null() {
         return Ok(None);
@@ -217,6 +218,10 @@ impl Coder {
     /// The code of every row.
     fn code(&mut self, array: &ArrayRef) -> Result<Vec<u32>> {
         if let Some(dictionary) = array.as_any_dictionary_opt() {
+            if dictionary.values().is_empty() {
+                let null = self.null_code();
+                return Ok(vec![null; array.len()]);
+            }
             let values = self.code(dictionary.values())?;
             let keys = dictionary.normalized_keys();
             let mut codes = Vec::with_capacity(keys.len());

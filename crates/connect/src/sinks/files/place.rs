@@ -227,7 +227,8 @@ impl Place {
                 blocking(move || {
                     let path = local.path("_gristmill/lock");
                     make_folder(&local.path("_gristmill"))?;
-                    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
+                    let file =
+                        File::options().create(true).truncate(false).write(true).open(&path).map_err(at(&path))?;
                     match file.lock() {
                         // Network file systems may have no locks; the log's put-if-absent still holds there.
                         Err(error) if error.kind() == Io::Unsupported => Ok(None),
@@ -297,7 +298,11 @@ impl Local {
                 Ok(_) => {
                     return Err(Error::new(
                         ErrorKind::Config,
-                        format!("the target `{}` cannot be a folder: `{}` is a file", self.root.display(), folder.display()),
+                        format!(
+                            "the target `{}` cannot be a folder: `{}` is a file",
+                            self.root.display(),
+                            folder.display()
+                        ),
                     )
                     .hint("choose another `path`"));
                 }
@@ -368,8 +373,9 @@ impl Remote {
             };
             match bytes {
                 Ok(bytes) => {
-                    let intent = serde_json::from_slice(&bytes)
-                        .map_err(|error| Error::new(ErrorKind::Data, format!("`{path}` is not a note of an upload")).cause(error))?;
+                    let intent = serde_json::from_slice(&bytes).map_err(|error| {
+                        Error::new(ErrorKind::Data, format!("`{path}` is not a note of an upload")).cause(error)
+                    })?;
                     Ok(Some((path, intent)))
                 }
                 Err(object_store::Error::NotFound { .. }) => Ok(None),

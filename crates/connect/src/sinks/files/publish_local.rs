@@ -9,10 +9,10 @@
 //!
 //! Every step can be repeated after a crash: a file is looked for in each place it may have come to.
 
+use super::Faults;
 use super::layout::{HOME, STAGING, join, split};
 use super::log::Entry;
 use super::place::{Local, at, entries, make_folder, sync_folder};
-use super::Faults;
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Error, ErrorKind, Result, StagedFile};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -126,9 +126,8 @@ impl Publishing<'_> {
             return Ok(());
         }
         let present = entries(&target)?;
-        let all_old = present
-            .iter()
-            .all(|(name, is_folder)| !is_folder && partition.old.contains(join(folder, name).as_str()));
+        let all_old =
+            present.iter().all(|(name, is_folder)| !is_folder && partition.old.contains(join(folder, name).as_str()));
         if folder.is_empty() || !all_old || (new.len() == 1 && present.is_empty()) {
             return self.gather(&new, &target);
         }

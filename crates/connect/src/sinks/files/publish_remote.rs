@@ -3,10 +3,10 @@
 //! Every object appears whole. Between the first completed upload and the last deleted object a reader may see new
 //! and old ones together: a plain prefix of an object store has no moment at which many names change at once.
 
+use super::Faults;
 use super::log::{Entry, Log};
 use super::output::complete;
 use super::place::{Place, Remote};
-use super::Faults;
 use crate::stores;
 use futures::{StreamExt, TryStreamExt};
 use gristmill_model::{Error, ErrorKind, Result, StagedFile};
@@ -93,10 +93,10 @@ pub(super) async fn sweep(remote: &Remote, prefix: &str, published: &[StagedFile
         published.iter().map(|file| super::layout::split(&file.path).1).collect();
     let folder = remote.path(super::layout::INTENTS)?;
     let names = Place::Remote(remote.clone()).names(super::layout::INTENTS).await?;
-    let (completed, open): (Vec<&String>, Vec<&String>) =
-        names.iter().filter(|name| name.starts_with(prefix)).partition(|name| {
-            super::layout::split(name).1.strip_suffix(".json").is_some_and(|name| done.contains(name))
-        });
+    let (completed, open): (Vec<&String>, Vec<&String>) = names
+        .iter()
+        .filter(|name| name.starts_with(prefix))
+        .partition(|name| super::layout::split(name).1.strip_suffix(".json").is_some_and(|name| done.contains(name)));
     let notes = completed.into_iter().map(|name| StorePath::from(format!("{folder}/{name}"))).collect();
     remote.delete(notes).await?;
     if open.is_empty() {

@@ -25,7 +25,10 @@ pub(super) fn canonical(value: &str, data_type: &DataType) -> String {
         other => other,
     };
     let text: ArrayRef = Arc::new(StringArray::from(vec![value]));
-    cast(&text, data_type).ok().and_then(|typed| value_text(&typed, 0).ok().flatten()).unwrap_or_else(|| value.to_owned())
+    cast(&text, data_type)
+        .ok()
+        .and_then(|typed| value_text(&typed, 0).ok().flatten())
+        .unwrap_or_else(|| value.to_owned())
 }
 
 impl Scope {
@@ -56,7 +59,9 @@ impl Scope {
                 return Err(bad(format!("`{column}` is not a column of `partition_by`")).hint(one_of(column, valid)));
             };
             let (value, after) = match after {
-                [Token::Word(is), Token::Word(null), after @ ..] if same(is, "is") && same(null, "null") => (None, after),
+                [Token::Word(is), Token::Word(null), after @ ..] if same(is, "is") && same(null, "null") => {
+                    (None, after)
+                }
                 [Token::Equals, Token::Word(kind), Token::Text(value), after @ ..]
                     if same(kind, "date") || same(kind, "timestamp") =>
                 {

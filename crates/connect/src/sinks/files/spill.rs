@@ -47,9 +47,8 @@ impl Spill {
         let path = self.folder.join(format!("spill-{}-{bucket}.arrow", uuid::Uuid::new_v4().simple()));
         let file = File::options().read(true).write(true).create_new(true).open(&path).map_err(|error| at(&error))?;
         std::fs::remove_file(&path).map_err(|error| at(&error))?;
-        let options = IpcWriteOptions::default()
-            .try_with_compression(Some(CompressionType::LZ4_FRAME))
-            .unwrap_or_default();
+        let options =
+            IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).unwrap_or_default();
         let writer = StreamWriter::try_new_with_options(BufWriter::new(file), &self.schema, options);
         Ok(Writing { writer: writer.map_err(spill_error)?, partitions: Vec::new() })
     }
@@ -59,9 +58,9 @@ impl Spill {
     /// # Errors
     /// A disk that refuses.
     pub(super) fn write(&mut self, folder: &str, partition: u32, rows: &RecordBatch) -> Result<()> {
-        let hash = folder.bytes().fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = folder
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
         let bucket = (hash >> 32) % BUCKETS;
         if !self.buckets.contains_key(&bucket) {
             let created = self.create(bucket)?;

@@ -1,7 +1,7 @@
 //! Staging: rows come in on the runtime, are encoded on a thread of their own, and wait for the commit.
 
-use super::write::{TaskWriter, Written};
 use super::FilesSink;
+use super::write::{TaskWriter, Written};
 use crate::Rows;
 use arrow::array::RecordBatch;
 use futures::StreamExt;

@@ -7,13 +7,13 @@ use super::*;
 use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
 use crate::stores::StoreOptions;
 use crate::{OpenContext, Rows};
+use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::{FileFormat, OneOrMany, Strategy};
 use gristmill_model::{Error, ErrorKind, Interval, RunId};
 use gristmill_testkit::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
-use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -263,8 +263,9 @@ async fn an_overwrite_leaves_what_is_not_data_of_the_target() {
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, "theirs").unwrap();
     }
-    let sink =
-        target.open(load(Strategy::Replace, &["day"]), context(&target, rows(&[]).schema(), key(1), owner("run"))).unwrap();
+    let sink = target
+        .open(load(Strategy::Replace, &["day"]), context(&target, rows(&[]).schema(), key(1), owner("run")))
+        .unwrap();
     let staged = stage_all(&sink, &[rows(&[(1, "1"), (2, "3")])]).await.unwrap();
     sink.commit(&staged, &Checkpoint::default()).await.unwrap();
     for path in ["README.md", "other/a.parquet", "day=1/notes.txt"] {

@@ -369,9 +369,10 @@ impl Partitioned {
         let tail = |open: &Open| part_size.map_or(0, |part| open.encoder.bytes() % part);
         let mut tails: u64 = self.open.values().map(tail).sum();
         while self.open.len() > MOST_OPEN || tails > TAIL_BYTES {
-            let largest = self.open.iter().max_by_key(|(_, open)| {
-                if part_size.is_some() { tail(open) } else { open.encoder.bytes() }
-            });
+            let largest = self
+                .open
+                .iter()
+                .max_by_key(|(_, open)| if part_size.is_some() { tail(open) } else { open.encoder.bytes() });
             let Some(partition) = largest.map(|(partition, _)| *partition) else { break };
             if let Some(file) = self.open.remove(&partition) {
                 tails = tails.saturating_sub(tail(&file));
@@ -467,12 +468,14 @@ impl Sorted {
     fn larger_shares(&self) -> usize {
         let enough = self.order.len() / 4 * 3;
         let mut rows = 0;
-        self.shares.iter().take_while(|share| {
-            let before = rows;
-            rows += share.count;
-            before < enough
-        })
-        .count()
+        self.shares
+            .iter()
+            .take_while(|share| {
+                let before = rows;
+                rows += share.count;
+                before < enough
+            })
+            .count()
     }
 
     /// The rows of a share, copied out.

@@ -126,7 +126,14 @@ async fn an_upload_appears_whole_or_not_at_all() {
     let stats = writer.finish().await.unwrap();
     assert!(stats.bytes > 20 << 20, "{} bytes", stats.bytes);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), stats.bytes);
-    assert_eq!(ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap()).unwrap().metadata().file_metadata().num_rows(), 3_500_000);
+    assert_eq!(
+        ParquetRecordBatchReaderBuilder::try_new(std::fs::File::open(&path).unwrap())
+            .unwrap()
+            .metadata()
+            .file_metadata()
+            .num_rows(),
+        3_500_000
+    );
 
     let mut torn = BlockWriter::to_store(&target.store, "a/c.parquet", options).unwrap();
     torn.write(block(1)).await.unwrap();

@@ -98,7 +98,8 @@ async fn fails_everywhere(fresh: fn() -> Target, strategy: Strategy, partition_b
             assert_eq!((committed.already, committed.rows), (decided, 4), "{case}");
             assert_eq!(seen(&target).await, new, "{case}");
         } else {
-            let other = target.open(load(strategy, partition_by), LoadContext { key: key(3), ..context.clone() }).unwrap();
+            let other =
+                target.open(load(strategy, partition_by), LoadContext { key: key(3), ..context.clone() }).unwrap();
             let recovered = other.recover(&|_| true).await.unwrap();
             assert_eq!(seen(&target).await, if decided { new.clone() } else { old.clone() }, "{case}");
             assert_eq!(recovered.undone.is_empty(), decided, "{case}: {recovered:?}");

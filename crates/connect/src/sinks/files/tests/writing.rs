@@ -23,8 +23,7 @@ fn any_batch() -> impl Strategy2<Value = RecordBatch> {
     proptest::collection::vec(row, 0..120).prop_map(|rows| {
         let number: ArrayRef = Arc::new(rows.iter().map(|row| row.0).collect::<Int32Array>());
         let text: ArrayRef = Arc::new(rows.iter().map(|row| row.1.clone()).collect::<StringArray>());
-        let coded: ArrayRef =
-            Arc::new(rows.iter().map(|row| row.1.as_deref()).collect::<DictionaryArray<Int32Type>>());
+        let coded: ArrayRef = Arc::new(rows.iter().map(|row| row.1.as_deref()).collect::<DictionaryArray<Int32Type>>());
         let flag: ArrayRef = Arc::new(rows.iter().map(|row| row.2).collect::<BooleanArray>());
         let day: ArrayRef = Arc::new(rows.iter().map(|row| row.3).collect::<Date32Array>());
         let value: ArrayRef = Arc::new(rows.iter().map(|row| row.4).collect::<Int64Array>());
