@@ -25,10 +25,9 @@ pub(super) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text:
     let mut places: HashMap<String, (usize, &str)> =
         columns.iter().enumerate().map(|(index, field)| (field.name().clone(), (index, *first_file))).collect();
     for (file, schema) in speaking {
-        if contract == SchemaContract::Freeze {
-            if let Some(missing) = columns.iter().find(|field| schema.column_with_name(field.name()).is_none()) {
-                return Err(frozen(format!("`{file}` has no column `{}`, which `{first_file}` has", missing.name())));
-            }
+        let missing = columns.iter().find(|field| schema.column_with_name(field.name()).is_none());
+        if let (SchemaContract::Freeze, Some(missing)) = (contract, missing) {
+            return Err(frozen(format!("`{file}` has no column `{}`, which `{first_file}` has", missing.name())));
         }
         for field in schema.fields() {
             match places.get(field.name()) {
