@@ -1,5 +1,7 @@
 //! Parquet: footer first, then the columns asked for, row group by row group.
 
+mod footer;
+
 use super::bytes::{needs_positions, store_error, torn};
 use super::decode::{self, Blame, Bridge, distinct_columns};
 use super::{FileInput, FileReader};
@@ -16,7 +18,9 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetStatisticsPolicy};
+use parquet::file::metadata::{
+    ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetStatisticsPolicy,
+};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -145,22 +149,39 @@ fn open(bridge: &Bridge, input: &FileInput) -> Result<(StoredFile, ArrowReaderMe
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
-    let metadata = bridge
-        .wait(ArrowReaderMetadata::load_async(&mut reader, options.clone()))
-        .map_err(|error| blame_parquet(&bridge.blame, &error))?;
-    Ok((reader, count_by_groups(metadata, options).map_err(|error| blame_parquet(&bridge.blame, &error))?))
+    let metadata = match bridge.wait(ArrowReaderMetadata::load_async(&mut reader, options.clone())) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            let second = bridge.wait(load_repaired(&mut reader, options.clone()));
+            second.ok_or_else(|| blame_parquet(&bridge.blame, &error))?
+        }
+    };
+    Ok((reader, corrected(metadata, options).map_err(|error| blame_parquet(&bridge.blame, &error))?))
 }
 
-/// Old writers left the row count of the whole file zero; the row groups know better, and the decoder believes the
-/// file.
-fn count_by_groups(
-    metadata: ArrowReaderMetadata,
-    options: ArrowReaderOptions,
-) -> Result<ArrowReaderMetadata, ParquetError> {
+/// Another try with a footer from which was left out what nobody needs for the rows.
+async fn load_repaired(reader: &mut StoredFile, options: ArrowReaderOptions) -> Option<ArrowReaderMetadata> {
+    let end = reader.length - 8;
+    let tail = reader.get_bytes(end..reader.length).await.ok()?;
+    let (length, magic) = tail.split_first_chunk::<4>()?;
+    if magic != b"PAR1" {
+        return None;
+    }
+    let start = end.checked_sub(u64::from(u32::from_le_bytes(*length)))?;
+    let footer = footer::repaired(&reader.get_bytes(start..end).await.ok()?)?;
+    let metadata =
+        ParquetMetaDataReader::decode_metadata_with_options(&footer, Some(options.metadata_options())).ok()?;
+    ArrowReaderMetadata::try_new(Arc::new(metadata), options).ok()
+}
+
+/// Old writers left the row count of the whole file zero, or wrote zero where there is no dictionary page. The row
+/// groups and the data pages know better, and the decoder believes what it is told.
+fn corrected(metadata: ArrowReaderMetadata, options: ArrowReaderOptions) -> Result<ArrowReaderMetadata, ParquetError> {
     let whole = metadata.metadata();
     let file = whole.file_metadata();
     let rows = whole.row_groups().iter().fold(0_i64, |sum, group| sum.saturating_add(group.num_rows()));
-    if rows == file.num_rows() {
+    let misplaced = |column: &ColumnChunkMetaData| column.dictionary_page_offset().is_some_and(|at| at <= 0);
+    if rows == file.num_rows() && !whole.row_groups().iter().flat_map(|group| group.columns()).any(misplaced) {
         return Ok(metadata);
     }
     let file = FileMetaData::new(
@@ -171,7 +192,15 @@ fn count_by_groups(
         file.schema_descr_ptr(),
         file.column_orders().cloned(),
     );
-    ArrowReaderMetadata::try_new(Arc::new(ParquetMetaData::new(file, whole.row_groups().to_vec())), options)
+    let mut groups = Vec::with_capacity(whole.row_groups().len());
+    for group in whole.row_groups() {
+        let mut columns = group.columns().to_vec();
+        for column in columns.iter_mut().filter(|column| misplaced(column)) {
+            *column = column.clone().into_builder().set_dictionary_page_offset(None).build()?;
+        }
+        groups.push(group.clone().into_builder().set_column_metadata(columns).build()?);
+    }
+    ArrowReaderMetadata::try_new(Arc::new(ParquetMetaData::new(file, groups)), options)
 }
 
 /// Looks for lies that would cost memory, and says how many rows make a batch.
