@@ -19,8 +19,8 @@ pub fn error(error: StoreError, what: impl fmt::Display) -> Error {
 /// As [`error`], for an error that somebody else holds on to.
 #[must_use]
 pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
-    if let Some(io) = find::<std::io::Error>(&error)
-        && find::<HttpError>(&error).is_none()
+    if let Some(io) = find::<std::io::Error>(error)
+        && find::<HttpError>(error).is_none()
         && io.raw_os_error().is_some()
     {
         return match io.kind() {

@@ -72,11 +72,13 @@ fn missing(what: &str) -> Error {
 /// The file, or the files of the folder, of that very name.
 async fn plain(store: &Store, path: &str, found: &mut BTreeMap<Path, Listed>) -> Result<()> {
     let location = store.locate(path)?;
-    if !path.ends_with('/') && !location.as_ref().is_empty() && !path.is_empty() {
-        if let Some(meta) = head(store, &location).await? {
-            found.insert(meta.location.clone(), Listed { meta, named: true });
-            return Ok(());
-        }
+    if !path.ends_with('/')
+        && !path.is_empty()
+        && !location.as_ref().is_empty()
+        && let Some(meta) = head(store, &location).await?
+    {
+        found.insert(meta.location.clone(), Listed { meta, named: true });
+        return Ok(());
     }
     folder(store, &location, found).await
 }
@@ -85,8 +87,10 @@ async fn plain(store: &Store, path: &str, found: &mut BTreeMap<Path, Listed>) ->
 async fn folder(store: &Store, location: &Path, found: &mut BTreeMap<Path, Listed>) -> Result<()> {
     let mut files = below(store, location);
     while let Some(meta) = files.try_next().await? {
-        let Some(parts) = meta.location.prefix_match(location) else { continue };
-        let hidden = parts.map(|part| is_hidden(part.as_ref())).any(|hidden| hidden);
+        let hidden = match meta.location.prefix_match(location) {
+            Some(mut parts) => parts.any(|part| is_hidden(part.as_ref())),
+            None => continue,
+        };
         // A key that is the folder itself is how some tools mark an empty folder.
         if hidden || meta.location == *location {
             continue;
@@ -131,10 +135,10 @@ pub(super) async fn head_in(store: &dyn ObjectStore, location: &Path, name: &str
     }
     let words = error.to_string();
     // Some web servers, and addresses that are signed for GET only, refuse HEAD.
-    if ["403", "405", "501"].iter().any(|status| words.contains(&format!("status code: {status}"))) {
-        if let Ok(answer) = store.get_opts(location, GetOptions::default()).await {
-            return Ok(Some(answer.meta));
-        }
+    if ["403", "405", "501"].iter().any(|status| words.contains(&format!("status code: {status}")))
+        && let Ok(answer) = store.get_opts(location, GetOptions::default()).await
+    {
+        return Ok(Some(answer.meta));
     }
     Err(stores::error(error, format!("`{name}`")))
 }

@@ -224,7 +224,7 @@ fn digits(text: &str, scale: i8) -> Option<(bool, String)> {
         return Some((negative, format!("{all}{}", "0".repeat(kept - all.len()))));
     }
     let up = all.as_bytes()[kept] >= b'5';
-    let mut digits = all[..kept].as_bytes().to_vec();
+    let mut digits = all.as_bytes()[..kept].to_vec();
     if up {
         let mut at = digits.len();
         loop {
