@@ -226,6 +226,9 @@ pub(super) struct UploadOutput {
     written: u64,
 }
 
+/// Where an upload is noted, and what is noted, given its id.
+pub(super) type Note<'a> = (Path, &'a dyn Fn(&str) -> Value);
+
 /// What an upload needs.
 #[derive(Clone)]
 pub(super) struct UploadTo {
@@ -238,7 +241,7 @@ pub(super) struct UploadTo {
 
 impl UploadOutput {
     /// Opens an upload. `intent`: where to note it and what to say, given its id, before the first part is sent.
-    pub(super) fn create(to: UploadTo, intent: Option<(Path, &dyn Fn(&str) -> Value)>) -> Result<Self> {
+    pub(super) fn create(to: UploadTo, intent: Option<Note<'_>>) -> Result<Self> {
         let UploadTo { multipart, store, path, part_size, runtime } = to;
         let what = format!("`{path}`");
         let opening = multipart.create_multipart(&path);

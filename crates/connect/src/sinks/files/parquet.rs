@@ -194,7 +194,7 @@ fn dictionary_pays(first: &HashSet<u64>, second: &HashSet<u64>, expected_rows: u
 
 /// The bytes of a batch's rows: of a slice only its own share.
 pub(super) fn batch_bytes(batch: &RecordBatch) -> usize {
-    batch.columns().iter().map(|column| array_bytes(column)).sum()
+    batch.columns().iter().map(array_bytes).sum()
 }
 
 fn array_bytes(array: &ArrayRef) -> usize {
