@@ -5,6 +5,7 @@
 //!   rivals one is refused, as on S3;
 //! - an upload that is not there (completed, aborted, never begun) answers `NoSuchUpload`, as S3 does, not
 //!   `AccessDenied`;
+//! - completing, aborting and deleting go on when the client hangs up, instead of stopping half-way;
 //! - deleting an object that somebody else has just deleted is no error.
 //!
 //! Still unlike S3: parts live beside the buckets as hidden files, a listing reads folders without a snapshot, and there
@@ -23,6 +24,7 @@ use s3s_fs::FileSystem;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, oneshot};
@@ -118,7 +120,7 @@ impl Drop for S3Server {
 /// A folder that is not there, a listener that fails.
 pub async fn serve(listener: TcpListener, folder: &Path, key: &str, secret: &str) -> io::Result<()> {
     let files = FileSystem::new(folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    let mut builder = S3ServiceBuilder::new(Honest { files, exclusive: Mutex::new(()) });
+    let mut builder = S3ServiceBuilder::new(Honest { files: Arc::new(files), exclusive: Arc::default() });
     builder.set_auth(SimpleAuth::from_single(key, secret));
     let service = builder.build();
     let server = Builder::new(TokioExecutor::new());
@@ -132,8 +134,24 @@ pub async fn serve(listener: TcpListener, folder: &Path, key: &str, secret: &str
 
 /// `s3s-fs`, corrected where tests would be fooled.
 struct Honest {
-    files: FileSystem,
-    exclusive: Mutex<()>,
+    files: Arc<FileSystem>,
+    exclusive: Arc<Mutex<()>>,
+}
+
+impl Honest {
+    /// Does `work` to its end, alone among those that are done this way, whether or not the client still listens.
+    async fn to_the_end<T, F>(&self, work: impl FnOnce(Arc<FileSystem>) -> F) -> S3Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = S3Result<T>> + Send + 'static,
+    {
+        let (exclusive, work) = (self.exclusive.clone(), work(self.files.clone()));
+        let done = tokio::spawn(async move {
+            let _exclusive = exclusive.lock().await;
+            work.await
+        });
+        done.await.unwrap_or_else(|_| Err(S3Error::new(S3ErrorCode::InternalError)))
+    }
 }
 
 /// `s3s-fs` refuses an upload it does not know as if somebody else's.
@@ -157,16 +175,16 @@ impl S3 for Honest {
         &self,
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
-        let _exclusive = self.exclusive.lock().await;
-        self.files.complete_multipart_upload(request).await.map_err(unknown_upload)
+        self.to_the_end(|files| async move { files.complete_multipart_upload(request).await.map_err(unknown_upload) })
+            .await
     }
 
     async fn abort_multipart_upload(
         &self,
         request: S3Request<AbortMultipartUploadInput>,
     ) -> S3Result<S3Response<AbortMultipartUploadOutput>> {
-        let _exclusive = self.exclusive.lock().await;
-        self.files.abort_multipart_upload(request).await.map_err(unknown_upload)
+        self.to_the_end(|files| async move { files.abort_multipart_upload(request).await.map_err(unknown_upload) })
+            .await
     }
 
     async fn upload_part(&self, request: S3Request<UploadPartInput>) -> S3Result<S3Response<UploadPartOutput>> {
@@ -174,8 +192,7 @@ impl S3 for Honest {
     }
 
     async fn delete_object(&self, request: S3Request<DeleteObjectInput>) -> S3Result<S3Response<DeleteObjectOutput>> {
-        let _exclusive = self.exclusive.lock().await;
-        self.files.delete_object(request).await
+        self.to_the_end(|files| async move { files.delete_object(request).await }).await
     }
 
     async fn create_bucket(&self, request: S3Request<CreateBucketInput>) -> S3Result<S3Response<CreateBucketOutput>> {

@@ -1,6 +1,8 @@
 //! What a load to files says, understood: nothing here touches a disk or a server.
 
+use super::layout::{is_data, join, split};
 use super::scope::Scope;
+use super::single::hidden_folder;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat, LoadSpec, Strategy};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
@@ -8,14 +10,18 @@ use std::sync::Arc;
 
 /// A file is rolled when it has become about so large, unless `file_size` says otherwise.
 const FILE_SIZE: u64 = 256 << 20;
+/// A single file is never rolled; its size is only guessed so that an upload's parts suffice (10,000 of 11 MB).
+const SINGLE_FILE_SIZE: u64 = 100 << 30;
 /// A file smaller than this would be mostly footer.
 const LEAST_FILE_SIZE: u64 = 64 << 10;
 
 /// A load to files, understood.
 #[derive(Debug, Clone)]
 pub(super) struct Config {
-    /// The folder, relative to the connection.
+    /// The folder, or the one file, relative to the connection.
     pub(super) path: String,
+    /// The name of the file, where the target is one.
+    pub(super) single: Option<String>,
     pub(super) strategy: Strategy,
     /// All columns, partition columns among them.
     pub(super) schema: SchemaRef,
@@ -95,6 +101,7 @@ impl Config {
             return Err(wrong(format!("the path `{path}` of a load is a pattern")).hint("name one folder, e.g. `out/`"));
         }
         let partition_by = columns(&load.partition_by.0, schema)?;
+        let single = single(&path, load)?;
         match load.strategy {
             Strategy::DeleteInsert => {
                 return Err(wrong(
@@ -143,13 +150,16 @@ impl Config {
                     .hint("use it with `strategy: partition_overwrite`"));
             }
         };
-        let encoding = encoding(load, &stored)?;
-        let file_size = load.file_size.map_or(FILE_SIZE, |size| size.0);
+        let named = load_as_named(load, single.as_deref());
+        let encoding = encoding(&named, &stored)?;
+        let default_size = if single.is_some() { SINGLE_FILE_SIZE } else { FILE_SIZE };
+        let file_size = load.file_size.map_or(default_size, |size| size.0);
         if file_size < LEAST_FILE_SIZE {
             return Err(wrong(format!("`file_size` of {file_size} bytes is too small")).hint("use at least `64KB`"));
         }
         Ok(Self {
             path,
+            single,
             strategy: load.strategy,
             schema: schema.clone(),
             stored,
@@ -160,6 +170,66 @@ impl Config {
             file_size,
         })
     }
+}
+
+impl Config {
+    /// Where the sink is at home: the target's folder, or the hidden one beside a single file.
+    pub(super) fn place(&self, local: bool) -> String {
+        match &self.single {
+            None => self.path.clone(),
+            Some(name) => {
+                let folder = split(&self.path).0;
+                if local { join(folder, &hidden_folder(name)) } else { folder.to_owned() }
+            }
+        }
+    }
+}
+
+/// The name of the one file a path leads to: its ending is that of a format (`out/rates.json`), or `file.csv.gz`.
+fn single(path: &str, load: &LoadSpec) -> Result<Option<String>> {
+    let name = split(path).1;
+    if path.ends_with('/') || !is_data(name) {
+        return Ok(None);
+    }
+    if !load.partition_by.0.is_empty() {
+        return Err(wrong(format!("`{path}` names one file, which cannot be partitioned"))
+            .hint("name a folder: `path: out/`"));
+    }
+    if load.strategy != Strategy::Replace {
+        return Err(wrong(format!("`{path}` names one file, which can only be replaced, not loaded by `{}`", load.strategy.as_str()))
+            .hint("use `strategy: replace`, or name a folder: `path: out/`"));
+    }
+    if load.file_size.is_some() {
+        return Err(wrong(format!("`{path}` names one file, so `file_size` means nothing")).hint("remove `file_size`"));
+    }
+    Ok(Some(name.to_owned()))
+}
+
+/// What a file's name says about its format and compression holds where the load says nothing.
+fn load_as_named(load: &LoadSpec, name: Option<&str>) -> LoadSpec {
+    let mut load = load.clone();
+    let Some(name) = name else { return load };
+    let (stem, compression) = match name.rsplit_once('.') {
+        Some((stem, "gz")) => (stem, Some(Compression::Gzip)),
+        Some((stem, "zst")) => (stem, Some(Compression::Zstd)),
+        Some((stem, "bz2")) => (stem, Some(Compression::Bzip2)),
+        Some((stem, "xz")) => (stem, Some(Compression::Xz)),
+        _ => (name, None),
+    };
+    load.format = load.format.or_else(|| FileFormat::from_extension(stem.rsplit_once('.')?.1));
+    load.compression = load.compression.or(compression);
+    if load.format == Some(FileFormat::Csv) {
+        // The delimiter a name stands for, as when such a file is read.
+        let delimiter = match stem.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("tsv") => Some("\t"),
+            Some("tbl" | "psv") => Some("|"),
+            _ => None,
+        };
+        if let Some(delimiter) = delimiter {
+            load.csv.get_or_insert_default().delimiter.get_or_insert_with(|| delimiter.to_owned());
+        }
+    }
+    load
 }
 
 fn columns(names: &[String], schema: &Schema) -> Result<Vec<usize>> {

@@ -64,14 +64,15 @@ pub(super) fn hidden(name: &str) -> bool {
     name.starts_with(['_', '.'])
 }
 
-/// Whether a file of this name is data, so that an overwrite may remove it: a known ending, not hidden.
+/// Whether a file of this name is data, so that an overwrite may remove it: a known ending, not hidden. `.txt` may hold
+/// CSV, but is as often a note somebody left; it is not removed.
 pub(super) fn is_data(name: &str) -> bool {
     if hidden(name) {
         return false;
     }
     let bare = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy"].iter().find_map(|end| name.strip_suffix(end));
     let extension = bare.unwrap_or(name).rsplit_once('.').map_or("", |(_, extension)| extension);
-    FileFormat::from_extension(extension).is_some()
+    extension != "txt" && FileFormat::from_extension(extension).is_some()
 }
 
 /// Whether an overwrite may look into a folder of this name: only partition folders (`name=value`) are the target's.
@@ -163,7 +164,9 @@ mod tests {
         for path in ["a.parquet", "day=1/b.csv.gz", "y=1/m=2/c.ndjson.zst", "x.json"] {
             assert!(is_target_data(path), "{path}");
         }
-        for path in ["_gristmill/log/1.json", "README.md", "other/a.parquet", ".a.parquet", "day=1/_SUCCESS", "day=1"] {
+        for path in
+            ["_gristmill/log/1.json", "README.md", "other/a.parquet", ".a.parquet", "day=1/_SUCCESS", "day=1/notes.txt"]
+        {
             assert!(!is_target_data(path), "{path}");
         }
     }

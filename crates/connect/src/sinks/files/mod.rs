@@ -29,6 +29,7 @@ mod publish_local;
 mod publish_remote;
 mod recover;
 mod scope;
+mod single;
 mod spill;
 mod stage;
 #[cfg(test)]
@@ -47,13 +48,17 @@ use place::Place;
 use std::fmt;
 use std::sync::Arc;
 
-/// Opens a sink that loads files into `load.path` of `store`. Touches nothing.
+/// Opens a sink that loads files into `load.path` of `store`, or the one file it names. Touches nothing.
 ///
 /// # Errors
 /// A load that files cannot serve (a table, `delete+insert`, a format that is only read, columns that are not there), or
 /// a store that can only be read from.
 pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
-    Ok(Arc::new(FilesSink::new(&store, load, context)?))
+    let sink = FilesSink::new(&store, load, context)?;
+    match sink.config.single.clone() {
+        Some(name) => Ok(Arc::new(single::SingleFileSink { inner: sink, name })),
+        None => Ok(Arc::new(sink)),
+    }
 }
 
 /// Loads files.
@@ -68,7 +73,7 @@ struct FilesSink {
 impl FilesSink {
     fn new(store: &Store, load: &LoadSpec, context: LoadContext) -> Result<Self> {
         let config = Config::new(load, &context.schema)?;
-        let place = Place::new(store, &config.path)?;
+        let place = Place::new(store, &config.place(store.local.is_some()))?;
         Ok(Self { place, config: Arc::new(config), context, faults: Faults::default() })
     }
 }

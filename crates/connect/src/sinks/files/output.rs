@@ -226,6 +226,9 @@ pub(super) struct UploadOutput {
     written: u64,
 }
 
+/// Where an upload is noted, and what is noted, given its id.
+pub(super) type Note<'a> = (Path, &'a dyn Fn(&str) -> Value);
+
 /// What an upload needs.
 #[derive(Clone)]
 pub(super) struct UploadTo {
@@ -236,12 +239,9 @@ pub(super) struct UploadTo {
     pub(super) runtime: Handle,
 }
 
-/// Where the intent of an upload is noted, and what it says, given the upload's id.
-pub(super) type Intent<'a> = (Path, &'a dyn Fn(&str) -> Value);
-
 impl UploadOutput {
-    /// Opens an upload. The `intent` is noted before the first part is sent.
-    pub(super) fn create(to: UploadTo, intent: Option<Intent<'_>>) -> Result<Self> {
+    /// Opens an upload. `intent`: where to note it and what to say, given its id, before the first part is sent.
+    pub(super) fn create(to: UploadTo, intent: Option<Note<'_>>) -> Result<Self> {
         let UploadTo { multipart, store, path, part_size, runtime } = to;
         let what = format!("`{path}`");
         let opening = multipart.create_multipart(&path);

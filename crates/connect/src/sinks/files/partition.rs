@@ -218,6 +218,10 @@ impl Coder {
     /// The code of every row.
     fn code(&mut self, array: &ArrayRef) -> Result<Vec<u32>> {
         if let Some(dictionary) = array.as_any_dictionary_opt() {
+            if dictionary.values().is_empty() {
+                let null = self.null_code();
+                return Ok(vec![null; array.len()]);
+            }
             let values = self.code(dictionary.values())?;
             let keys = dictionary.normalized_keys();
             let mut codes = Vec::with_capacity(keys.len());

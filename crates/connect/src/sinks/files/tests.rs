@@ -21,6 +21,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod blocks;
 mod faults;
+mod single;
+mod speed;
 mod writing;
 
 /// A target of its own: a folder, or a bucket of a server of its own.

@@ -91,7 +91,10 @@ struct Files {
 
 impl Files {
     fn open(&mut self, partition: &str) -> Result<Open> {
-        let path = join(partition, &file_name(&self.task, self.number, &self.extension));
+        let path = match &self.config.single {
+            Some(name) => name.clone(),
+            None => join(partition, &file_name(&self.task, self.number, &self.extension)),
+        };
         self.number += 1;
         let output = self.outputs.open(&path)?;
         // A file that is to stay small must not gather more than itself before its size is known.
@@ -204,7 +207,7 @@ impl TaskWriter {
                 };
                 file.encoder.write(batch)?;
                 file.rows += batch.num_rows() as u64;
-                if file.encoder.bytes() >= self.files.config.file_size {
+                if self.files.config.single.is_none() && file.encoder.bytes() >= self.files.config.file_size {
                     self.files.written.push(file.finish()?);
                 } else {
                     *open = Some(file);

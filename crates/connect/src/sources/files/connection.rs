@@ -100,7 +100,7 @@ impl Connection for FilesConnection {
                 match tokio::fs::metadata(&folder).await {
                     Ok(meta) if meta.is_dir() => {
                         // A folder that may not be read says so only when it is.
-                        drop(tokio::fs::read_dir(&folder).await.map_err(|error| Error::io(&error, &what))?);
+                        let _entries = tokio::fs::read_dir(&folder).await.map_err(|error| Error::io(&error, &what))?;
                         "a folder"
                     }
                     Ok(_) => "a single file",

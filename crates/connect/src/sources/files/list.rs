@@ -73,8 +73,8 @@ fn missing(what: &str) -> Error {
 async fn plain(store: &Store, path: &str, found: &mut BTreeMap<Path, Listed>) -> Result<()> {
     let location = store.locate(path)?;
     if !path.ends_with('/')
-        && !location.as_ref().is_empty()
         && !path.is_empty()
+        && !location.as_ref().is_empty()
         && let Some(meta) = head(store, &location).await?
     {
         found.insert(meta.location.clone(), Listed { meta, named: true });

@@ -4,6 +4,7 @@
 //! is lost: integers to wider integers or to floats, dates to timestamps, decimals to more digits, and in text formats
 //! (whose types are guesses) anything to text. Under `freeze` any difference is an error.
 
+use super::formats::settle;
 use super::types::name;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use gristmill_model::spec::SchemaContract;
@@ -24,9 +25,8 @@ pub(super) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text:
     let mut places: HashMap<String, (usize, &str)> =
         columns.iter().enumerate().map(|(index, field)| (field.name().clone(), (index, *first_file))).collect();
     for (file, schema) in speaking {
-        if contract == SchemaContract::Freeze
-            && let Some(missing) = columns.iter().find(|field| schema.column_with_name(field.name()).is_none())
-        {
+        let missing = columns.iter().find(|field| schema.column_with_name(field.name()).is_none());
+        if let (SchemaContract::Freeze, Some(missing)) = (contract, missing) {
             return Err(frozen(format!("`{file}` has no column `{}`, which `{first_file}` has", missing.name())));
         }
         for field in schema.fields() {
@@ -185,11 +185,12 @@ fn structs(one: &Fields, two: &Fields, text: bool) -> Option<DataType> {
 /// # Errors
 /// [`ErrorKind::Schema`] for a declared column that no file has.
 pub(super) fn declared(found: &Schema, overrides: &BTreeMap<String, DataType>, open: bool) -> Result<Schema> {
-    let mut fields: Vec<Field> = found
+    let settled = settle(found);
+    let mut fields: Vec<Field> = settled
         .fields()
         .iter()
         .map(|field| {
-            let data_type = overrides.get(field.name()).cloned().unwrap_or_else(|| known(field.data_type()));
+            let data_type = overrides.get(field.name()).cloned().unwrap_or_else(|| field.data_type().clone());
             Field::new(field.name(), data_type, true)
         })
         .collect();
@@ -205,18 +206,6 @@ pub(super) fn declared(found: &Schema, overrides: &BTreeMap<String, DataType>, o
         fields.push(Field::new(column, data_type.clone(), true));
     }
     Ok(Schema::new(fields))
-}
-
-/// The type with every unknown part of it as text.
-fn known(data_type: &DataType) -> DataType {
-    match data_type {
-        DataType::Null => DataType::Utf8,
-        DataType::Struct(fields) => DataType::Struct(
-            fields.iter().map(|field| Field::new(field.name(), known(field.data_type()), true)).collect(),
-        ),
-        DataType::List(item) => DataType::List(Arc::new(Field::new(item.name(), known(item.data_type()), true))),
-        other => other.clone(),
-    }
 }
 
 /// Only these columns, in this order.

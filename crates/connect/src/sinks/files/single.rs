@@ -1,0 +1,187 @@
+//! A target that is one file: `path: rates/2024-01-15/rates.json`, `copy orders.csv orders.parquet`.
+//!
+//! There is nothing beside the file that could be a log: no `_gristmill` folder is left where somebody only wanted a
+//! file. It does not need one either, because one file is published by one step, a rename or the completion of one
+//! upload, and doing that twice changes nothing. Until then what is staged lies in a hidden folder beside the file
+//! (`.rates.json.gristmill/`), or is an upload that is held open, with a note of it below `_gristmill/intents`.
+//!
+//! The price: the target cannot say which load it holds ([`Sink::last`] knows nothing), so a file can be replaced, not
+//! appended to.
+
+use super::commit::{staged_loads, sweep};
+use super::output::complete;
+use super::place::{Place, at, blocking, make_folder, sync_folder};
+use super::publish_local::forget_empty;
+use super::publish_remote::{check_staged, gone};
+use super::{FilesSink, layout};
+use crate::{Recovered, Rows, Sink, SinkMode};
+use async_trait::async_trait;
+use chrono::Utc;
+use gristmill_model::{
+    Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, RunId, Slot, Staged, StagedFile, TaskKey,
+};
+use object_store::ObjectStoreExt;
+use std::path::PathBuf;
+
+/// Loads one file.
+#[derive(Debug)]
+pub(super) struct SingleFileSink {
+    /// Stages; its place is the hidden folder (local disk) or the folder of the file (object stores).
+    pub(super) inner: FilesSink,
+    /// The file's name, without its folder.
+    pub(super) name: String,
+}
+
+/// The hidden folder in which a file of that name is staged, relative to the file's own folder.
+pub(super) fn hidden_folder(name: &str) -> String {
+    format!(".{name}.gristmill")
+}
+
+impl SingleFileSink {
+    /// The file itself, on local disk.
+    fn file(&self) -> Option<PathBuf> {
+        match &self.inner.place {
+            Place::Local(local) => local.root.parent().map(|folder| folder.join(&self.name)),
+            Place::Remote(_) => None,
+        }
+    }
+
+    fn committed(&self, staged: &[Staged], next: &Checkpoint, already: bool) -> Committed {
+        Committed {
+            key: self.inner.context.key.clone(),
+            rows: staged.iter().map(|part| part.rows).sum(),
+            files: 1,
+            bytes: staged.iter().map(|part| part.bytes).sum(),
+            checkpoint: next.clone(),
+            at: Utc::now(),
+            already,
+        }
+    }
+
+    /// Renames the staged file to its name. False: that has been done before.
+    async fn publish_local(&self, staged: &StagedFile) -> Result<bool> {
+        let (Place::Local(local), Some(file)) = (&self.inner.place, self.file()) else {
+            return Err(Error::internal("a file on local disk has no place"));
+        };
+        let temporary = local.path(staged.handle["temporary"].as_str().unwrap_or_default());
+        let (bytes, staged) = (staged.bytes, staged.clone());
+        blocking(move || {
+            if !temporary.is_file() {
+                return match std::fs::metadata(&file) {
+                    Ok(found) if found.len() == bytes => Ok(false),
+                    _ => Err(gone(&staged)),
+                };
+            }
+            if let Some(folder) = file.parent() {
+                make_folder(folder)?;
+            }
+            std::fs::rename(&temporary, &file).map_err(at(&file))?;
+            file.parent().map_or(Ok(()), sync_folder)?;
+            Ok(true)
+        })
+        .await
+    }
+
+    /// Completes the upload. False: that has been done before.
+    async fn publish_remote(&self, staged: &StagedFile) -> Result<bool> {
+        let Place::Remote(remote) = &self.inner.place else {
+            return Err(Error::internal("an object has no place"));
+        };
+        let path = remote.path(&staged.path)?;
+        if check_staged(remote, &self.inner.context.key.short(), &[staged]).await.is_ok() {
+            match complete(remote.multipart.as_ref(), &path, &staged.handle).await {
+                Ok(()) => return Ok(true),
+                // Completed by somebody else, or by a try whose answer was lost: the object tells.
+                Err(error) => match remote.store.head(&path).await {
+                    Ok(meta) if meta.size == staged.bytes => return Ok(false),
+                    _ => return Err(error.context(format!("publishing `{path}`"))),
+                },
+            }
+        }
+        match remote.store.head(&path).await {
+            Ok(meta) if meta.size == staged.bytes => Ok(false),
+            _ => Err(gone(staged)),
+        }
+    }
+
+    /// Sweeps what begins with `prefix`, and the hidden folder once it is empty.
+    async fn sweep(&self, prefix: &str, published: &[StagedFile]) -> Result<u64> {
+        let swept = sweep(&self.inner.place, prefix, published).await?;
+        if let Place::Local(local) = &self.inner.place {
+            let local = local.clone();
+            blocking(move || {
+                for folder in [layout::STAGING, layout::HOME, ""] {
+                    forget_empty(&local.path(folder))?;
+                }
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(swept)
+    }
+}
+
+#[async_trait]
+impl Sink for SingleFileSink {
+    fn mode(&self) -> SinkMode {
+        SinkMode::Single
+    }
+
+    async fn prepare(&self) -> Result<()> {
+        if let Some(file) = self.file()
+            && tokio::fs::metadata(&file).await.is_ok_and(|found| found.is_dir())
+        {
+            return Err(Error::new(ErrorKind::Conflict, format!("`{}` is a folder, not a file", file.display()))
+                .hint(format!("load into the folder with `path: {}/`, or remove it", self.inner.config.path)));
+        }
+        self.inner.place.probe().await
+    }
+
+    async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        let staged = self.inner.stage_rows(task, rows).await?;
+        // No rows make no file by themselves, but whoever named one wants it to be there.
+        if staged.files.is_empty() { self.inner.stage_nothing(task).await } else { Ok(staged) }
+    }
+
+    async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
+        let files: Vec<&StagedFile> = staged.iter().flat_map(|part| &part.files).collect();
+        let [file] = files.as_slice() else {
+            return Err(Error::internal(format!("{} files were staged for the one file `{}`", files.len(), self.name)));
+        };
+        let first = match &self.inner.place {
+            Place::Local(_) => self.publish_local(file).await?,
+            Place::Remote(_) => self.publish_remote(file).await?,
+        };
+        // The file is there whatever becomes of the leftovers; the next load sweeps again.
+        let prefix = format!("{}-", self.inner.context.key.short());
+        if let Err(error) = self.sweep(&prefix, &[(*file).clone()]).await {
+            tracing::warn!(load = %self.inner.context.key, %error, "what the load had staged could not be swept");
+        }
+        Ok(self.committed(staged, next, !first))
+    }
+
+    async fn last(&self, _: &Slot) -> Result<Option<Committed>> {
+        Ok(None)
+    }
+
+    async fn abort(&self, key: &LoadKey) -> Result<()> {
+        self.sweep(&format!("{}-", key.short()), &[]).await.map(drop)
+    }
+
+    async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
+        let mut recovered = Recovered::default();
+        for (folder, load) in staged_loads(&self.inner.place).await? {
+            let owner = match (&load, folder.get(17..)) {
+                (Some(load), _) => load.owner.clone(),
+                // Without its note (a crash came first) the folder's name still tells the owner.
+                (None, Some(owner)) => OwnerId(RunId::new(owner)),
+                (None, None) => continue,
+            };
+            if is_dead(&owner) {
+                recovered.undone.extend(load.map(|load| load.key.text()));
+                recovered.swept += self.sweep(&format!("{folder}/"), &[]).await?;
+            }
+        }
+        Ok(recovered)
+    }
+}
