@@ -83,7 +83,7 @@ impl Inner {
             RunEvent::RunStarted { run, pipeline, interval } => {
                 self.clear();
                 let id = self.printer.paint_note(Tone::Dim, format!("(run {run})"));
-                self.printer.note(format!("{pipeline} for {interval} {id}"));
+                self.printer.note(format!("{} {id}", crate::report::title(pipeline.as_str(), &interval)));
             }
             RunEvent::StepStarted { step, kind, rows } => self.begin(step, kind, rows),
             RunEvent::Progress { step, rows, bytes, total_rows } => self.advance(&step, rows, bytes, total_rows),

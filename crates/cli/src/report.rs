@@ -5,7 +5,7 @@
 
 use crate::printer::{Cell, Printer, Table, Tone, number, time};
 use gristmill_model::spec::OnFail;
-use gristmill_model::{ByteSize, Result, StepReport, StepState};
+use gristmill_model::{ByteSize, Interval, Result, StepReport, StepState};
 use gristmill_orchestrator::{RunReport, RunState};
 
 /// Prints a run's report as text.
@@ -15,7 +15,7 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
         printer.line("")?;
     }
     let profile = report.profile.as_ref().map(|profile| format!(" under profile {profile}")).unwrap_or_default();
-    printer.line(printer.paint(Tone::Strong, format!("{} for {}{profile}", report.pipeline, report.interval)))?;
+    printer.line(printer.paint(Tone::Strong, format!("{}{profile}", title(report.pipeline.as_str(), &report.interval))))?;
     steps(&report.steps).print(printer, "  ")?;
     printer.line(summary(printer, report))?;
     for note in &report.notes {
@@ -27,6 +27,16 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
         }
     }
     checks(printer, report)
+}
+
+/// `daily_sales for 2024-01-15`. What ran for no interval of its own (`copy`, `generate`) took the moment it began:
+/// then there is no "for".
+pub(crate) fn title(pipeline: &str, interval: &Interval) -> String {
+    if interval.start.timestamp_subsec_nanos() == 0 {
+        format!("{pipeline} for {interval}")
+    } else {
+        pipeline.to_owned()
+    }
 }
 
 /// `success in 1.2 s, peak memory 85.0 MB, run 0192…`.
@@ -110,21 +120,13 @@ fn checks(printer: &Printer, report: &RunReport) -> Result<()> {
                 OnFail::Drop => (Tone::Warning, "dropped rows"),
                 OnFail::DeadLetter => (Tone::Warning, "sent rows to dead letters"),
             };
-            // A set check may have nothing to count: what it saw says enough.
-            let counted = if check.unexpected > 0 && check.rows > 0 {
-                format!("{} of {} rows", number(check.unexpected), number(check.rows))
-            } else {
-                String::new()
-            };
-            let seen: Vec<&str> =
-                [counted.as_str(), check.observed.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
-            let colon = if seen.is_empty() { "" } else { ": " };
+            let colon = if check.observed.is_empty() { "" } else { ": " };
             printer.line(format!(
                 "  check {} of {} {}{colon}{}",
                 check.name,
                 step.step,
                 printer.paint(tone, word),
-                seen.join(", ")
+                check.observed
             ))?;
         }
     }

@@ -69,7 +69,7 @@ fn by_transport(error: &StoreError, what: &impl fmt::Display, words: String) -> 
             .cause(words);
     }
     let unavailable =
-        || Error::new(ErrorKind::Unavailable, format!("cannot reach the server of {what}")).cause(words.clone());
+        || Error::new(ErrorKind::Unavailable, format!("cannot reach the server of {what}")).cause(innermost(error));
     if let Some(http) = find::<HttpError>(error) {
         return match http.kind() {
             HttpErrorKind::Connect | HttpErrorKind::Timeout | HttpErrorKind::Interrupted | HttpErrorKind::Request => {
@@ -108,6 +108,15 @@ fn find<E: StdError + 'static>(error: &StoreError) -> Option<&E> {
         next = current.source();
     }
     None
+}
+
+/// The first cause: what the operating system or the server said, without the layers above it.
+fn innermost(error: &StoreError) -> String {
+    let mut last: &(dyn StdError + 'static) = error;
+    while let Some(deeper) = last.source() {
+        last = deeper;
+    }
+    redact(&last.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// What the library says, in one line without secrets: the innermost words, which name the server's answer.

@@ -131,7 +131,7 @@ impl de::Error for Mistake {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { message: format!("the key `{field}` is missing"), hint: None, place: None }
+        Self { message: format!("the key `{field}` is missing"), hint: Some(format!("add `{field}: …`")), place: None }
     }
 
     fn duplicate_field(field: &'static str) -> Self {
