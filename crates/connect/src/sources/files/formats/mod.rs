@@ -18,7 +18,7 @@ mod records;
 mod tests;
 
 use crate::{Rows, Scan};
-use ::arrow::datatypes::SchemaRef;
+use ::arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;
 use gristmill_model::Result;
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat, JsonOptions};
@@ -51,8 +51,7 @@ pub(crate) trait FileReader: Send + Sync + fmt::Debug {
     /// Schema and, where the format tells, the row count.
     ///
     /// Where the beginning of a JSON file has nothing but NULLs for a column, its type is `Null`: any other file may
-    /// say better. Whoever has unified the files makes
-    /// what is still unknown a text (`schema::declared`).
+    /// say better. Whoever has unified the files ends with [`settle`].
     ///
     /// # Errors
     /// A file that cannot be opened, or whose bytes are not of the format.
@@ -61,6 +60,21 @@ pub(crate) trait FileReader: Send + Sync + fmt::Debug {
     /// Reads the file as batches of `scan.schema` (no hive columns in it): columns matched by name, missing ones NULL,
     /// cast where widened.
     fn read(&self, input: FileInput, scan: Scan) -> Rows;
+}
+
+/// Makes what is still of type `Null` once all files have been asked a text, at any depth.
+pub(crate) fn settle(schema: &Schema) -> SchemaRef {
+    fn settled(field: &FieldRef) -> FieldRef {
+        let data_type = match field.data_type() {
+            DataType::Null => DataType::Utf8,
+            DataType::Struct(fields) => DataType::Struct(fields.iter().map(settled).collect()),
+            DataType::List(item) => DataType::List(settled(item)),
+            other => other.clone(),
+        };
+        Arc::new(field.as_ref().clone().with_data_type(data_type))
+    }
+    let fields: Fields = schema.fields().iter().map(settled).collect();
+    Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()))
 }
 
 /// The reader of a format.

@@ -4,14 +4,13 @@ use ::arrow::array::{
     ArrayRef, AsArray, BooleanArray, Float64Array, Int64Array, ListArray, RecordBatch, StringArray, StructArray,
 };
 use ::arrow::compute::concat_batches;
-use ::arrow::datatypes::{DataType, Field, Float64Type, Int64Type, Schema, TimeUnit};
+use ::arrow::datatypes::{Field, Float64Type, Int64Type, TimeUnit};
 use gristmill_model::ErrorKind;
 use gristmill_model::spec::OnFail;
 use object_store::PutPayload;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt, path::Path};
 use proptest::prelude::*;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -52,9 +51,8 @@ fn tolerant(schema: SchemaRef, on_bad_row: OnFail) -> (Scan, Arc<Mutex<Vec<Rejec
 /// Infers and reads a file whole.
 async fn whole(format: FileFormat, input: &FileInput) -> Result<RecordBatch> {
     let (schema, promised) = reader(format).infer(input).await?;
-    let schema = Arc::new(super::super::schema::declared(&schema, &BTreeMap::new(), false)?);
-    let batches = reader(format).read(input.clone(), scan(schema.clone())).collect().await?;
-    let whole = concat_batches(&schema, &batches).unwrap();
+    let batches = reader(format).read(input.clone(), scan(settle(&schema))).collect().await?;
+    let whole = concat_batches(&settle(&schema), &batches).unwrap();
     if let Some(promised) = promised {
         assert_eq!(promised, whole.num_rows() as u64, "{}", input.name);
     }
