@@ -5,7 +5,7 @@
 
 use crate::printer::{Cell, Printer, Table, Tone, number, time};
 use gristmill_model::spec::OnFail;
-use gristmill_model::{ByteSize, Result, StepReport, StepState};
+use gristmill_model::{ByteSize, Interval, Result, StepReport, StepState};
 use gristmill_orchestrator::{RunReport, RunState};
 
 /// Prints a run's report as text.
@@ -15,7 +15,8 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
         printer.line("")?;
     }
     let profile = report.profile.as_ref().map(|profile| format!(" under profile {profile}")).unwrap_or_default();
-    printer.line(printer.paint(Tone::Strong, format!("{} for {}{profile}", report.pipeline, report.interval)))?;
+    printer
+        .line(printer.paint(Tone::Strong, format!("{}{profile}", title(report.pipeline.as_str(), report.interval))))?;
     steps(&report.steps).print(printer, "  ")?;
     printer.line(summary(printer, report))?;
     for note in &report.notes {
@@ -27,6 +28,16 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
         }
     }
     checks(printer, report)
+}
+
+/// `orders for 2024-01-15`. What begins at a fraction of a second is a moment made up to be unique (`copy`), and nobody
+/// wants to read it.
+pub(crate) fn title(pipeline: &str, interval: Interval) -> String {
+    if interval.start.timestamp_subsec_nanos() == 0 {
+        format!("{pipeline} for {interval}")
+    } else {
+        pipeline.to_owned()
+    }
 }
 
 /// `success in 1.2 s, peak memory 85.0 MB, run 0192…`.
