@@ -168,7 +168,8 @@ pub struct NativeScan {
     pub schema: SchemaRef,
     /// How text files are compressed (all of them alike).
     pub compression: gristmill_model::spec::Compression,
-    /// The dialect, for CSV.
+    /// The dialect, for CSV. Decimals are to be read with one digit more than `schema` says and then rounded half up:
+    /// arrow's reader cuts surplus digits off, and the digit after the last one is all that rounding needs.
     pub csv: Option<CsvOptions>,
     /// Whether a CSV or NDJSON file may be cut at any newline (no quoted newlines in it).
     pub splittable: bool,

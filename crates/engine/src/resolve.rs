@@ -10,8 +10,9 @@ use crate::table::{ExtractTable, NativeTable, PipedTable};
 use chrono::{DateTime, Utc};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::TableProvider;
-use datafusion::common::TableReference;
+use datafusion::common::{Column, TableReference};
 use datafusion::execution::context::SQLOptions;
+use datafusion::logical_expr::{Expr, cast};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::future::BoxFuture;
@@ -142,22 +143,16 @@ impl Resolver {
         let origin = match &step.body {
             StepBody::Extract(extract) => {
                 let source = self.engine.connection(&extract.from)?.source(extract)?;
-                let origin = self.open(&extract.from, source, extract.on_bad_row, &meter).await;
-                let origin = origin.context(|| format!("connection `{}`", extract.from))?;
-                let table: Arc<dyn TableProvider> = match &origin {
-                    Origin::Native(table) => table.clone(),
-                    Origin::Extract(table) => table.clone(),
-                    Origin::Query => return Err(Error::internal("an extract is not a query")),
-                };
-                self.session.register_table(bare(&own), table).map_err(from_datafusion)?;
+                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter).await;
+                let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
+                self.add(&own, &origin, &schema)?;
                 origin
             }
             StepBody::Generate(generate) => {
                 let source: Arc<dyn Source> = Arc::new(sources::generate::GenerateSource::new(generate)?);
-                let origin = self.open(&ConnectionName::from("generator"), source, OnFail::Fail, &meter).await?;
-                if let Origin::Extract(table) = &origin {
-                    self.session.register_table(bare(&own), table.clone()).map_err(from_datafusion)?;
-                }
+                let name = ConnectionName::from("generator");
+                let (origin, schema) = self.open(&name, source, OnFail::Fail, &meter).await?;
+                self.add(&own, &origin, &schema)?;
                 origin
             }
             StepBody::Sql(sql) => {
@@ -241,11 +236,11 @@ impl Resolver {
         source: Arc<dyn Source>,
         on_bad_row: OnFail,
         meter: &Arc<Meter>,
-    ) -> Result<Origin> {
-        if let Some(scan) = source.native().await? {
-            return Ok(Origin::Native(Arc::new(NativeTable::new(scan, source, meter.clone()))));
-        }
+    ) -> Result<(Origin, SchemaRef)> {
         let schema = source.schema().await?;
+        if let Some(scan) = source.native().await? {
+            return Ok((Origin::Native(Arc::new(NativeTable::new(scan, source, meter.clone()))), schema));
+        }
         let rejects = match (on_bad_row, &self.dead_letters) {
             (OnFail::Fail, _) => None,
             (OnFail::DeadLetter, Some(letters)) => {
@@ -257,16 +252,39 @@ impl Resolver {
                 Some(gristmill_connect::RejectSink::new(move |_| counted.reject(1)))
             }
         };
-        Ok(Origin::Extract(Arc::new(ExtractTable {
+        let table = Arc::new(ExtractTable {
             connection: connection.clone(),
             source,
-            schema,
+            schema: schema.clone(),
             on_bad_row,
             rejects,
             parallelism: self.engine.parallelism,
             meter: meter.clone(),
             planned: std::sync::Mutex::new(None),
-        })))
+        });
+        Ok((Origin::Extract(table), schema))
+    }
+
+    /// Registers an opened source under `name`, with the types of `schema`.
+    fn add(&self, name: &str, origin: &Origin, schema: &Schema) -> Result<()> {
+        let table: Arc<dyn TableProvider> = match origin {
+            Origin::Native(table) => table.clone(),
+            Origin::Extract(table) => table.clone(),
+            Origin::Query => return Err(Error::internal("a query is not a source")),
+        };
+        if table.schema().fields() == schema.fields() {
+            self.session.register_table(bare(name), table).map_err(from_datafusion)?;
+            return Ok(());
+        }
+        // What is read with a digit more is rounded to what was asked for.
+        let frame = self.session.read_table(table).map_err(from_datafusion)?;
+        let columns = schema.fields().iter().map(|field| {
+            let column = Expr::Column(Column::new_unqualified(field.name().as_str()));
+            cast(column, field.data_type().clone()).alias(field.name())
+        });
+        let view = frame.select(columns.collect::<Vec<_>>()).map_err(from_datafusion)?.into_view();
+        self.session.register_table(bare(name), view).map_err(from_datafusion)?;
+        Ok(())
     }
 
     /// Registers a file, folder, glob or URL under its own name.
@@ -286,13 +304,8 @@ impl Resolver {
             .map_err(|mistakes| gristmill_model::yaml::to_error(&mistakes))?;
         let source = connection.source(&extract_of(rest))?;
         let meter = Meter::new(StepName::from(path));
-        let origin = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
-        let table: Arc<dyn TableProvider> = match &origin {
-            Origin::Native(table) => table.clone(),
-            Origin::Extract(table) => table.clone(),
-            Origin::Query => return Err(Error::internal("a file is not a query")),
-        };
-        self.session.register_table(bare(path), table).map_err(from_datafusion)?;
+        let (origin, schema) = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
+        self.add(path, &origin, &schema)?;
         self.views.push(View { step: StepName::from(path), kind: StepKind::Extract, meter, origin });
         Ok(())
     }

@@ -3,7 +3,7 @@
 use crate::meter::Meter;
 use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch};
-use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, ScalarValue, Statistics};
 use datafusion::datasource::file_format::FileFormat;
@@ -43,7 +43,10 @@ pub(crate) struct NativeTable {
 }
 
 impl NativeTable {
-    pub(crate) fn new(scan: NativeScan, source: Arc<dyn Source>, meter: Arc<Meter>) -> Self {
+    pub(crate) fn new(mut scan: NativeScan, source: Arc<dyn Source>, meter: Arc<Meter>) -> Self {
+        if scan.format == Format::Csv {
+            scan.schema = one_digit_more(&scan.schema);
+        }
         let columns = scan.schema.fields().len() - scan.partition_columns.len();
         let file_schema = Arc::new(Schema::new(scan.schema.fields()[..columns].to_vec()));
         Self { schema: scan.schema.clone(), scan, source, file_schema, meter, handed_out: Mutex::default() }
@@ -166,6 +169,17 @@ impl NativeTable {
             None => ScalarValue::try_from(data_type),
         }
     }
+}
+
+/// Decimals with one digit more, see [`NativeScan::csv`].
+fn one_digit_more(schema: &Schema) -> SchemaRef {
+    let fields = schema.fields().iter().map(|field| match field.data_type() {
+        DataType::Decimal128(precision, scale) => {
+            field.as_ref().clone().with_data_type(DataType::Decimal128(precision + 1, scale + 1))
+        }
+        _ => field.as_ref().clone(),
+    });
+    Arc::new(Schema::new_with_metadata(fields.collect::<Vec<_>>(), schema.metadata().clone()))
 }
 
 fn unqualified(predicate: Expr) -> DfResult<Expr> {
