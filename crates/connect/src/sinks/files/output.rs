@@ -63,7 +63,10 @@ impl Held {
     /// Waits until the bytes are on the disk.
     pub(super) fn sync(&self) -> Result<()> {
         match &self.file {
-            Some(file) => file.sync_all().map_err(|error| Error::io(&error, "a staged file")),
+            Some(file) => file.sync_all().map_err(|error| match &self.guard {
+                Some(Guard::File(Some(path))) => Error::io(&error, format!("`{}`", path.display())),
+                _ => Error::io(&error, "a staged file"),
+            }),
             None => Ok(()),
         }
     }
