@@ -43,6 +43,7 @@ fn generated() -> Vec<Generated> {
         Generated { path: "docs/reference/pipeline.schema.json", text: schema::pipeline() },
         Generated { path: "docs/reference/cli.md", text: reference::command_line() },
         Generated { path: "docs/reference/connectors.md", text: reference::connectors() },
+        Generated { path: "docs/reference/generators.md", text: reference::generators() },
     ]
 }
 

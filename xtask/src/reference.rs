@@ -127,3 +127,17 @@ pub(crate) fn connectors() -> String {
     }
     page
 }
+
+/// `docs/reference/generators.md`.
+pub(crate) fn generators() -> String {
+    let mut page = format!(
+        "{NOTE}\n# Generators\n\nThe kinds of column that a `generate` step and `gristmill generate` make. Every column has a \
+         `name` and a `kind`, and may have `nulls`, the share of rows without a value. The same seed makes the same rows.\n\n\
+         | kind | type | keys | makes |\n|---|---|---|---|\n"
+    );
+    for kind in gristmill::connect::sources::generate::kinds() {
+        let keys: Vec<String> = kind.takes.iter().map(|key| format!("`{key}`")).collect();
+        let _ = writeln!(page, "| `{}` | {} | {} | {} |", kind.name, kind.makes, keys.join(", "), kind.about);
+    }
+    page
+}

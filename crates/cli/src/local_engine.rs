@@ -3,7 +3,7 @@
 use futures::StreamExt;
 use gristmill_connect::Rows;
 use gristmill_connect::sources::generate;
-use gristmill_engine::{Engine, EngineOptions, LocalRunner, MemoryLimit, PlanReport, Session, from_datafusion};
+use gristmill_engine::{Engine, EngineOptions, LocalRunner, MemoryLimit, PlanReport, Session};
 use gristmill_model::spec::{GenerateSpec, LoadSpec, PipelineSpec, StepBody};
 use gristmill_model::yaml::Node;
 use gristmill_model::{
@@ -131,17 +131,25 @@ fn describe(text: &mut String, report: &PlanReport) {
 /// Answers a query over the views of a pipeline.
 pub(crate) async fn query(options: Options, pipeline: &PipelineSpec, text: &str) -> Result<Rows> {
     let engine = Engine::new(options.into())?;
-    let session = Session::new(&engine);
+    let session = Arc::new(Session::new(&engine));
     let names = session.unknown_tables(text)?;
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     session.register_views(pipeline, &names).await?;
     let frame = session.sql(text).await?;
     let schema = Arc::new(frame.schema().as_arrow().clone());
-    let stream = frame.execute_stream().await.map_err(from_datafusion)?;
+    let stream = match frame.execute_stream().await {
+        Ok(stream) => stream,
+        Err(error) => return Err(session.explain(error).await),
+    };
     // The session's memory pool lives as long as its rows are read.
-    let rows = stream.map(move |batch| {
-        let _kept = &session;
-        batch.map_err(from_datafusion)
+    let rows = stream.then(move |batch| {
+        let session = session.clone();
+        async move {
+            match batch {
+                Ok(batch) => Ok(batch),
+                Err(error) => Err(session.explain(error).await),
+            }
+        }
     });
     Ok(Rows::new(schema, rows))
 }

@@ -4,6 +4,7 @@
 //! for as long as it takes to change a number.
 
 use crate::printer::{Printer, Tone, number, time};
+use crate::report::title;
 use gristmill_model::{ByteSize, EventSink, RunEvent, StepKind, StepName, StepReport, StepState};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::collections::BTreeMap;
@@ -83,7 +84,7 @@ impl Inner {
             RunEvent::RunStarted { run, pipeline, interval } => {
                 self.clear();
                 let id = self.printer.paint_note(Tone::Dim, format!("(run {run})"));
-                self.printer.note(format!("{} {id}", crate::report::title(pipeline.as_str(), &interval)));
+                self.printer.note(format!("{} {id}", title(pipeline.as_str(), interval)));
             }
             RunEvent::StepStarted { step, kind, rows } => self.begin(step, kind, rows),
             RunEvent::Progress { step, rows, bytes, total_rows } => self.advance(&step, rows, bytes, total_rows),

@@ -15,7 +15,8 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
         printer.line("")?;
     }
     let profile = report.profile.as_ref().map(|profile| format!(" under profile {profile}")).unwrap_or_default();
-    printer.line(printer.paint(Tone::Strong, format!("{}{profile}", title(report.pipeline.as_str(), &report.interval))))?;
+    printer
+        .line(printer.paint(Tone::Strong, format!("{}{profile}", title(report.pipeline.as_str(), report.interval))))?;
     steps(&report.steps).print(printer, "  ")?;
     printer.line(summary(printer, report))?;
     for note in &report.notes {
@@ -29,9 +30,9 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
     checks(printer, report)
 }
 
-/// `daily_sales for 2024-01-15`. What ran for no interval of its own (`copy`, `generate`) took the moment it began:
-/// then there is no "for".
-pub(crate) fn title(pipeline: &str, interval: &Interval) -> String {
+/// `orders for 2024-01-15`. What begins at a fraction of a second is a moment made up to be unique (`copy`), and nobody
+/// wants to read it.
+pub(crate) fn title(pipeline: &str, interval: Interval) -> String {
     if interval.start.timestamp_subsec_nanos() == 0 {
         format!("{pipeline} for {interval}")
     } else {

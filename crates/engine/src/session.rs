@@ -2,7 +2,8 @@
 
 use crate::error::from_datafusion;
 use crate::memory::MemoryLimit;
-use crate::resolve::Resolver;
+use crate::resolve::{Origin, Resolver};
+use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
@@ -10,7 +11,7 @@ use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
-use gristmill_connect::{Connection, OpenContext, registry};
+use gristmill_connect::{Connection, OpenContext, Source, registry};
 use gristmill_model::spec::PipelineSpec;
 use gristmill_model::yaml::Node;
 use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Result, one_of};
@@ -177,6 +178,8 @@ fn spill_dir(options: &EngineOptions) -> PathBuf {
 pub struct Session {
     engine: Arc<Engine>,
     context: SessionContext,
+    /// The sources whose files DataFusion reads itself; asked when that fails.
+    sources: Mutex<Vec<Arc<dyn Source>>>,
 }
 
 impl std::fmt::Debug for Session {
@@ -189,7 +192,7 @@ impl Session {
     /// An empty session.
     #[must_use]
     pub fn new(engine: &Arc<Engine>) -> Self {
-        Self { engine: engine.clone(), context: engine.session(true) }
+        Self { engine: engine.clone(), context: engine.session(true), sources: Mutex::default() }
     }
 
     /// Makes the views of a pipeline known as tables, under their step names. Only what a query names is opened.
@@ -201,7 +204,33 @@ impl Session {
         for name in names {
             resolver.view(name).await?;
         }
+        self.remember(&resolver);
         Ok(())
+    }
+
+    fn remember(&self, resolver: &Resolver) {
+        if let Ok(mut sources) = self.sources.lock() {
+            sources.extend(resolver.views.iter().filter_map(|view| match &view.origin {
+                Origin::Native(table) => Some(table.source.clone()),
+                _ => None,
+            }));
+        }
+    }
+
+    /// What is wrong with a file, and where, for an error that a query of this session ended with: DataFusion's own scan
+    /// says only that something is wrong, so the file is read once more.
+    pub async fn explain(&self, error: DataFusionError) -> Error {
+        let error = from_datafusion(error);
+        if !matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal) {
+            return error;
+        }
+        let sources = self.sources.lock().map(|sources| sources.clone()).unwrap_or_default();
+        for source in sources {
+            if let Some(found) = source.diagnose().await {
+                return found;
+            }
+        }
+        error
     }
 
     /// Plans a query. A table name that looks like a file (`'data/x.parquet'`) is read as one; `'-'` is standard input.
@@ -238,6 +267,7 @@ impl Session {
             if like_a_file {
                 let mut resolver = Resolver::for_files(self.engine.clone(), self.context.clone());
                 resolver.file(&name).await?;
+                self.remember(&resolver);
             }
         }
         Ok(())

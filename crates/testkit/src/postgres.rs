@@ -85,9 +85,8 @@ impl PostgresServer {
     /// # Errors
     /// What is missing or went wrong, for people.
     pub fn start() -> Result<Self, String> {
-        let programs = find_programs().ok_or(
-            "no `initdb` under /usr/lib/postgresql/*/bin or on PATH; install it: apt-get install postgresql",
-        )?;
+        let programs = find_programs()
+            .ok_or("no `initdb` under /usr/lib/postgresql/*/bin or on PATH; install it: apt-get install postgresql")?;
         let mut problem = String::new();
         // The port is free when it is chosen; somebody may still take it before the server does.
         for _ in 0..3 {
@@ -101,7 +100,8 @@ impl PostgresServer {
 
     fn start_once(programs: &Path) -> Result<Self, String> {
         let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
-        let folder = tempfile::Builder::new().prefix("gristmill-postgres-").tempdir().map_err(say("temporary folder"))?;
+        let folder =
+            tempfile::Builder::new().prefix("gristmill-postgres-").tempdir().map_err(say("temporary folder"))?;
         let account = Account::for_server()?;
         account.give(folder.path())?;
         let root = folder.path();
@@ -143,9 +143,9 @@ impl PostgresServer {
             _keeper: keeper,
         };
         let log = root.join("log");
-        server.wait_until_ready().map_err(|problem| {
-            format!("{problem}; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default())
-        })?;
+        server
+            .wait_until_ready()
+            .map_err(|problem| format!("{problem}; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default()))?;
         // From here on the keeper removes the folder.
         let _ = folder.keep();
         Ok(server)
@@ -213,7 +213,8 @@ impl TestDatabase {
     /// # Errors
     /// The words of `psql`.
     pub fn try_sql(&self, sql: &str) -> Result<String, String> {
-        let output = psql(&self.programs, &self.socket, self.port, &self.name, sql).map_err(|error| error.to_string())?;
+        let output =
+            psql(&self.programs, &self.socket, self.port, &self.name, sql).map_err(|error| error.to_string())?;
         if output.status.success() {
             Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
         } else {
@@ -267,7 +268,8 @@ impl Account {
         if id(&["-u"])? != 0 {
             return Ok(Self::Same);
         }
-        let missing = |_| "tests that run as root need the system user `postgres`: apt-get install postgresql".to_owned();
+        let missing =
+            |_| "tests that run as root need the system user `postgres`: apt-get install postgresql".to_owned();
         Ok(Self::Other(id(&["-u", "postgres"]).map_err(missing)?, id(&["-g", "postgres"]).map_err(missing)?))
     }
 

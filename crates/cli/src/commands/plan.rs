@@ -6,8 +6,9 @@ use crate::printer::{Printer, Table, Tone};
 use crate::{context, local_engine};
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::yaml::to_error;
-use gristmill_model::{Error, Result, RunId, StepKind, StepName};
+use gristmill_model::{Error, ErrorKind, Result, RunId, StepKind, StepName};
 use gristmill_orchestrator::dag::{Dag, RunPlan, StageGroup, TaskKind};
+use std::collections::BTreeSet;
 
 /// Plans.
 pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
@@ -40,7 +41,8 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
     // The graph is worth seeing even where a source cannot be asked.
     let explained =
         local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &groups)
-            .await?;
+            .await
+            .map_err(|error| not_there_yet(error, &pipeline))?;
     printer.line("")?;
     printer.line(explained.text.trim_end())?;
     printer.document(&serde_json::json!({
@@ -60,6 +62,28 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
         "actions": explained.value,
     }))?;
     Ok(Outcome::Done)
+}
+
+/// A pipeline that waits for others may read what only they make; that is no mistake, but there is nothing to plan on.
+fn not_there_yet(error: Error, pipeline: &PipelineSpec) -> Error {
+    let awaited: BTreeSet<&str> = pipeline
+        .steps
+        .iter()
+        .filter_map(|step| match &step.body {
+            StepBody::WaitFor(wait) => Some(wait.pipeline.as_str()),
+            _ => None,
+        })
+        .collect();
+    if error.kind() != ErrorKind::NotFound || awaited.is_empty() {
+        return error;
+    }
+    let names: Vec<String> = awaited.iter().map(|name| format!("`{name}`")).collect();
+    let old = error.hint_text().map(|hint| format!("{hint}; ")).unwrap_or_default();
+    let hint = format!(
+        "{old}what this pipeline waits for may not have run yet ({}): `gristmill run` runs it first",
+        names.join(", ")
+    );
+    error.hint(hint)
 }
 
 /// Every step, what it is, what it reads and what it waits for.

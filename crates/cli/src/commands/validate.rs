@@ -4,11 +4,10 @@ use crate::args::ValidateArgs;
 use crate::exit::{self, Outcome};
 use crate::printer::{Printer, Tone};
 use crate::{context, local_engine};
-use chrono::Utc;
 use gristmill_connect::registry;
 use gristmill_model::spec::StepBody;
 use gristmill_model::yaml::Diagnostic;
-use gristmill_model::{ConnectionName, Interval, Result, RunId};
+use gristmill_model::{ConnectionName, Result};
 use gristmill_orchestrator::Project;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -62,10 +61,9 @@ fn connectors(project: &Arc<Project>) -> Vec<Diagnostic> {
             Err(wrong) => mistakes.extend(wrong),
         }
     }
-    let (run, interval) = (RunId::from("validate"), Interval::day(Utc::now().date_naive()));
     for draft in project.pipelines() {
-        // What cannot be rendered has been reported by the project itself.
-        let Ok((pipeline, _)) = project.render(draft.name.as_str(), &run, interval, &BTreeMap::new()) else { continue };
+        // What cannot be understood has been reported by the project itself.
+        let Some(pipeline) = project.sample(draft) else { continue };
         for step in &pipeline.steps {
             let complaint = match &step.body {
                 StepBody::Extract(extract) => {

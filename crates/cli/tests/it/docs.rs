@@ -13,7 +13,7 @@ connections:
 /// A pipeline that others may wait for.
 const AWAITED: &str = "name: orders\nsteps:\n  done: {command: \"true\"}\n";
 
-fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
+pub(crate) fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path.is_dir() {
@@ -25,7 +25,7 @@ fn pages(folder: &Path, found: &mut Vec<PathBuf>) {
 }
 
 /// The blocks of a page whose fence is marked so, with the line they begin in.
-fn blocks(text: &str, mark: &str) -> Vec<(usize, String)> {
+pub(crate) fn blocks(text: &str, mark: &str) -> Vec<(usize, String)> {
     let mut blocks = Vec::new();
     let mut inside: Option<(usize, String)> = None;
     for (at, line) in text.lines().enumerate() {

@@ -7,9 +7,11 @@
     )
 )]
 
+mod commands;
 mod docs;
 mod empty;
 mod init;
+mod library;
 mod support;
 mod usage;
 mod validate;

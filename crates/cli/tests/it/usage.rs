@@ -64,3 +64,20 @@ fn completions_are_scripts_for_every_shell() {
     }
     insta::assert_snapshot!(Folder::new().run(&["completions", "tcsh"]));
 }
+
+#[test]
+fn a_query_over_a_ragged_file_names_the_file_and_the_line() {
+    let folder = Folder::new();
+    folder.write("rag.csv", "a,b\n1,2\n3\n");
+    let said = folder.run(&["sql", "SELECT * FROM 'rag.csv'"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.err.contains("`rag.csv:3`"), "{said}");
+}
+
+#[test]
+fn a_folder_without_files_is_called_so() {
+    let folder = Folder::new();
+    std::fs::create_dir(folder.path().join("d.parquet")).unwrap();
+    let said = folder.run(&["sql", "SELECT * FROM 'd.parquet'"]);
+    assert!(said.err.contains("the folder `d.parquet` holds no files"), "{said}");
+}

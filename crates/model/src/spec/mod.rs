@@ -10,6 +10,7 @@ mod load;
 mod pipeline;
 mod project;
 mod shapes;
+mod understand;
 
 pub use check::{Check, CheckFile, CheckKind, Literal, OnFail};
 pub use extract::{

@@ -1,9 +1,9 @@
 //! A pipeline file: its steps, as written ([`PipelineFile`]) and as understood ([`PipelineSpec`]).
 
 use super::shapes::{OneOrMany, short_or_full, short_or_full_schema};
-use super::{Check, CheckFile, ExtractSpec, GenerateSpec, LoadSpec, Strategy};
-use crate::yaml::{Diagnostic, Node, decode};
-use crate::{ConnectionName, Duration, PipelineName, StepKind, StepName, one_of};
+use super::{Check, CheckFile, ExtractSpec, GenerateSpec, LoadSpec};
+use crate::yaml::Diagnostic;
+use crate::{ConnectionName, Duration, PipelineName, StepKind, StepName};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 use std::collections::BTreeMap;
@@ -192,65 +192,65 @@ pub struct PipelineFile {
 }
 
 /// A step, as written: one of `extract`, `sql`, `generate`, `load`, `check`, `wait_for`, `command`, and what goes with it.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepFile {
     /// A view on a source.
     #[serde(default)]
-    extract: Option<ExtractSpec>,
+    pub(super) extract: Option<ExtractSpec>,
     /// A view computed by a query over other steps.
     #[serde(default)]
-    sql: Option<SqlFile>,
+    pub(super) sql: Option<SqlFile>,
     /// A view of made-up rows.
     #[serde(default)]
-    generate: Option<GenerateSpec>,
+    pub(super) generate: Option<GenerateSpec>,
     /// Rows to a target.
     #[serde(default)]
-    load: Option<LoadSpec>,
+    pub(super) load: Option<LoadSpec>,
     /// The step whose rows are checked, without a load.
     #[serde(default)]
-    check: Option<StepName>,
+    pub(super) check: Option<StepName>,
     /// Waiting for another pipeline.
     #[serde(default)]
-    wait_for: Option<WaitForSpec>,
+    pub(super) wait_for: Option<WaitForSpec>,
     /// A command of the operating system.
     #[serde(default)]
-    command: Option<CommandFile>,
+    pub(super) command: Option<CommandFile>,
     /// Steps that must have ended well before.
     #[serde(default)]
-    after: OneOrMany,
+    pub(super) after: OneOrMany,
     /// What must hold for its rows.
     #[serde(default)]
-    checks: Vec<CheckFile>,
+    pub(super) checks: Vec<CheckFile>,
     /// `false`: read or compute its rows anew for each action that needs them.
     #[serde(default)]
-    cache: Option<bool>,
+    pub(super) cache: Option<bool>,
     /// How often it is tried again.
     #[serde(default)]
-    retries: Option<u32>,
+    pub(super) retries: Option<u32>,
     /// How long to wait before the first retry.
     #[serde(default)]
-    retry_delay: Option<Duration>,
+    pub(super) retry_delay: Option<Duration>,
     /// The longest one attempt may take.
     #[serde(default)]
-    timeout: Option<Duration>,
+    pub(super) timeout: Option<Duration>,
     /// What it is for.
     #[serde(default)]
-    description: Option<String>,
+    pub(super) description: Option<String>,
 }
 
 /// A query: its text, or `{file: name.sql}`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct SqlFile(SqlFull);
+pub(super) struct SqlFile(pub(super) SqlFull);
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct SqlFull {
+pub(super) struct SqlFull {
     /// The file, relative to the pipeline file.
     #[serde(default)]
-    file: Option<String>,
+    pub(super) file: Option<String>,
     #[serde(skip)]
-    text: String,
+    pub(super) text: String,
 }
 
 impl<'de> Deserialize<'de> for SqlFile {
@@ -271,16 +271,16 @@ impl JsonSchema for SqlFile {
 
 /// A command: its text, or `{run: …, env: {…}}`.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct CommandFile(CommandFull);
+pub(super) struct CommandFile(pub(super) CommandFull);
 
 #[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CommandFull {
+pub(super) struct CommandFull {
     /// The command line.
-    run: String,
+    pub(super) run: String,
     /// Variables added to its environment.
     #[serde(default)]
-    env: BTreeMap<String, String>,
+    pub(super) env: BTreeMap<String, String>,
 }
 
 impl<'de> Deserialize<'de> for CommandFile {
@@ -300,292 +300,9 @@ impl JsonSchema for CommandFile {
 }
 
 impl PipelineSpec {
-    /// Understands a rendered pipeline file. `connections` are the names the project knows; `defaults` fill what the
-    /// file leaves open.
-    ///
-    /// # Errors
-    /// Everything that is wrong, each with its place.
-    pub fn from_node(node: &Node, connections: &[&str], defaults: &super::Defaults) -> Result<Self, Vec<Diagnostic>> {
-        let file: PipelineFile = decode(node)?;
-        let stem = node.file.rsplit('/').next().unwrap_or_default().split('.').next().unwrap_or_default();
-        let name = file.name.clone().unwrap_or_else(|| PipelineName::from(stem));
-        let mut mistakes = Vec::new();
-        let mut steps = Vec::new();
-        let no_entries = Vec::new();
-        let entries = node.get("steps").map_or(no_entries.as_slice(), Node::entries);
-        let names: Vec<&str> = entries.iter().filter_map(|entry| entry.key.text()).collect();
-        if names.is_empty() {
-            let hint = Some("add at least one step under `steps:`".to_owned());
-            mistakes.push(node.diagnostic("the pipeline has no steps", hint));
-        }
-        for entry in entries {
-            let Some((step_name, step)) =
-                entry.key.text().and_then(|name| file.steps.get(name).map(|step| (name, step)))
-            else {
-                continue;
-            };
-            let place = Place { file: node.file.to_string(), line: entry.key.line, column: entry.key.column };
-            let mut complain = |message: String, hint: Option<String>| mistakes.push(place.diagnostic(message, hint));
-            check_name(step_name, &mut complain);
-            let Some(body) = body(step, &mut complain) else { continue };
-            let mut checks: Vec<Check> = Vec::new();
-            for check in &step.checks {
-                match check.clone().understand() {
-                    Ok(check) if checks.iter().any(|other| other.name == check.name) => {
-                        complain(
-                            format!("two checks of `{step_name}` are named `{}`", check.name),
-                            Some("give one of them a `name:`".to_owned()),
-                        );
-                    }
-                    Ok(check) => checks.push(check),
-                    Err(message) => complain(message, None),
-                }
-            }
-            if !checks.is_empty() && matches!(body.kind(), StepKind::WaitFor | StepKind::Command) {
-                complain(format!("`{step_name}` has no rows, so it cannot have `checks`"), None);
-            }
-            if step.cache.is_some() && body.kind().is_action() {
-                complain(format!("`cache` is for views, and `{step_name}` is a {} step", body.kind().as_str()), None);
-            }
-            let referenced = step.after.0.iter().map(String::as_str).chain(match &body {
-                StepBody::Load(load) => Some(load.from.as_str()),
-                StepBody::Check(check) => Some(check.from.as_str()),
-                _ => None,
-            });
-            for other in referenced.chain(checks.iter().filter_map(|check| check.kind.reads())) {
-                if !names.contains(&other) {
-                    complain(
-                        format!("step `{step_name}` names the step `{other}`, which does not exist"),
-                        Some(one_of(other, names.iter().copied())),
-                    );
-                }
-            }
-            if let StepBody::Load(LoadSpec { from, .. }) | StepBody::Check(CheckStep { from }) = &body
-                && file.steps.get(from.as_str()).is_some_and(|other| {
-                    other.load.is_some() || other.check.is_some() || other.wait_for.is_some() || other.command.is_some()
-                })
-            {
-                complain(
-                    format!("step `{step_name}` reads `{from}`, which has no rows"),
-                    Some("name an extract, sql or generate step".to_owned()),
-                );
-            }
-            if let Some(connection) = body.connection()
-                && !connections.contains(&connection.as_str())
-            {
-                complain(
-                    format!("step `{step_name}` names the connection `{connection}`, which does not exist"),
-                    Some(one_of(connection.as_str(), connections.iter().copied())),
-                );
-            }
-            steps.push(Step {
-                name: StepName::from(step_name),
-                after: step.after.0.iter().map(|name| StepName::from(name.as_str())).collect(),
-                checks,
-                cache: step.cache.unwrap_or(true),
-                retries: step.retries.or(file.retries).unwrap_or(defaults.retries),
-                retry_delay: step.retry_delay.or(file.retry_delay).unwrap_or(defaults.retry_delay),
-                timeout: step.timeout.or(file.timeout).or(defaults.timeout),
-                description: step.description.clone(),
-                place: place.clone(),
-                body,
-            });
-        }
-        if mistakes.is_empty() {
-            Ok(Self { name, file: node.file.to_string(), description: file.description, steps })
-        } else {
-            Err(mistakes)
-        }
-    }
-
     /// The step of that name.
     #[must_use]
     pub fn step(&self, name: &str) -> Option<&Step> {
         self.steps.iter().find(|step| step.name.as_str() == name)
-    }
-}
-
-fn check_name(name: &str, complain: &mut impl FnMut(String, Option<String>)) {
-    let fine = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_')
-        && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
-    if !fine {
-        complain(
-            format!("`{name}` cannot be a step name"),
-            Some("use lower-case letters, digits and underscores: a step's name is its table name in SQL".to_owned()),
-        );
-    }
-}
-
-fn body(step: &StepFile, complain: &mut impl FnMut(String, Option<String>)) -> Option<StepBody> {
-    let mut bodies: Vec<(&str, StepBody)> = Vec::new();
-    if let Some(extract) = &step.extract {
-        check_extract(extract, complain);
-        bodies.push(("extract", StepBody::Extract(extract.clone())));
-    }
-    if let Some(SqlFile(sql)) = &step.sql {
-        if sql.file.is_none() && sql.text.trim().is_empty() {
-            complain("the query is empty".to_owned(), None);
-        }
-        bodies.push(("sql", StepBody::Sql(SqlSpec { text: sql.text.clone(), file: sql.file.clone() })));
-    }
-    if let Some(generate) = &step.generate {
-        if generate.table.is_some() != generate.columns.is_empty() {
-            complain("`generate` needs either `table` or `columns`".to_owned(), None);
-        }
-        bodies.push(("generate", StepBody::Generate(generate.clone())));
-    }
-    if let Some(load) = &step.load {
-        check_load(load, complain);
-        bodies.push(("load", StepBody::Load(load.clone())));
-    }
-    if let Some(from) = &step.check {
-        if step.checks.is_empty() {
-            complain("a `check` step needs `checks`".to_owned(), None);
-        }
-        bodies.push(("check", StepBody::Check(CheckStep { from: from.clone() })));
-    }
-    if let Some(wait_for) = &step.wait_for {
-        bodies.push(("wait_for", StepBody::WaitFor(wait_for.clone())));
-    }
-    if let Some(CommandFile(command)) = &step.command {
-        bodies.push(("command", StepBody::Command(CommandSpec { run: command.run.clone(), env: command.env.clone() })));
-    }
-    let kinds = "one of `extract`, `sql`, `generate`, `load`, `check`, `wait_for`, `command`";
-    match bodies.len() {
-        0 => {
-            complain(format!("the step does nothing; it needs {kinds}"), None);
-            None
-        }
-        1 => bodies.pop().map(|(_, body)| body),
-        _ => {
-            let given: Vec<String> = bodies.iter().map(|(name, _)| format!("`{name}`")).collect();
-            complain(format!("the step is {} at once; a step is only {kinds}", given.join(" and ")), None);
-            None
-        }
-    }
-}
-
-fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
-    let given = [extract.table.is_some(), extract.query.is_some(), extract.path.is_some()];
-    if given.iter().filter(|given| **given).count() != 1 {
-        complain("`extract` needs exactly one of `table`, `query` and `path`".to_owned(), None);
-    }
-    if extract.filter.is_some() && extract.table.is_none() {
-        complain(
-            "`where` goes with `table`".to_owned(),
-            Some("put the condition into the query, or into a sql step".to_owned()),
-        );
-    }
-    if extract.path.is_none() {
-        let file_only = [
-            ("format", extract.format.is_some()),
-            ("compression", extract.compression.is_some()),
-            ("csv", extract.csv.is_some()),
-            ("json", extract.json.is_some()),
-        ];
-        for (key, _) in file_only.iter().filter(|(_, given)| *given) {
-            complain(format!("`{key}` goes with `path`"), None);
-        }
-    }
-}
-
-fn check_load(load: &LoadSpec, complain: &mut impl FnMut(String, Option<String>)) {
-    if load.table.is_some() == load.path.is_some() {
-        complain("`load` needs either `table` (for a database) or `path` (for files)".to_owned(), None);
-    }
-    match load.strategy {
-        Strategy::DeleteInsert if load.key.0.is_empty() && load.scope.is_none() => complain(
-            "`strategy: delete+insert` needs `key` or `scope` to know what to delete".to_owned(),
-            Some("e.g. `key: [date]`".to_owned()),
-        ),
-        Strategy::PartitionOverwrite if load.partition_by.0.is_empty() => complain(
-            "`strategy: partition_overwrite` needs `partition_by`".to_owned(),
-            Some("e.g. `partition_by: [date]`".to_owned()),
-        ),
-        _ => {}
-    }
-    if load.table.is_some() {
-        let file_only = [
-            ("format", load.format.is_some()),
-            ("compression", load.compression.is_some()),
-            ("compression_level", load.compression_level.is_some()),
-            ("file_size", load.file_size.is_some()),
-            ("row_group_rows", load.row_group_rows.is_some()),
-            ("csv", load.csv.is_some()),
-            ("partition_by", !load.partition_by.0.is_empty() && load.strategy != Strategy::PartitionOverwrite),
-        ];
-        for (key, _) in file_only.iter().filter(|(_, given)| *given) {
-            complain(format!("`{key}` goes with `path`, not with `table`"), None);
-        }
-    }
-    if load.scope.is_some() && !matches!(load.strategy, Strategy::DeleteInsert | Strategy::PartitionOverwrite) {
-        complain(format!("`scope` does not go with `strategy: {}`", load.strategy.as_str()), None);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::spec::Defaults;
-    use crate::yaml::parse;
-
-    fn understand(text: &str) -> Result<PipelineSpec, Vec<Diagnostic>> {
-        PipelineSpec::from_node(&parse("pipelines/p.yaml", text).unwrap(), &["db", "lake"], &Defaults::default())
-    }
-
-    #[test]
-    fn a_pipeline_is_named_by_its_file_and_keeps_its_steps_in_order() {
-        let spec = understand(
-            "steps:\n  z: {extract: {from: db, table: t}}\n  a:\n    load: {from: z, to: lake, path: out/, strategy: replace}\n",
-        )
-        .unwrap();
-        assert_eq!(spec.name.as_str(), "p");
-        let names: Vec<&str> = spec.steps.iter().map(|step| step.name.as_str()).collect();
-        assert_eq!(names, ["z", "a"]);
-    }
-
-    #[test]
-    fn everything_wrong_is_said_at_once() {
-        let mistakes = understand(
-            "steps:\n  Orders: {extract: {from: dbb, table: t, query: q}}\n  out:\n    load: {from: order, to: lake, table: t, strategy: delete+insert}\n  both: {sql: select 1, command: ls}\n",
-        )
-        .unwrap_err();
-        let text: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        let text = text.join("\n");
-        for part in [
-            "`Orders` cannot be a step name",
-            "exactly one of `table`, `query` and `path`",
-            "connection `dbb`, which does not exist\n  hint: did you mean `db`?",
-            "step `order`, which does not exist",
-            "needs `key` or `scope`",
-            "`sql` and `command` at once",
-        ] {
-            assert!(text.contains(part), "{part} in {text}");
-        }
-    }
-
-    #[test]
-    fn checks_are_written_short_or_in_full() {
-        let spec = understand(
-            "steps:\n  a:\n    extract: {from: db, table: t}\n    checks:\n      - not_null: id\n      - unique: [id, day]\n      - between: {column: total, min: 0, strict_min: true, on_fail: dead_letter}\n      - row_count: {min: 1}\n",
-        )
-        .unwrap();
-        let names: Vec<&str> = spec.steps[0].checks.iter().map(|check| check.name.as_str()).collect();
-        assert_eq!(names, ["not_null(id)", "unique(id, day)", "between(total)", "row_count"]);
-    }
-
-    #[test]
-    fn a_set_check_cannot_send_rows_away() {
-        let mistakes = understand(
-            "steps:\n  a:\n    extract: {from: db, table: t}\n    checks:\n      - unique: {column: id, on_fail: dead_letter}\n",
-        )
-        .unwrap_err();
-        assert!(mistakes[0].message.contains("judges all rows together"), "{mistakes:?}");
-    }
-
-    #[test]
-    fn a_key_that_nothing_honours_yet_is_refused_by_name() {
-        let mistakes = understand("schedule: '@daily'\nsteps:\n  a: {sql: select 1}\n").unwrap_err();
-        assert_eq!(mistakes[0].message, "unknown key `schedule`");
     }
 }

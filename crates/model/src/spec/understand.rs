@@ -274,7 +274,8 @@ impl StepReader<'_> {
             return;
         }
         let message = format!("step `{}` names the step `{other}`, which does not exist", self.name);
-        let hint = Some(one_of(other, self.known.steps.iter().map(|(name, _)| *name)));
+        let hint =
+            Some(one_of(other, self.known.steps.iter().map(|(name, _)| *name).filter(|name| *name != self.name)));
         self.mistakes.push(match place {
             Some(node) => node.diagnostic(message, hint),
             None => self.place.diagnostic(message, hint),

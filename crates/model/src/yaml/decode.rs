@@ -1,7 +1,8 @@
 //! Decoding a [`Node`] into a serde type, with every mistake at once.
 //!
 //! serde stops at the first mistake. So each one is noted, the part that caused it is cut out of a copy of the tree,
-//! and the rest is decoded again, until nothing is left to complain about.
+//! and the rest is decoded again, until nothing is left to complain about. What is decoded in the end is handed back
+//! too, so that whoever asked can go on looking for mistakes of meaning in what can be read.
 
 use super::{Diagnostic, Entry, Node, Value};
 use crate::suggest::one_of;
@@ -16,30 +17,37 @@ const MOST: usize = 50;
 /// # Errors
 /// Every mistake found, each with its place; unknown keys with the one that was meant.
 pub fn decode<T: DeserializeOwned>(node: &Node) -> Result<T, Vec<Diagnostic>> {
+    match decode_partly(node) {
+        (Some(value), mistakes) if mistakes.is_empty() => Ok(value),
+        (_, mistakes) => Err(mistakes),
+    }
+}
+
+/// Decodes what can be decoded of a tree: the value without its wrong parts, unless they were needed, and every mistake.
+pub fn decode_partly<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Diagnostic>) {
     let mut node = node.clone();
     let mut mistakes: Vec<Diagnostic> = Vec::new();
-    loop {
+    let mut is_cut = false;
+    let value = loop {
         match T::deserialize(De { node: &node }) {
-            Ok(value) if mistakes.is_empty() => return Ok(value),
-            Ok(_) => break,
+            Ok(value) => break Some(value),
             Err(mistake) => {
-                let place = mistake.place.unwrap_or((node.line, node.column));
+                let place = mistake.place.unwrap_or(Place::of(&node));
                 let diagnostic = mistake.diagnostic(&node, place);
-                // Cutting a wrong part out can make a required key go missing; that is not the user's mistake.
-                let caused = !mistakes.is_empty()
-                    && diagnostic.message.starts_with("the key `")
-                    && diagnostic.message.ends_with("` is missing");
-                if !caused && !mistakes.contains(&diagnostic) {
+                // Cutting a wrong part out can make something go missing; that is not the user's mistake.
+                let is_caused = is_cut && mistake.is_absence;
+                if !is_caused && !mistakes.contains(&diagnostic) {
                     mistakes.push(diagnostic);
                 }
-                if mistakes.len() >= MOST || !cut(&mut node, place) {
-                    break;
+                if mistakes.len() >= MOST || cut(&mut node, place) != Cut::Done {
+                    break None;
                 }
+                is_cut = true;
             }
         }
-    }
+    };
     mistakes.sort_by_key(|mistake| (mistake.line, mistake.column));
-    Err(mistakes)
+    (value, mistakes)
 }
 
 /// The keys a JSON schema of an object lists; for "did you mean" outside of serde.
@@ -52,47 +60,103 @@ pub fn from_json_schema_keys(schema: &schemars::Schema) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// Removes the entry or item at `place`; false when there is none below the root.
-fn cut(node: &mut Node, place: (usize, usize)) -> bool {
-    match &mut node.value {
+/// Where a mistake is. A mapping begins where its first key does, so the place alone does not tell which of them is
+/// meant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    line: usize,
+    column: usize,
+    /// A mapping or a list as a whole, not a key or a scalar.
+    whole: bool,
+}
+
+impl Place {
+    fn of(node: &Node) -> Self {
+        Self { line: node.line, column: node.column, whole: matches!(node.value, Value::Map(_) | Value::List(_)) }
+    }
+}
+
+/// What cutting came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cut {
+    /// The place is not here.
+    Nothing,
+    /// This very node is wrong, or nothing is left of it: whoever holds it takes it out.
+    This,
+    /// It is done.
+    Done,
+}
+
+/// Takes the node, entry or item at `place` out; [`Cut::This`] when that is the node itself.
+fn cut(node: &mut Node, place: Place) -> Cut {
+    if Place::of(node) == place {
+        return Cut::This;
+    }
+    let mut found = Cut::Nothing;
+    let left = match &mut node.value {
         Value::Map(entries) => {
-            let here = |node: &Node| (node.line, node.column) == place;
-            // The innermost match wins: a mapping begins where its first key does.
-            if entries.iter_mut().any(|entry| cut(&mut entry.value, place)) {
-                return true;
+            let position = entries.iter_mut().position(|entry| {
+                found = cut(&mut entry.value, place);
+                if found == Cut::Nothing && Place::of(&entry.key) == place {
+                    found = Cut::This;
+                }
+                found != Cut::Nothing
+            });
+            if let (Some(position), Cut::This) = (position, found) {
+                entries.remove(position);
             }
-            let before = entries.len();
-            entries.retain(|entry| !(here(&entry.key) || here(&entry.value)));
-            entries.len() < before
+            entries.len()
         }
         Value::List(items) => {
-            if items.iter_mut().any(|item| cut(item, place)) {
-                return true;
+            let position = items.iter_mut().position(|item| {
+                found = cut(item, place);
+                found != Cut::Nothing
+            });
+            if let (Some(position), Cut::This) = (position, found) {
+                items.remove(position);
             }
-            let before = items.len();
-            items.retain(|item| (item.line, item.column) != place);
-            items.len() < before
+            items.len()
         }
-        _ => false,
+        Value::Null | Value::Scalar { .. } => return Cut::Nothing,
+    };
+    match found {
+        Cut::This if left > 0 => Cut::Done,
+        other => other,
     }
 }
 
 /// A serde error that knows where it happened.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Mistake {
     message: String,
     hint: Option<String>,
-    place: Option<(usize, usize)>,
+    place: Option<Place>,
+    /// Something that should be there is not.
+    is_absence: bool,
 }
 
 impl Mistake {
+    fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), ..Self::default() }
+    }
+
+    fn hint(self, hint: Option<String>) -> Self {
+        Self { hint, ..self }
+    }
+
     fn at(mut self, node: &Node) -> Self {
-        self.place.get_or_insert((node.line, node.column));
+        self.place.get_or_insert(Place::of(node));
         self
     }
 
-    fn diagnostic(&self, node: &Node, (line, column): (usize, usize)) -> Diagnostic {
-        Diagnostic { file: node.file.to_string(), line, column, message: self.message.clone(), hint: self.hint.clone() }
+    fn diagnostic(&self, node: &Node, place: Place) -> Diagnostic {
+        Diagnostic {
+            file: node.file.to_string(),
+            line: place.line,
+            column: place.column,
+            message: self.message.clone(),
+            hint: self.hint.clone(),
+        }
     }
 }
 
@@ -107,35 +171,30 @@ impl std::error::Error for Mistake {}
 impl de::Error for Mistake {
     fn custom<T: fmt::Display>(message: T) -> Self {
         let text = message.to_string();
-        let (message, hint) = match text.split_once("\n  hint: ") {
-            Some((message, hint)) => (message.to_owned(), Some(hint.to_owned())),
-            None => (text, None),
-        };
-        Self { message, hint, place: None }
+        match text.split_once("\n  hint: ") {
+            Some((message, hint)) => Self::new(message).hint(Some(hint.to_owned())),
+            None => Self::new(text),
+        }
     }
 
     fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
-        Self {
-            message: format!("unknown key `{field}`"),
-            hint: Some(one_of(field, expected.iter().copied())),
-            place: None,
-        }
+        Self::new(format!("unknown key `{field}`")).hint(Some(one_of(field, expected.iter().copied())))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        Self {
-            message: format!("unknown value `{variant}`"),
-            hint: Some(one_of(variant, expected.iter().copied())),
-            place: None,
-        }
+        Self::new(format!("unknown value `{variant}`")).hint(Some(one_of(variant, expected.iter().copied())))
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { message: format!("the key `{field}` is missing"), hint: Some(format!("add `{field}: …`")), place: None }
+        Self {
+            is_absence: true,
+            hint: Some(format!("add `{field}: …`")),
+            ..Self::new(format!("the key `{field}` is missing"))
+        }
     }
 
     fn duplicate_field(field: &'static str) -> Self {
-        Self { message: format!("the key `{field}` is given twice"), hint: None, place: None }
+        Self::new(format!("the key `{field}` is given twice"))
     }
 
     fn invalid_type(unexpected: de::Unexpected<'_>, expected: &dyn de::Expected) -> Self {
@@ -148,7 +207,7 @@ impl de::Error for Mistake {
         };
         let expected = expected.to_string();
         let expected = if expected.starts_with("struct ") { "a mapping".to_owned() } else { expected };
-        Self { message: format!("expected {expected}, found {found}"), hint: None, place: None }
+        Self::new(format!("expected {expected}, found {found}"))
     }
 }
 
@@ -158,17 +217,16 @@ struct De<'a> {
 
 impl De<'_> {
     fn scalar(&self, expected: &str) -> Result<&str, Mistake> {
-        self.node.text().ok_or_else(|| {
-            Mistake { message: format!("expected {expected}, found {}", self.node.what()), hint: None, place: None }
-                .at(self.node)
-        })
+        self.node
+            .text()
+            .ok_or_else(|| Mistake::new(format!("expected {expected}, found {}", self.node.what())).at(self.node))
     }
 
     fn number<N: std::str::FromStr>(&self, expected: &str) -> Result<N, Mistake> {
         let text = self.scalar(expected)?;
-        text.replace('_', "").parse().map_err(|_| {
-            Mistake { message: format!("expected {expected}, found `{text}`"), hint: None, place: None }.at(self.node)
-        })
+        text.replace('_', "")
+            .parse()
+            .map_err(|_| Mistake::new(format!("expected {expected}, found `{text}`")).at(self.node))
     }
 }
 
@@ -220,7 +278,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
             "false" | "no" | "off" | "False" | "FALSE" => false,
             other => {
                 let message = format!("expected `true` or `false`, found `{other}`");
-                return Err(Mistake { message, hint: None, place: None }.at(self.node));
+                return Err(Mistake::new(message).at(self.node));
             }
         };
         visitor.visit_bool(value)
@@ -291,13 +349,11 @@ impl<'de> de::Deserializer<'de> for De<'_> {
                     )),
                     None => Some(one_of("", variants.iter().copied())),
                 };
-                Err(Mistake { message: "expected exactly one key here".to_owned(), hint, place: None })
+                Err(Mistake { is_absence: entries.is_empty(), ..Mistake::new("expected exactly one key here") }
+                    .hint(hint))
             }
-            _ => Err(Mistake {
-                message: format!("expected one of the known words, found {}", node.what()),
-                hint: Some(one_of("", variants.iter().copied())),
-                place: None,
-            }),
+            _ => Err(Mistake::new(format!("expected one of the known words, found {}", node.what()))
+                .hint(Some(one_of("", variants.iter().copied())))),
         }
         .map_err(|mistake| mistake.at(node))
     }
@@ -316,9 +372,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         match &node.value {
             Value::Map(entries) => visitor.visit_map(Entries { entries: entries.iter(), current: None }),
             Value::Null => visitor.visit_map(Entries { entries: [].iter(), current: None }),
-            _ => {
-                Err(Mistake { message: format!("expected a mapping, found {}", node.what()), hint: None, place: None })
-            }
+            _ => Err(Mistake::new(format!("expected a mapping, found {}", node.what()))),
         }
         .map_err(|mistake| mistake.at(node))
     }
@@ -328,7 +382,7 @@ impl<'de> de::Deserializer<'de> for De<'_> {
         match &node.value {
             Value::List(items) => visitor.visit_seq(Items { items: items.iter() }),
             Value::Null => visitor.visit_seq(Items { items: [].iter() }),
-            _ => Err(Mistake { message: format!("expected a list, found {}", node.what()), hint: None, place: None }),
+            _ => Err(Mistake::new(format!("expected a list, found {}", node.what()))),
         }
         .map_err(|mistake| mistake.at(node))
     }
@@ -389,7 +443,7 @@ impl<'de> de::VariantAccess<'de> for De<'_> {
     fn unit_variant(self) -> Result<(), Mistake> {
         match self.node.value {
             Value::Null => Ok(()),
-            _ => Err(Mistake { message: "this word takes no value".to_owned(), hint: None, place: None }.at(self.node)),
+            _ => Err(Mistake::new("this word takes no value").at(self.node)),
         }
     }
 
@@ -451,6 +505,41 @@ mod tests {
     fn a_plain_scalar_is_read_as_what_is_expected() {
         let node = parse("p.yaml", "table: 2024\nrows: 1_000\n").unwrap();
         assert_eq!(decode::<Load>(&node).unwrap(), Load { table: "2024".to_owned(), rows: 1000, strategy: None });
+    }
+
+    #[test]
+    fn what_is_right_is_handed_back_beside_the_mistakes() {
+        let node = parse("p.yaml", "table: t\nrow: 5\nstrategy: appendd\n").unwrap();
+        let (value, mistakes) = decode_partly::<Load>(&node);
+        assert_eq!(value, Some(Load { table: "t".to_owned(), rows: 0, strategy: None }));
+        assert_eq!(mistakes.len(), 2);
+        let (value, mistakes) = decode_partly::<Load>(&parse("p.yaml", "table: [t]\nrows: 1\n").unwrap());
+        assert_eq!((value, mistakes.len()), (None, 1), "what is cut out is not called missing");
+    }
+
+    #[test]
+    fn a_wrong_mapping_is_one_mistake_however_many_keys_it_has() {
+        let node = parse("p.yaml", "table: t\nrows: {a: 1, b: 2}\nstrategy: {replce: {}, b: 2}\n").unwrap();
+        let lines: Vec<usize> = decode::<Load>(&node).unwrap_err().iter().map(|mistake| mistake.line).collect();
+        assert_eq!(lines, [2, 3]);
+    }
+
+    #[test]
+    fn a_wrong_word_in_a_list_is_said_once_and_hides_nothing() {
+        #[derive(Debug, Deserialize, PartialEq)]
+        #[serde(rename_all = "snake_case")]
+        enum Step {
+            Wait(u32),
+        }
+        let node = parse("p.yaml", "- waitt: 1\n- wait: 2\n- wait: x\n").unwrap();
+        let (value, mistakes) = decode_partly::<Vec<Step>>(&node);
+        assert_eq!(value, Some(vec![Step::Wait(2)]));
+        let seen: Vec<(usize, &str)> =
+            mistakes.iter().map(|mistake| (mistake.line, mistake.message.as_str())).collect();
+        assert_eq!(
+            seen,
+            [(1, "unknown value `waitt`"), (3, "expected a whole number that is not negative, found `x`")]
+        );
     }
 
     #[test]

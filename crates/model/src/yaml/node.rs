@@ -61,6 +61,19 @@ impl Node {
         self.entries().iter().find(|entry| entry.key.text() == Some(key)).map(|entry| &entry.value)
     }
 
+    /// Whether a mistake is about this node or anything below it.
+    #[must_use]
+    pub fn holds(&self, mistake: &Diagnostic) -> bool {
+        (self.line, self.column) == (mistake.line, mistake.column)
+            || match &self.value {
+                Value::Map(entries) => {
+                    entries.iter().any(|entry| entry.key.holds(mistake) || entry.value.holds(mistake))
+                }
+                Value::List(items) => items.iter().any(|item| item.holds(mistake)),
+                Value::Null | Value::Scalar { .. } => false,
+            }
+    }
+
     /// The entries of a mapping; none for anything else.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {

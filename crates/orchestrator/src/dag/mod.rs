@@ -48,49 +48,11 @@ impl Dag {
     /// Everything wrong, each with its place: SQL that does not parse, a table that is no step, a step without rows
     /// that is read, a cycle.
     pub fn new(spec: &PipelineSpec) -> Result<Self, Vec<Diagnostic>> {
-        let positions: BTreeMap<&str, usize> =
-            spec.steps.iter().enumerate().map(|(position, step)| (step.name.as_str(), position)).collect();
-        let mut mistakes = Vec::new();
-        let mut nodes = Vec::with_capacity(spec.steps.len());
-        for step in &spec.steps {
-            let mut reads: Vec<usize> = Vec::new();
-            match &step.body {
-                StepBody::Sql(sql) => reads.extend(tables_of(spec, step, sql, &positions, &mut mistakes)),
-                StepBody::Load(load) => reads.extend(positions.get(load.from.as_str())),
-                StepBody::Check(check) => reads.extend(positions.get(check.from.as_str())),
-                StepBody::Extract(_) | StepBody::Generate(_) | StepBody::WaitFor(_) | StepBody::Command(_) => {}
-            }
-            for other in step.checks.iter().filter_map(|check| check.kind.reads()) {
-                let Some(&position) = positions.get(other) else { continue };
-                if spec.steps[position].body.kind().is_action() {
-                    mistakes.push(step.place.diagnostic(
-                        format!("a check of `{}` reads `{other}`, which has no rows", step.name),
-                        Some("name an extract, sql or generate step".to_owned()),
-                    ));
-                } else {
-                    reads.push(position);
-                }
-            }
-            let after = step.after.iter().filter_map(|name| positions.get(name.as_str()).copied());
-            nodes.push(Node {
-                name: step.name.clone(),
-                kind: step.body.kind(),
-                cache: step.cache,
-                reads: unique(reads),
-                after: unique(after.collect()),
-            });
-        }
-        let edges: Vec<Vec<usize>> = nodes.iter().map(|node| node.needs().collect()).collect();
-        for circle in circles(&edges) {
-            let names: Vec<&str> = circle.iter().map(|&position| nodes[position].name.as_str()).collect();
-            mistakes.push(spec.steps[circle[0]].place.diagnostic(
-                format!("steps need each other: {}", names.join(" → ")),
-                Some("take one of these dependencies out".to_owned()),
-            ));
-        }
+        let (nodes, mistakes) = nodes(spec, &[]);
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
+        let edges: Vec<Vec<usize>> = nodes.iter().map(|node| node.needs().collect()).collect();
         let order = ordered(&edges);
         let mut before = vec![BTreeSet::new(); nodes.len()];
         for &position in &order {
@@ -102,6 +64,13 @@ impl Dag {
             before[position] = all;
         }
         Ok(Self { nodes, order, before })
+    }
+
+    /// What [`Dag::new`] would complain about in the steps of `spec`, when the steps `left_out` are in its file too but
+    /// cannot be understood.
+    #[must_use]
+    pub fn mistakes(spec: &PipelineSpec, left_out: &[&str]) -> Vec<Diagnostic> {
+        nodes(spec, left_out).1
     }
 
     /// Every step, each after those it depends on; otherwise in the order of the file.
@@ -174,12 +143,58 @@ impl Dag {
     }
 }
 
+/// The steps as nodes, and everything that is wrong with their edges.
+fn nodes(spec: &PipelineSpec, left_out: &[&str]) -> (Vec<Node>, Vec<Diagnostic>) {
+    let positions: BTreeMap<&str, usize> =
+        spec.steps.iter().enumerate().map(|(position, step)| (step.name.as_str(), position)).collect();
+    let mut mistakes = Vec::new();
+    let mut nodes = Vec::with_capacity(spec.steps.len());
+    for step in &spec.steps {
+        let mut reads: Vec<usize> = Vec::new();
+        match &step.body {
+            StepBody::Sql(sql) => reads.extend(tables_of(spec, step, sql, &positions, left_out, &mut mistakes)),
+            StepBody::Load(load) => reads.extend(positions.get(load.from.as_str())),
+            StepBody::Check(check) => reads.extend(positions.get(check.from.as_str())),
+            StepBody::Extract(_) | StepBody::Generate(_) | StepBody::WaitFor(_) | StepBody::Command(_) => {}
+        }
+        for other in step.checks.iter().filter_map(|check| check.kind.reads()) {
+            let Some(&position) = positions.get(other) else { continue };
+            if spec.steps[position].body.kind().is_action() {
+                mistakes.push(step.place.diagnostic(
+                    format!("a check of `{}` reads `{other}`, which has no rows", step.name),
+                    Some("name an extract, sql or generate step".to_owned()),
+                ));
+            } else {
+                reads.push(position);
+            }
+        }
+        let after = step.after.iter().filter_map(|name| positions.get(name.as_str()).copied());
+        nodes.push(Node {
+            name: step.name.clone(),
+            kind: step.body.kind(),
+            cache: step.cache,
+            reads: unique(reads),
+            after: unique(after.collect()),
+        });
+    }
+    let edges: Vec<Vec<usize>> = nodes.iter().map(|node| node.needs().collect()).collect();
+    for circle in circles(&edges) {
+        let names: Vec<&str> = circle.iter().map(|&position| nodes[position].name.as_str()).collect();
+        mistakes.push(spec.steps[circle[0]].place.diagnostic(
+            format!("steps need each other: {}", names.join(" → ")),
+            Some("take one of these dependencies out".to_owned()),
+        ));
+    }
+    (nodes, mistakes)
+}
+
 /// The steps a query reads; complains about tables that are none.
 fn tables_of(
     spec: &PipelineSpec,
     step: &Step,
     sql: &SqlSpec,
     positions: &BTreeMap<&str, usize>,
+    left_out: &[&str],
     mistakes: &mut Vec<Diagnostic>,
 ) -> Vec<usize> {
     let found = match tables::tables(&sql.text) {
@@ -212,6 +227,7 @@ fn tables_of(
                 Some("name an extract, sql or generate step".to_owned()),
             )),
             Some(&position) => reads.push(position),
+            None if left_out.contains(&name.as_str()) => {}
             None => mistakes.push(step.place.diagnostic(
                 format!("the query of `{}` reads the table `{name}`, which is no step", step.name),
                 Some(one_of(&name, views().filter(|view| *view != step.name.as_str()))),

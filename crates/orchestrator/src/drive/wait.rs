@@ -175,7 +175,7 @@ impl Driver {
                     ErrorKind::NotFound,
                     format!("{what} has not succeeded, and no run of it is going on"),
                 )
-                .hint(format!("`gristmill runs list --pipeline {}` shows what became of it", wait.spec.pipeline)));
+                .hint(format!("`gristmill runs --pipeline {}` shows what became of it", wait.spec.pipeline)));
             };
             if began.elapsed() >= limit {
                 return Err(Error::new(

@@ -2,10 +2,12 @@
 
 use super::load::relative;
 use super::{Draft, Project};
+use chrono::NaiveDate;
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::yaml::{Diagnostic, Node, Value, to_error};
 use gristmill_model::{
-    ConnectionName, Error, ErrorKind, Interval, Result, RunId, TemplateContext, did_you_mean, one_of, render_text,
+    ConnectionName, Error, ErrorKind, Interval, Result, RunId, StepName, TemplateContext, did_you_mean, one_of,
+    render_text,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,16 +40,35 @@ impl Project {
             merged.insert(name.clone(), value.clone());
         }
         let context = TemplateContext::new(draft.name.as_str(), run, interval, merged, self.spec.vars.clone());
-        let spec = self.render_draft(draft, &context).map_err(|mistakes| to_error(&mistakes))?;
-        Ok((spec, context))
+        match self.render_partly(draft, &context) {
+            (Some(spec), mistakes) if mistakes.is_empty() => Ok((spec, context)),
+            (_, mistakes) => Err(to_error(&mistakes)),
+        }
     }
 
-    pub(super) fn render_draft(
+    /// The steps of a pipeline that can be understood, rendered for a sample day with the default parameters; what is
+    /// wrong with the others is told by [`Project::validate`]. Reads SQL files and blocks meanwhile.
+    #[must_use]
+    pub fn sample(&self, draft: &Draft) -> Option<PipelineSpec> {
+        self.render_partly(draft, &self.sample_context(draft)).0
+    }
+
+    pub(super) fn sample_context(&self, draft: &Draft) -> TemplateContext {
+        let day = Interval::day(NaiveDate::from_ymd_opt(2024, 1, 1).unwrap_or_default());
+        let vars = self.spec.vars.clone();
+        TemplateContext::new(draft.name.as_str(), &RunId::from("sample"), day, draft.params.clone(), vars)
+    }
+
+    /// Renders what can be rendered: the steps without mistakes, and everything that is wrong with the others.
+    pub(super) fn render_partly(
         &self,
         draft: &Draft,
         context: &TemplateContext,
-    ) -> Result<PipelineSpec, Vec<Diagnostic>> {
-        let mut node = draft.node.clone()?;
+    ) -> (Option<PipelineSpec>, Vec<Diagnostic>) {
+        let mut node = match &draft.node {
+            Ok(node) => node.clone(),
+            Err(mistakes) => return (None, mistakes.clone()),
+        };
         let mut mistakes = Vec::new();
         if let Value::Map(entries) = &mut node.value {
             for entry in entries.iter_mut().filter(|entry| entry.key.text() == Some("steps")) {
@@ -55,34 +76,38 @@ impl Project {
             }
         }
         let connections: Vec<&str> = self.spec.connections.keys().map(ConnectionName::as_str).collect();
-        let mut spec = match PipelineSpec::from_node(&node, &connections, &self.spec.defaults) {
-            Ok(spec) => spec,
-            Err(found) => {
-                // A scalar whose template failed may look wrong to its reader too; that is said once.
-                let places: Vec<(usize, usize)> = mistakes.iter().map(|known| (known.line, known.column)).collect();
-                mistakes.extend(found.into_iter().filter(|new| !places.contains(&(new.line, new.column))));
-                return Err(mistakes);
-            }
-        };
-        for step in &mut spec.steps {
-            if let StepBody::Sql(sql) = &mut step.body
-                && let Some(file) = sql.file.clone()
-            {
-                let written = node
-                    .get("steps")
-                    .and_then(|steps| steps.get(step.name.as_str()))
-                    .and_then(|step| step.get("sql"))
-                    .and_then(|sql| sql.get("file"));
-                match self.sql_file(draft, &file, context) {
-                    Ok(text) => sql.text = text,
-                    Err((message, hint)) => mistakes.push(match written {
+        let (spec, found) = PipelineSpec::from_node_partly(&node, &connections, &self.spec.defaults);
+        let written = |step: &StepName| node.get("steps").and_then(|steps| steps.get(step.as_str()));
+        let spec = spec.map(|mut spec| {
+            // A step whose template failed still has the template's text where its value should be.
+            spec.steps.retain(|step| {
+                written(&step.name).is_none_or(|node| !mistakes.iter().any(|mistake| node.holds(mistake)))
+            });
+            spec
+        });
+        // A scalar whose template failed may look wrong to its reader too; that is said once.
+        let places: Vec<(usize, usize)> = mistakes.iter().map(|known| (known.line, known.column)).collect();
+        mistakes.extend(found.into_iter().filter(|new| !places.contains(&(new.line, new.column))));
+        let Some(mut spec) = spec else { return (None, mistakes) };
+        spec.steps.retain_mut(|step| {
+            let StepBody::Sql(sql) = &mut step.body else { return true };
+            let Some(file) = sql.file.clone() else { return true };
+            match self.sql_file(draft, &file, context) {
+                Ok(text) => {
+                    sql.text = text;
+                    true
+                }
+                Err((message, hint)) => {
+                    let written = written(&step.name).and_then(|step| step.get("sql")).and_then(|sql| sql.get("file"));
+                    mistakes.push(match written {
                         Some(written) => written.diagnostic(message, hint),
                         None => step.place.diagnostic(message, hint),
-                    }),
+                    });
+                    false
                 }
             }
-        }
-        if mistakes.is_empty() { Ok(spec) } else { Err(mistakes) }
+        });
+        (Some(spec), mistakes)
     }
 
     fn sql_file(

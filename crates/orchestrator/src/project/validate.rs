@@ -3,10 +3,9 @@
 use super::render::step_names;
 use super::{Draft, Project};
 use crate::dag::{Dag, circles};
-use chrono::NaiveDate;
+use gristmill_model::one_of;
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::yaml::Diagnostic;
-use gristmill_model::{Interval, RunId, TemplateContext, one_of};
 
 impl Project {
     /// Looks over all pipelines, rendered for a sample day with the default parameters: files, templates, steps, SQL,
@@ -21,26 +20,16 @@ impl Project {
             let message = format!("`main` names the pipeline `{main}`, which does not exist");
             mistakes.push(place.diagnostic(message, Some(one_of(main.as_str(), names()))));
         }
-        let sample = Interval::day(NaiveDate::from_ymd_opt(2024, 1, 1).unwrap_or_default());
         let mut specs: Vec<PipelineSpec> = Vec::new();
         for draft in &self.drafts {
-            let context = TemplateContext::new(
-                draft.name.as_str(),
-                &RunId::from("sample"),
-                sample,
-                draft.params.clone(),
-                self.spec.vars.clone(),
-            );
-            match self.render_draft(draft, &context) {
-                Err(found) => mistakes.extend(found),
-                Ok(spec) => {
-                    if let Err(found) = Dag::new(&spec) {
-                        mistakes.extend(found);
-                    }
-                    self.check_waits(&spec, &mut mistakes);
-                    specs.push(spec);
-                }
-            }
+            let (spec, found) = self.render_partly(draft, &self.sample_context(draft));
+            mistakes.extend(found);
+            let Some(spec) = spec else { continue };
+            let written = draft.node.as_ref().map(step_names).unwrap_or_default();
+            let left_out: Vec<&str> = written.into_iter().filter(|name| spec.step(name).is_none()).collect();
+            mistakes.extend(Dag::mistakes(&spec, &left_out));
+            self.check_waits(&spec, &mut mistakes);
+            specs.push(spec);
         }
         wait_cycles(&specs, &mut mistakes);
         mistakes

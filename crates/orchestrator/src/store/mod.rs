@@ -268,6 +268,6 @@ pub async fn find_run(store: &dyn Store, text: &str) -> Result<RunRecord> {
         0 => Err(Error::new(ErrorKind::NotFound, format!("the run `{text}` does not exist"))
             .hint(one_of(text, all.iter().take(12).map(|run| run.id.as_str())))),
         several => Err(Error::new(ErrorKind::Usage, format!("`{text}` could be any of {several} runs"))
-            .hint("give more of its id; `gristmill runs list` shows them")),
+            .hint("give more of its id; `gristmill runs` shows them")),
     }
 }

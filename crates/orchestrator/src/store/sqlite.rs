@@ -303,7 +303,7 @@ impl Store for SqliteStore {
                     run.pipeline, run.interval
                 ),
             )
-            .hint("wait until it has ended, or stop it; `gristmill runs list` shows it"));
+            .hint("wait until it has ended, or stop it; `gristmill runs` shows it"));
         }
         let inserted = sqlx::query(
             "INSERT INTO runs (id, pipeline, profile, interval_start, interval_end, state, params, started)

@@ -122,7 +122,7 @@ impl Config {
                 .hint("remove `key`"));
         }
         let keep: Vec<usize> = (0..schema.fields().len()).filter(|index| !partition_by.contains(index)).collect();
-        if keep.is_empty() && !nothing_staged {
+        if keep.is_empty() && !partition_by.is_empty() {
             return Err(Error::new(
                 ErrorKind::Schema,
                 "every column is in `partition_by`, so nothing is left for the files",
@@ -195,12 +195,16 @@ fn single(path: &str, load: &LoadSpec) -> Result<Option<String>> {
         return Ok(None);
     }
     if !load.partition_by.0.is_empty() {
-        return Err(wrong(format!("`{path}` names one file, which cannot be partitioned"))
-            .hint("name a folder: `path: out/`"));
+        return Err(
+            wrong(format!("`{path}` names one file, which cannot be partitioned")).hint("name a folder: `path: out/`")
+        );
     }
     if load.strategy != Strategy::Replace {
-        return Err(wrong(format!("`{path}` names one file, which can only be replaced, not loaded by `{}`", load.strategy.as_str()))
-            .hint("use `strategy: replace`, or name a folder: `path: out/`"));
+        return Err(wrong(format!(
+            "`{path}` names one file, which can only be replaced, not loaded by `{}`",
+            load.strategy.as_str()
+        ))
+        .hint("use `strategy: replace`, or name a folder: `path: out/`"));
     }
     if load.file_size.is_some() {
         return Err(wrong(format!("`{path}` names one file, so `file_size` means nothing")).hint("remove `file_size`"));

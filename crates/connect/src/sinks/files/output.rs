@@ -63,7 +63,10 @@ impl Held {
     /// Waits until the bytes are on the disk.
     pub(super) fn sync(&self) -> Result<()> {
         match &self.file {
-            Some(file) => file.sync_all().map_err(|error| Error::io(&error, "a staged file")),
+            Some(file) => file.sync_all().map_err(|error| match &self.guard {
+                Some(Guard::File(Some(path))) => Error::io(&error, format!("`{}`", path.display())),
+                _ => Error::io(&error, "a staged file"),
+            }),
             None => Ok(()),
         }
     }
@@ -160,10 +163,12 @@ impl FileOutput {
 
 impl Write for FileOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        if self.buffer.len() + bytes.len() > FILE_BUFFER {
+        let large = bytes.len() >= FILE_BUFFER / 2;
+        // What goes to the file directly must not overtake what waits in the buffer.
+        if large || self.buffer.len() + bytes.len() > FILE_BUFFER {
             self.drain()?;
         }
-        if bytes.len() >= FILE_BUFFER / 2 {
+        if large {
             self.put(bytes)?;
         } else {
             self.buffer.extend_from_slice(bytes);
@@ -351,4 +356,32 @@ pub(super) async fn complete(multipart: &dyn MultipartStore, path: &Path, handle
     let parts = parts.map(|part| PartId { content_id: part.as_str().unwrap_or_default().to_owned() }).collect();
     let done = multipart.complete_multipart(path, &id, parts).await;
     done.map(drop).map_err(|error| stores::error(error, format!("`{path}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        /// Small and large writes in turn: a large one goes to the file directly and must not overtake what is buffered.
+        #[test]
+        fn bytes_are_in_the_file_in_the_order_they_came(
+            sizes in proptest::collection::vec(prop_oneof![0usize..200, 60_000usize..140_000, 120_000usize..140_000], 0..12),
+        ) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("x");
+            let mut output = Box::new(FileOutput::create(path.clone(), Value::Null).unwrap());
+            let mut expected = Vec::new();
+            for (number, size) in sizes.into_iter().enumerate() {
+                let bytes = vec![u8::try_from(number).unwrap(); size];
+                expected.extend_from_slice(&bytes);
+                output.write_all(&bytes).unwrap();
+            }
+            let held = output.finish().unwrap();
+            prop_assert_eq!(held.bytes, expected.len() as u64);
+            held.keep();
+            prop_assert!(std::fs::read(&path).unwrap() == expected);
+        }
+    }
 }

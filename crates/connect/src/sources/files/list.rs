@@ -354,6 +354,9 @@ async fn near(store: &Store, pattern: &str) -> Option<String> {
         }
         let bare = bare.by_ref();
         if let Some(meant) = did_you_mean(wrong, bare).filter(|_| !wrong.is_empty() && !is_pattern(wrong)) {
+            if meant == wrong {
+                return Some(format!("the folder `{place}{wrong}` holds no files"));
+            }
             let rest = parts.get(known + 1..).unwrap_or_default();
             let rest: String = rest.iter().map(|part| format!("/{part}")).collect();
             return Some(format!("did you mean `{place}{meant}{rest}`?"));
