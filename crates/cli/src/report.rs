@@ -121,21 +121,13 @@ fn checks(printer: &Printer, report: &RunReport) -> Result<()> {
                 OnFail::Drop => (Tone::Warning, "dropped rows"),
                 OnFail::DeadLetter => (Tone::Warning, "sent rows to dead letters"),
             };
-            // A set check may have nothing to count: what it saw says enough.
-            let counted = if check.unexpected > 0 && check.rows > 0 {
-                format!("{} of {} rows", number(check.unexpected), number(check.rows))
-            } else {
-                String::new()
-            };
-            let seen: Vec<&str> =
-                [counted.as_str(), check.observed.as_str()].into_iter().filter(|part| !part.is_empty()).collect();
-            let colon = if seen.is_empty() { "" } else { ": " };
+            let colon = if check.observed.is_empty() { "" } else { ": " };
             printer.line(format!(
                 "  check {} of {} {}{colon}{}",
                 check.name,
                 step.step,
                 printer.paint(tone, word),
-                seen.join(", ")
+                check.observed
             ))?;
         }
     }

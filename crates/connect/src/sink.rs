@@ -13,7 +13,8 @@ pub struct LoadContext {
     pub key: LoadKey,
     /// Who does it.
     pub owner: OwnerId,
-    /// The columns and types of the rows.
+    /// The columns and types of the rows. None at all where nothing will be staged: the sink is opened to abort or
+    /// recover, and has nothing to say about columns then.
     pub schema: SchemaRef,
     /// The primary key of the source, where it is known; what `key:` defaults to.
     pub source_key: Vec<String>,

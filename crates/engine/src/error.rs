@@ -5,6 +5,17 @@ use datafusion::common::SchemaError;
 use datafusion::error::DataFusionError;
 use gristmill_model::{Error, ErrorKind, one_of};
 
+/// Says which step an error is of. The innermost one is at fault; those that only read from it are not named.
+#[must_use]
+pub(crate) fn in_step(error: Error, step: &str) -> Error {
+    if blamed(&error).is_some() { error } else { error.context(format!("step `{step}`")) }
+}
+
+/// The step an error is of.
+pub(crate) fn blamed(error: &Error) -> Option<&str> {
+    error.contexts().iter().find_map(|context| context.strip_prefix("step `")?.strip_suffix('`'))
+}
+
 /// Carries one of our errors through DataFusion. A transient one becomes an I/O error, the kind a cluster retries.
 #[must_use]
 pub fn to_datafusion(error: Error) -> DataFusionError {

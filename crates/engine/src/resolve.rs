@@ -2,7 +2,7 @@
 
 use crate::checks::{Judge, Tally, Unique, flag_rows, unique_plan};
 use crate::dead_letters::DeadLetters;
-use crate::error::from_datafusion;
+use crate::error::{from_datafusion, in_step};
 use crate::meter::Meter;
 use crate::pipe::Pipe;
 use crate::session::Engine;
@@ -131,7 +131,7 @@ impl Resolver {
                 return Ok(());
             }
             let Some(step) = self.steps.get(name).cloned() else { return Ok(()) };
-            self.register(&step).await.context(|| format!("step `{name}`"))
+            self.register(&step).await.map_err(|error| in_step(error, name))
         })
     }
 

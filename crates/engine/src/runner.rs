@@ -1,5 +1,6 @@
 //! The runner that works in this process.
 
+use crate::error::blamed;
 use crate::session::{Engine, EngineOptions};
 use crate::stage::{Group, open_sink};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
@@ -83,6 +84,8 @@ impl LocalRunner {
                         step.notes.push("the target already held this load; nothing was done".to_owned());
                     }
                     report.committed.push((load.step.clone(), committed));
+                    let text = format!("committed {}", load.key);
+                    events.send(RunEvent::Note { step: Some(load.step.clone()), text });
                 }
                 Err(error) => {
                     step.state = StepState::Failed;
@@ -91,7 +94,6 @@ impl LocalRunner {
                 }
             }
             step.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
-            events.send(RunEvent::Note { step: Some(load.step.clone()), text: format!("committed {}", load.key) });
             report.steps.push(step);
             if report.error.is_some() {
                 break;
@@ -186,6 +188,14 @@ fn failed(job: &JobSpec, error: Error) -> JobReport {
             Some(report)
         })
         .collect();
+    let mut steps: Vec<StepReport> = steps;
+    // A view that cannot even be opened is what failed, and the actions above it with it.
+    let view = blamed(&error).and_then(|name| job.pipeline.step(name));
+    if let Some(view) = view.filter(|view| !view.body.kind().is_action() && error.kind() != ErrorKind::Canceled) {
+        let mut report = StepReport::new(view.name.clone(), view.body.kind());
+        report.state = StepState::Failed;
+        steps.push(report);
+    }
     JobReport { steps, error: Some(error), peak_memory: crate::memory::peak_resident(), ..JobReport::default() }
 }
 

@@ -1,7 +1,7 @@
 //! One pass over a stage group: pipes are filled, checks are judged, rows are staged. Nothing is published.
 
 use crate::dead_letters::{self, DeadLetters};
-use crate::error::from_datafusion;
+use crate::error::{from_datafusion, in_step};
 use crate::exec::StageExec;
 use crate::meter::Meter;
 use crate::pipe::Pipe;
@@ -70,7 +70,7 @@ impl Group {
                 return Err(Error::internal(format!("step `{name}` is not in the pipeline")));
             };
             let action = plan_action(engine, job, step, &mut resolver).await;
-            actions.push(action.context(|| format!("step `{name}`"))?);
+            actions.push(action.map_err(|error| in_step(error, name.as_str()))?);
         }
         Ok(Self { resolver, actions, letters })
     }
@@ -96,8 +96,14 @@ impl Group {
             Err(error) => (Vec::new(), Some(self.explain(error).await)),
         };
         let mut report = JobReport { steps: self.step_reports(), error, ..JobReport::default() };
-        if report.error.is_none() {
-            report.error = verdict(&report.steps);
+        match &report.error {
+            None => report.error = verdict(&report.steps),
+            // Not all rows were seen: bad ones are bad all the same, but nothing has passed, and none were counted.
+            Some(_) => {
+                for step in &mut report.steps {
+                    step.checks.retain(|check| !check.passed && !check.name.starts_with("row_count"));
+                }
+            }
         }
         if report.error.is_none() {
             match self.letters.finish().await {
@@ -177,7 +183,7 @@ impl Group {
             for partition in 0..load.plan.output_partitioning().partition_count() {
                 let (plan, context, step) = (load.plan.clone(), session.task_ctx(), action.step.name.clone());
                 tasks.spawn(async move {
-                    let staged = stage(plan, partition, context).await.context(|| format!("step `{step}`"))?;
+                    let staged = stage(plan, partition, context).await.map_err(|error| in_step(error, step.as_str()))?;
                     Ok(staged.map(|staged| (step, staged)))
                 });
             }
@@ -326,7 +332,11 @@ fn verdict(steps: &[StepReport]) -> Option<Error> {
     let (first_step, _) = failing.first()?;
     let lines: Vec<String> = failing
         .iter()
-        .map(|(step, check)| format!("check `{}` of step `{step}` failed: {}", check.name, check.observed))
+        .map(|(step, check)| {
+            // The first step is named in front of everything.
+            let of = if step == first_step { String::new() } else { format!(" of step `{step}`") };
+            format!("check `{}`{of} failed: {}", check.name, check.observed)
+        })
         .collect();
     Some(
         Error::new(ErrorKind::Check, lines.join("; "))
@@ -383,7 +393,7 @@ impl Feed {
     }
 
     async fn run(self) -> Result<()> {
-        let outcome = self.feed().await.context(|| format!("step `{}`", self.step));
+        let outcome = self.feed().await.map_err(|error| in_step(error, self.step.as_str()));
         self.pipe.finish(self.lane, outcome.clone());
         outcome
     }
@@ -433,6 +443,10 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
     let frame = plain_types(frame)?;
     let input = frame.create_physical_plan().await.map_err(from_datafusion)?;
     let schema = input.schema();
+    if schema.fields().is_empty() {
+        return Err(Error::new(ErrorKind::Schema, format!("the rows of `{from}` have no columns"))
+            .hint("select at least one column"));
+    }
     let sink = open_sink(engine, job, load, &key, schema.clone())?;
     let (key, sink) = match free_generation(job, step, load, &key, sink.as_ref()).await? {
         Some(free) => {

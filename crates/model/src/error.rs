@@ -113,6 +113,13 @@ impl Error {
         self
     }
 
+    /// Takes out contexts that mean nothing to the reader, e.g. names that were made up on the way.
+    #[must_use]
+    pub fn without_contexts(mut self, unwanted: impl Fn(&str) -> bool) -> Self {
+        self.0.contexts.retain(|context| !unwanted(context));
+        self
+    }
+
     /// Adds the words of the library below.
     #[must_use]
     pub fn cause(mut self, cause: impl fmt::Display) -> Self {

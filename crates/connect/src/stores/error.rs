@@ -35,25 +35,35 @@ pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
             .hint("create the bucket, or correct `url` and `endpoint` of the connection");
     }
     if words.contains("SignatureDoesNotMatch") || words.contains("InvalidAccessKeyId") {
-        return denied(what).cause(words);
+        return denied(what).cause(answer(&words));
     }
     match error {
         StoreError::NotFound { .. } => missing(what),
-        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => denied(what).cause(words),
+        StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => denied(what).cause(answer(&words)),
         StoreError::AlreadyExists { .. } => Error::new(ErrorKind::Conflict, format!("{what} is already there")),
         StoreError::Precondition { .. } | StoreError::NotModified { .. } => {
             Error::new(ErrorKind::Conflict, format!("{what} has been changed meanwhile"))
         }
         StoreError::NotImplemented { .. } | StoreError::NotSupported { .. } => {
-            Error::new(ErrorKind::Storage, format!("the store cannot do this with {what}")).cause(words)
+            Error::new(ErrorKind::Storage, format!("the store cannot do this with {what}")).cause(answer(&words))
         }
-        StoreError::JoinError { .. } => Error::internal(format!("a task of the store failed over {what}")).cause(words),
+        StoreError::JoinError { .. } => Error::internal(format!("a task of the store failed over {what}")).cause(answer(&words)),
         _ => by_transport(error, &what, words),
     }
 }
 
 fn missing(what: impl fmt::Display) -> Error {
     Error::new(ErrorKind::NotFound, format!("{what} does not exist"))
+}
+
+/// The server's own code and message, out of the XML that S3 and its kin answer with; else all there is.
+fn answer(words: &str) -> String {
+    let part = |tag: &str| words.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once("</")).map(|it| it.0);
+    match (part("Code"), part("Message")) {
+        (Some(code), Some(message)) => format!("{code}: {message}"),
+        (Some(code), None) => code.to_owned(),
+        _ => words.to_owned(),
+    }
 }
 
 fn denied(what: impl fmt::Display) -> Error {
@@ -66,10 +76,10 @@ fn by_transport(error: &StoreError, what: &impl fmt::Display, words: String) -> 
     if words.contains("169.254.169.254") || words.contains("metadata.google.internal") {
         return Error::new(ErrorKind::Denied, format!("there are no credentials for {what}"))
             .hint("give them in the connection or the environment, or say `anonymous: true` for a public bucket")
-            .cause(words);
+            .cause(answer(&words));
     }
     let unavailable =
-        || Error::new(ErrorKind::Unavailable, format!("cannot reach the server of {what}")).cause(words.clone());
+        || Error::new(ErrorKind::Unavailable, format!("cannot reach the server of {what}")).cause(innermost(error));
     if let Some(http) = find::<HttpError>(error) {
         return match http.kind() {
             HttpErrorKind::Connect | HttpErrorKind::Timeout | HttpErrorKind::Interrupted | HttpErrorKind::Request => {
@@ -79,16 +89,16 @@ fn by_transport(error: &StoreError, what: &impl fmt::Display, words: String) -> 
         };
     }
     match status(&words) {
-        Some(401 | 403) => denied(what).cause(words),
+        Some(401 | 403) => denied(what).cause(answer(&words)),
         Some(408 | 429 | 500..=599) => {
-            Error::new(ErrorKind::Unavailable, format!("the server of {what} is in trouble")).cause(words.clone())
+            Error::new(ErrorKind::Unavailable, format!("the server of {what} is in trouble")).cause(answer(&words))
         }
         Some(301 | 302 | 307) | None if words.contains("redirect") => {
             Error::new(ErrorKind::Storage, format!("{what} is elsewhere"))
                 .hint("check `region` and `endpoint` of the connection")
-                .cause(words)
+                .cause(answer(&words))
         }
-        _ => Error::new(ErrorKind::Storage, format!("cannot use {what}")).cause(words),
+        _ => Error::new(ErrorKind::Storage, format!("cannot use {what}")).cause(answer(&words)),
     }
 }
 
@@ -108,6 +118,15 @@ fn find<E: StdError + 'static>(error: &StoreError) -> Option<&E> {
         next = current.source();
     }
     None
+}
+
+/// The first cause: what the operating system or the server said, without the layers above it.
+fn innermost(error: &StoreError) -> String {
+    let mut last: &(dyn StdError + 'static) = error;
+    while let Some(deeper) = last.source() {
+        last = deeper;
+    }
+    redact(&last.to_string().split_whitespace().collect::<Vec<_>>().join(" "))
 }
 
 /// What the library says, in one line without secrets: the innermost words, which name the server's answer.

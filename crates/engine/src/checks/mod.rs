@@ -54,7 +54,12 @@ impl Tally {
                 (passed, format!("{} rows, wanted {wanted}", thousands(passed_on)))
             }
             kind => {
-                let what = if matches!(kind, CheckKind::Unique { .. }) { "values more than once" } else { "bad rows" };
+                let what = match (kind, unexpected) {
+                    (CheckKind::Unique { .. }, 1) => "value more than once",
+                    (CheckKind::Unique { .. }, _) => "values more than once",
+                    (_, 1) => "bad row",
+                    _ => "bad rows",
+                };
                 let samples = self.samples.lock().map(|samples| samples.join(", ")).unwrap_or_default();
                 let shown = if samples.is_empty() { String::new() } else { format!(", e.g. {samples}") };
                 let text = format!("{} {what} among {} rows{shown}", thousands(unexpected), thousands(seen));

@@ -1,6 +1,6 @@
 //! Extract: unit rows in, the units' rows out.
 
-use crate::error::to_datafusion;
+use crate::error::{in_step, to_datafusion};
 use crate::meter::Meter;
 use datafusion::arrow::array::{Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -148,13 +148,20 @@ impl ExecutionPlan for ExtractExec {
         let units = self.input.execute(partition, context)?;
         let (source, scan, meter) = (self.source.clone(), self.scan.clone(), self.meter.clone());
         meter.touch();
+        let step = meter.step.clone();
         let rows = units
             .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
             .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
             .try_flatten()
             .map_ok(move |unit| {
                 let label = unit.label.clone();
-                source.read(&unit, &scan).map_err(move |error| to_datafusion(error.context(format!("reading {label}"))))
+                let step = step.clone();
+                source.read(&unit, &scan).map_err(move |error| {
+                    // The label is a file's name, mostly, which the error has named too.
+                    let named = error.message().contains(&label);
+                    let error = if named { error } else { error.context(format!("reading {label}")) };
+                    to_datafusion(in_step(error, step.as_str()))
+                })
             })
             .try_flatten()
             .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), batch.get_array_memory_size()));

@@ -186,7 +186,11 @@ impl de::Error for Mistake {
     }
 
     fn missing_field(field: &'static str) -> Self {
-        Self { is_absence: true, ..Self::new(format!("the key `{field}` is missing")) }
+        Self {
+            is_absence: true,
+            hint: Some(format!("add `{field}: …`")),
+            ..Self::new(format!("the key `{field}` is missing"))
+        }
     }
 
     fn duplicate_field(field: &'static str) -> Self {

@@ -431,7 +431,9 @@ impl<'a> Session<'a> {
             Purpose::Work => self.work_ended(task, report).await,
             Purpose::Commit => self.commit_ended(task, report).await,
             Purpose::Abort { failed } => {
-                if let Some(error) = report.error {
+                // A server that was away when the work failed is still away: that needs no saying twice.
+                let known = self.tasks[task].error.as_ref().map(Error::message);
+                if let Some(error) = report.error.filter(|error| known != Some(error.message())) {
                     for step in self.open_actions(task) {
                         let text = format!("what was staged could not be thrown away: {error}");
                         self.add_note(&step, text);

@@ -100,7 +100,9 @@ impl Config {
         if path.contains(['*', '?']) {
             return Err(wrong(format!("the path `{path}` of a load is a pattern")).hint("name one folder, e.g. `out/`"));
         }
-        let partition_by = columns(&load.partition_by.0, schema)?;
+        // Nothing will be staged: see `LoadContext::schema`.
+        let nothing_staged = schema.fields().is_empty();
+        let partition_by = if nothing_staged { Vec::new() } else { columns(&load.partition_by.0, schema)? };
         let single = single(&path, load)?;
         match load.strategy {
             Strategy::DeleteInsert => {
@@ -109,7 +111,7 @@ impl Config {
                 )
                 .hint("use `strategy: partition_overwrite` with `partition_by`, or `replace`"));
             }
-            Strategy::PartitionOverwrite if partition_by.is_empty() => {
+            Strategy::PartitionOverwrite if load.partition_by.0.is_empty() => {
                 return Err(wrong("`partition_overwrite` needs to know the partitions")
                     .hint("add `partition_by: [column]`, or use `strategy: replace`"));
             }
@@ -120,7 +122,7 @@ impl Config {
                 .hint("remove `key`"));
         }
         let keep: Vec<usize> = (0..schema.fields().len()).filter(|index| !partition_by.contains(index)).collect();
-        if keep.is_empty() && !partition_by.is_empty() {
+        if keep.is_empty() && !nothing_staged {
             return Err(Error::new(
                 ErrorKind::Schema,
                 "every column is in `partition_by`, so nothing is left for the files",
@@ -141,6 +143,7 @@ impl Config {
         let stored = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
         let scope = match (&load.scope, load.strategy) {
             (None, _) => None,
+            (Some(_), Strategy::PartitionOverwrite) if nothing_staged => None,
             (Some(text), Strategy::PartitionOverwrite) => {
                 let fields: Vec<&Field> = partition_by.iter().map(|&index| schema.field(index)).collect();
                 Some(Scope::parse(text, &fields)?)

@@ -321,6 +321,12 @@ impl Local {
                     Error::new(ErrorKind::Denied, format!("{target} is not writable: `{}` refuses", folder.display()))
                         .hint("check the owner and mode of the folder, or choose another `path`")
                 }
+                // The folder above is there, and yet nothing can be made in it: `/proc`, an automounter.
+                Io::NotFound => Error::new(
+                    ErrorKind::Storage,
+                    format!("{target} cannot be made: `{}` takes no new files", folder.display()),
+                )
+                .hint("choose another `path`, or another `url` of the connection"),
                 _ => Error::io(&error, target),
             }
         };

@@ -348,7 +348,11 @@ async fn near(store: &Store, pattern: &str) -> Option<String> {
         }
         let place = if base.is_empty() { String::new() } else { format!("{}/", base.trim_end_matches('/')) };
         let wrong = parts.get(known).copied().unwrap_or_default();
-        let bare = names.iter().map(|name| name.trim_end_matches('/'));
+        let mut bare = names.iter().map(|name| name.trim_end_matches('/'));
+        if !wrong.is_empty() && bare.clone().any(|name| name == wrong) {
+            return Some(format!("`{place}{wrong}` is there, but empty"));
+        }
+        let bare = bare.by_ref();
         if let Some(meant) = did_you_mean(wrong, bare).filter(|_| !wrong.is_empty() && !is_pattern(wrong)) {
             if meant == wrong {
                 return Some(format!("the folder `{place}{wrong}` holds no files"));

@@ -138,9 +138,13 @@ pub(super) fn error_words(error: &serde_json::Error) -> String {
     if error.is_data() {
         return words.to_owned();
     }
+    let words = match words.strip_prefix("EOF while parsing ") {
+        Some(what) => format!("the line ends inside {}", what.replacen("an object", "a record", 1)),
+        None => words.to_owned(),
+    };
     match place.split_once(" column ") {
         Some((_, column)) => format!("{words} at character {column}"),
-        None => words.to_owned(),
+        None => words,
     }
 }
 

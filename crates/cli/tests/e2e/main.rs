@@ -1,0 +1,16 @@
+//! The product end to end: the real binary, real files, real servers; every number checked by other means.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test fails by panicking, and says aloud what it skips"
+)]
+
+mod bad_input;
+mod commands;
+mod killed;
+mod oracle;
+mod sales;
+mod support;
