@@ -183,7 +183,8 @@ impl Group {
             for partition in 0..load.plan.output_partitioning().partition_count() {
                 let (plan, context, step) = (load.plan.clone(), session.task_ctx(), action.step.name.clone());
                 tasks.spawn(async move {
-                    let staged = stage(plan, partition, context).await.map_err(|error| in_step(error, step.as_str()))?;
+                    let staged =
+                        stage(plan, partition, context).await.map_err(|error| in_step(error, step.as_str()))?;
                     Ok(staged.map(|staged| (step, staged)))
                 });
             }

@@ -78,7 +78,8 @@ const TWO: &str = "id,amount\n1,2\n3,4\n";
 
 #[test]
 fn a_wrong_key_is_a_configuration_error_with_its_place() {
-    Case::file("a.csv", TWO, ", colums: [id]").fails(2, &["pipelines/p.yaml:2:", "`colums`", "did you mean `columns`?"]);
+    Case::file("a.csv", TWO, ", colums: [id]")
+        .fails(2, &["pipelines/p.yaml:2:", "`colums`", "did you mean `columns`?"]);
 }
 
 #[test]
@@ -183,7 +184,15 @@ fn a_server_that_does_not_answer() {
     Case::file("a.csv", TWO, "")
         .connection("pg: {type: postgres, url: \"postgres://me:secret@127.0.0.1:1/shop\"}")
         .load("to: pg, table: t")
-        .fails(1, &["step `out`", "cannot reach PostgreSQL at `me@127.0.0.1:1/shop`", "refused", "check that the server runs"]);
+        .fails(
+            1,
+            &[
+                "step `out`",
+                "cannot reach PostgreSQL at `me@127.0.0.1:1/shop`",
+                "refused",
+                "check that the server runs",
+            ],
+        );
     Case::new("  a: {extract: {from: pg, table: orders}}\n")
         .connection("pg: {type: postgres, url: \"postgres://me:secret@127.0.0.1:1/shop\"}")
         .fails(1, &["step `a`", "cannot reach PostgreSQL"]);
@@ -263,5 +272,8 @@ fn checks_that_fail() {
     let mut case = Case::file("a.csv", "id,name\n1,x\n1,y\n,z\n", "");
     case.steps = case.steps.trim_end().trim_end_matches('}').to_owned()
         + "}, checks: [{not_null: id}, {unique: id}, {row_count: {min: 10}}]}\n";
-    case.fails(1, &["step `a`", "`not_null(id)` failed: 1 bad row among 3", "`unique(id)` failed", "3 rows, wanted at least 10"]);
+    case.fails(
+        1,
+        &["step `a`", "`not_null(id)` failed: 1 bad row among 3", "`unique(id)` failed", "3 rows, wanted at least 10"],
+    );
 }

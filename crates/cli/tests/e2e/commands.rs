@@ -81,7 +81,11 @@ fn sql_answers_over_every_format() {
     for name in ["a.parquet", "b.csv", "c.csv.gz", "d.csv.zst", "e.ndjson.gz"] {
         folder.ok(&["copy", "in.csv", name]);
         let sum = folder.rows(&format!("select {SUM} from '{name}'"));
-        assert_eq!(sum[0].split(',').take(3).collect::<Vec<_>>(), first[0].split(',').take(3).collect::<Vec<_>>(), "{name}");
+        assert_eq!(
+            sum[0].split(',').take(3).collect::<Vec<_>>(),
+            first[0].split(',').take(3).collect::<Vec<_>>(),
+            "{name}"
+        );
     }
     folder.write("f.json", "[{\"id\": 1, \"name\": \"x\"}, {\"id\": 2, \"name\": null}]");
     assert_eq!(folder.rows("select id, name from 'f.json' order by id"), ["1,x", "2,"]);

@@ -115,7 +115,9 @@ impl Inputs {
         }
         let metrics = groups
             .into_iter()
-            .map(|(key, (sum, count, customers))| (key, (sum, count, customers.len() as i64, half_up(sum, count.into()))))
+            .map(|(key, (sum, count, customers))| {
+                (key, (sum, count, customers.len() as i64, half_up(sum, count.into())))
+            })
             .collect();
         Answer { cleaned, orphans, without_rate, enriched, metrics }
     }
@@ -187,7 +189,9 @@ pub(crate) fn enriched(folder: &Path) -> Enriched {
         let times: Vec<String> = times
             .values()
             .iter()
-            .map(|micros| chrono::DateTime::from_timestamp_micros(*micros).unwrap().format("%Y-%m-%d %H:%M:%S").to_string())
+            .map(|micros| {
+                chrono::DateTime::from_timestamp_micros(*micros).unwrap().format("%Y-%m-%d %H:%M:%S").to_string()
+            })
             .collect();
         let number = |column: &str| integers(&batch, column).iter().map(ToString::to_string).collect::<Vec<_>>();
         let columns = [

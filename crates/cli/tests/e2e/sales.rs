@@ -32,7 +32,9 @@ fn database(path: &Path) -> rusqlite::Connection {
 
 fn orders(database: &rusqlite::Connection, date: &str) -> Vec<Order> {
     let mut query = database
-        .prepare("select order_id, customer_id, product_id, currency, total, status, created_at from orders where date = ?")
+        .prepare(
+            "select order_id, customer_id, product_id, currency, total, status, created_at from orders where date = ?",
+        )
         .unwrap();
     let rows = query.query_map([date], |row| {
         Ok(Order {
@@ -75,10 +77,7 @@ pub(crate) fn metrics(warehouse: &Path, date: &str) -> Metrics {
     let millionths = |value: f64| (value * 1e6).round() as i128;
     let mut found = Metrics::new();
     let rows = query.query_map([date], |row| {
-        Ok((
-            (row.get(0)?, row.get(1)?),
-            (millionths(row.get(2)?), row.get(3)?, row.get(4)?, millionths(row.get(5)?)),
-        ))
+        Ok(((row.get(0)?, row.get(1)?), (millionths(row.get(2)?), row.get(3)?, row.get(4)?, millionths(row.get(5)?))))
     });
     for row in rows.unwrap() {
         let (key, values) = row.unwrap();
@@ -97,7 +96,10 @@ fn same(actual: &oracle::Enriched, expected: &oracle::Enriched) {
 /// That lake and warehouse of an embedded project hold exactly what they must for a day.
 pub(crate) fn check_day(folder: &Folder, date: &str) {
     let expected = expected(folder, date);
-    same(&oracle::enriched(&folder.path().join("lake/enriched_orders").join(format!("date={date}"))), &expected.enriched);
+    same(
+        &oracle::enriched(&folder.path().join("lake/enriched_orders").join(format!("date={date}"))),
+        &expected.enriched,
+    );
     assert_eq!(metrics(&folder.path().join("data/warehouse.db"), date), expected.metrics);
 }
 
@@ -142,7 +144,8 @@ fn the_day_is_right_to_the_last_digit_and_running_it_again_changes_nothing() {
 
     let report: serde_json::Value =
         serde_json::from_str(&folder.ok(&["run", ".", "--date", DAY, "--output", "json"])).unwrap();
-    let step = |name: &str| report["steps"].as_array().unwrap().iter().find(|step| step["step"] == name).unwrap().clone();
+    let step =
+        |name: &str| report["steps"].as_array().unwrap().iter().find(|step| step["step"] == name).unwrap().clone();
     assert_eq!(step("cleaned")["rows_out"], expected.cleaned);
     assert_eq!(step("cleaned")["rejects"], expected.orphans);
     assert_eq!(step("enriched")["rejects"], expected.without_rate);
@@ -178,7 +181,11 @@ fn the_same_job_with_postgresql_as_both_databases() {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })
         .unwrap();
-    assert!(source.sql(raw).starts_with(&format!("{count}|{total:.2}|{ids}|")), "{} {count} {total} {ids}", source.sql(raw));
+    assert!(
+        source.sql(raw).starts_with(&format!("{count}|{total:.2}|{ids}|")),
+        "{} {count} {total} {ids}",
+        source.sql(raw)
+    );
     let check = || {
         let partition = folder.path().join("lake/enriched_orders").join(format!("date={DAY}"));
         same(&oracle::enriched(&partition), &expected.enriched);
@@ -225,6 +232,7 @@ fn the_same_job_with_the_lake_on_s3() {
     }
     assert!(server.open_uploads().unwrap().is_empty(), "uploads are left open");
     assert!(!folder.path().join("lake").exists(), "the local lake is another profile's");
-    let counted = folder.ok(&["sql", "select count(*) from 'lake:enriched_orders/'", "--profile", "s3", "--format", "csv"]);
+    let counted =
+        folder.ok(&["sql", "select count(*) from 'lake:enriched_orders/'", "--profile", "s3", "--format", "csv"]);
     assert!(counted.lines().nth(1).unwrap().parse::<usize>().unwrap() > 20_000, "{counted}");
 }

@@ -71,7 +71,10 @@ impl Folder {
         let mut found = Vec::new();
         walk(&self.path().join(below), &mut found);
         found.sort();
-        found.into_iter().map(|path| (path.strip_prefix(self.path()).unwrap().display().to_string(), std::fs::read(&path).unwrap())).collect()
+        found
+            .into_iter()
+            .map(|path| (path.strip_prefix(self.path()).unwrap().display().to_string(), std::fs::read(&path).unwrap()))
+            .collect()
     }
 }
 
@@ -114,7 +117,12 @@ impl Said {
     /// The one error on standard error, with its hint.
     #[track_caller]
     pub(crate) fn error(&self) -> String {
-        let at: Vec<usize> = self.err.match_indices("error: ").map(|(at, _)| at).filter(|at| *at == 0 || self.err.as_bytes()[at - 1] == b'\n').collect();
+        let at: Vec<usize> = self
+            .err
+            .match_indices("error: ")
+            .map(|(at, _)| at)
+            .filter(|at| *at == 0 || self.err.as_bytes()[at - 1] == b'\n')
+            .collect();
         assert_eq!(at.len(), 1, "one error, not {}\n{self}", at.len());
         self.err[at[0]..].trim_end().to_owned()
     }

@@ -47,7 +47,9 @@ pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
         StoreError::NotImplemented { .. } | StoreError::NotSupported { .. } => {
             Error::new(ErrorKind::Storage, format!("the store cannot do this with {what}")).cause(answer(&words))
         }
-        StoreError::JoinError { .. } => Error::internal(format!("a task of the store failed over {what}")).cause(answer(&words)),
+        StoreError::JoinError { .. } => {
+            Error::internal(format!("a task of the store failed over {what}")).cause(answer(&words))
+        }
         _ => by_transport(error, &what, words),
     }
 }
@@ -58,7 +60,8 @@ fn missing(what: impl fmt::Display) -> Error {
 
 /// The server's own code and message, out of the XML that S3 and its kin answer with; else all there is.
 fn answer(words: &str) -> String {
-    let part = |tag: &str| words.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once("</")).map(|it| it.0);
+    let part =
+        |tag: &str| words.split_once(&format!("<{tag}>")).and_then(|(_, rest)| rest.split_once("</")).map(|it| it.0);
     match (part("Code"), part("Message")) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
         (Some(code), None) => code.to_owned(),
