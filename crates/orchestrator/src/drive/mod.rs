@@ -5,7 +5,7 @@
 //! 2. under the start lock: mark runs whose process died, let the runner clean up after them, take the owner lock,
 //!    record the run and take a generation for each load;
 //! 3. run awaited pipelines that have not succeeded yet, in this process;
-//! 4. the loop of [`session`]: ask [`crate::decide`], do what it says, wait for something to end;
+//! 4. the loop of `session.rs`: ask [`crate::decide`], do what it says, wait for something to end;
 //! 5. record how it ended.
 //!
 //! Invariant: the driver never commits, aborts or stages by itself; it only says so to the [`JobRunner`].

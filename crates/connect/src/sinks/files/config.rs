@@ -122,7 +122,7 @@ impl Config {
                 .hint("remove `key`"));
         }
         let keep: Vec<usize> = (0..schema.fields().len()).filter(|index| !partition_by.contains(index)).collect();
-        if keep.is_empty() && !partition_by.is_empty() {
+        if keep.is_empty() && !nothing_staged {
             return Err(Error::new(
                 ErrorKind::Schema,
                 "every column is in `partition_by`, so nothing is left for the files",

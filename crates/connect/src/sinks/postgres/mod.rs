@@ -2,7 +2,7 @@
 //!
 //! Each writer copies its rows (binary COPY) into an unlogged staging table beside the target; the commit is one
 //! transaction that enters the load into the ledger `_gristmill_loads`, applies the strategy and drops the staging
-//! tables. [`types`] has the table of types; see [`commit`] for what a concurrent reader sees.
+//! tables. [`types`] has the table of types; see `commit.rs` for what a concurrent reader sees.
 //!
 //! Strategies: `append`; `replace` (the table stays, its rows are deleted and inserted); `delete+insert` by distinct
 //! keys; `partition_overwrite` by distinct values of `partition_by`. A missing table is created, new columns are

@@ -1,7 +1,7 @@
 //! A table of a SQLite database as a target.
 //!
-//! SQLite has one writer at a time, so rows wait in side files below the state folder ([`stage`]) and the database is
-//! written only at the commit ([`commit`]): one `BEGIN IMMEDIATE` transaction holds the ledger row, the table's DDL and
+//! SQLite has one writer at a time, so rows wait in side files below the state folder (`stage.rs`) and the database is
+//! written only at the commit (`commit.rs`): one `BEGIN IMMEDIATE` transaction holds the ledger row, the table's DDL and
 //! the rows. Readers see all of it or nothing; a crash before `COMMIT` leaves the old picture. The database keeps its
 //! journal mode; `synchronous` is FULL for the commit.
 //!

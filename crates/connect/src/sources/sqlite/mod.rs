@@ -2,7 +2,7 @@
 //!
 //! A table, a view or a query is read by one unit, on a thread of its own, in one read transaction: what it gives is
 //! one picture of the database, whatever other programs write meanwhile. The file is opened for reading only. Which
-//! arrow type a column gets is told by its declared type ([`types`]); a value that is not of that type is an error
+//! arrow type a column gets is told by its declared type (`types.rs`); a value that is not of that type is an error
 //! naming column, value and row, or a reject.
 //!
 //! The sink is in [`crate::sinks::sqlite`].
