@@ -26,7 +26,9 @@ pub(crate) async fn run(args: &RecoverArgs, printer: &Printer, cancel: Cancellat
     if recovered.dead.is_empty() && recovered.notes.is_empty() {
         printer.line("nothing to recover")?;
     }
-    for run in &recovered.dead {
+    // The notes tell more, where there is one.
+    let told = |run: &str| recovered.notes.iter().any(|note| note.contains(run));
+    for run in recovered.dead.iter().filter(|run| !told(run.as_str())) {
         printer.line(format!("run {run} had died; it is recorded as failed"))?;
     }
     for note in &recovered.notes {

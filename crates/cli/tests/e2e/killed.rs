@@ -6,7 +6,7 @@ use crate::sales::{expected, metrics, project};
 use crate::support::Folder;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 const DAY: &str = "2024-01-15";
 const RUN: [&str; 4] = ["run", ".", "--date", DAY];
@@ -51,14 +51,31 @@ fn staged(folder: &Folder) -> Vec<PathBuf> {
     found
 }
 
-/// When to strike.
-enum Moment {
-    /// This share of the time an uninterrupted run takes.
-    Share(f64),
-    /// As soon as something is staged in the lake.
+/// When to strike: so long after a sign that can be seen from outside.
+struct Moment(Sign, Duration);
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Sign {
+    /// The process has begun.
+    Begun,
+    /// Something is staged in the lake.
     Staged,
-    /// As soon as the lake's log has one more entry.
+    /// The lake's log has one more entry: it is decided, and perhaps not yet published.
     Logged,
+    /// The partition lists other files.
+    Published,
+    /// SQLite is writing the warehouse.
+    Journal,
+}
+
+const fn after(sign: Sign, millis: u64) -> Moment {
+    Moment(sign, Duration::from_millis(millis))
+}
+
+fn listed(folder: &Folder) -> Vec<String> {
+    let mut found = Vec::new();
+    crate::support::walk(&folder.path().join("lake/enriched_orders"), &mut found);
+    found.iter().map(|path| path.display().to_string()).collect()
 }
 
 fn log_entries(folder: &Folder) -> usize {
@@ -66,20 +83,29 @@ fn log_entries(folder: &Folder) -> usize {
 }
 
 /// Starts a run and strikes with the signal; gives the exit code, if it had one.
-fn strike(folder: &Folder, moment: &Moment, signal: &str, usual: Duration) -> Option<i32> {
-    let entries = log_entries(folder);
+fn strike(folder: &Folder, Moment(sign, delay): &Moment, signal: &str) -> Option<i32> {
+    let (entries, mut files) = (log_entries(folder), listed(folder));
+    files.sort();
     let mut child = folder.command(&RUN).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    let begin = Instant::now();
-    while begin.elapsed() < usual * 3 && child.try_wait().unwrap().is_none() {
-        let now = match moment {
-            Moment::Share(share) => begin.elapsed() >= usual.mul_f64(*share),
-            Moment::Staged => !staged(folder).is_empty(),
-            Moment::Logged => log_entries(folder) > entries,
+    let data = folder.path().join("data");
+    let journal = || ["-journal", "-wal"].iter().any(|end| data.join(format!("warehouse.db{end}")).exists());
+    while child.try_wait().unwrap().is_none() {
+        let seen = match sign {
+            Sign::Begun => true,
+            Sign::Staged => !staged(folder).is_empty(),
+            Sign::Logged => log_entries(folder) > entries,
+            Sign::Published => {
+                let mut now = listed(folder);
+                now.sort();
+                now != files
+            }
+            Sign::Journal => journal(),
         };
-        if now {
+        if seen {
+            std::thread::sleep(*delay);
             break;
         }
-        std::thread::sleep(Duration::from_millis(1));
+        std::thread::yield_now();
     }
     // It may have ended just now.
     let _sent = Command::new("kill").args([signal, &child.id().to_string()]).stderr(Stdio::null()).status();
@@ -90,27 +116,26 @@ fn strike(folder: &Folder, moment: &Moment, signal: &str, usual: Duration) -> Op
 fn a_killed_run_leaves_the_old_answer_or_the_new_and_the_next_run_makes_it_good() {
     let folder = project();
     let mut old = expected(&folder, DAY);
-    let begin = Instant::now();
-    folder.ok(&RUN);
-    let usual = begin.elapsed();
     let moments = [
-        Moment::Share(0.02),
-        Moment::Share(0.4),
-        Moment::Staged,
-        Moment::Share(0.8),
-        Moment::Logged,
-        Moment::Share(0.92),
-        Moment::Share(1.0),
+        after(Sign::Begun, 30),
+        after(Sign::Staged, 0),
+        after(Sign::Staged, 400),
+        after(Sign::Logged, 0),
+        after(Sign::Logged, 2),
+        after(Sign::Published, 0),
+        after(Sign::Published, 5),
+        after(Sign::Journal, 0),
     ];
     for (round, moment) in moments.iter().enumerate() {
         change(&folder, round);
         let new = expected(&folder, DAY);
-        let ended = strike(&folder, moment, "-KILL", usual);
-        let when = format!("round {round}, exit {ended:?}");
+        let ended = strike(&folder, moment, "-KILL");
+        let when = format!("killed {:?} after {:?}, exit {ended:?}", moment.1, moment.0);
         let seen = whole(&folder, &old, &new, &when);
         eprintln!("{when}: new in the lake {}, new in the warehouse {}", seen.0, seen.1);
         if round % 2 == 0 {
             let said = folder.ok(&["recover"]);
+            eprintln!("{said}");
             assert!(said.contains("had died") || ended.is_some() || round == 0, "{when}: {said}");
             whole(&folder, &old, &new, &format!("{when}, recovered"));
             assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover", "{when}");
@@ -126,13 +151,11 @@ fn a_killed_run_leaves_the_old_answer_or_the_new_and_the_next_run_makes_it_good(
 fn control_c_ends_with_130_and_leaves_nothing_staged() {
     let folder = project();
     let mut old = expected(&folder, DAY);
-    let begin = Instant::now();
-    folder.ok(&RUN);
-    let usual = begin.elapsed();
-    for (round, moment) in [Moment::Share(0.3), Moment::Staged, Moment::Share(0.7)].iter().enumerate() {
+    let moments = [after(Sign::Begun, 300), after(Sign::Staged, 0), after(Sign::Logged, 0)];
+    for (round, moment) in moments.iter().enumerate() {
         change(&folder, 20 + round);
         let new = expected(&folder, DAY);
-        let code = strike(&folder, moment, "-INT", usual);
+        let code = strike(&folder, moment, "-INT");
         let when = format!("round {round}, exit {code:?}");
         let (in_lake, in_warehouse) = whole(&folder, &old, &new, &when);
         assert!(code == Some(130) || (in_lake && in_warehouse), "{when}");
