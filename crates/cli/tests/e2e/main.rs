@@ -2,8 +2,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
     clippy::print_stderr,
     reason = "a test fails by panicking, and says aloud what it skips"
 )]
