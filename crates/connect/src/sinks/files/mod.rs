@@ -68,13 +68,33 @@ struct FilesSink {
     config: Arc<Config>,
     context: LoadContext,
     faults: Faults,
+    encoders: Encoders,
+}
+
+/// How long an abort waits for an encoder's thread to notice that nobody wants its file any more.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// The encoders at work: each holds a share. An abort waits for them, or they would write behind its back.
+#[derive(Debug, Default)]
+struct Encoders(Arc<tokio::sync::RwLock<()>>);
+
+impl Encoders {
+    async fn share(&self) -> tokio::sync::OwnedRwLockReadGuard<()> {
+        self.0.clone().read_owned().await
+    }
+
+    /// Waits until none is at work. One that hangs (a disk that does not answer) is not waited for; its load is swept
+    /// by the next recovery.
+    async fn gone(&self) {
+        drop(tokio::time::timeout(LAST_WORDS, self.0.write()).await);
+    }
 }
 
 impl FilesSink {
     fn new(store: &Store, load: &LoadSpec, context: LoadContext) -> Result<Self> {
         let config = Config::new(load, &context.schema)?;
         let place = Place::new(store, &config.place(store.local.is_some()))?;
-        Ok(Self { place, config: Arc::new(config), context, faults: Faults::default() })
+        Ok(Self { place, config: Arc::new(config), context, faults: Faults::default(), encoders: Encoders::default() })
     }
 }
 
@@ -123,6 +143,7 @@ impl Sink for FilesSink {
     }
 
     async fn abort(&self, key: &LoadKey) -> Result<()> {
+        self.encoders.gone().await;
         self.abort_load(key).await
     }
 

@@ -313,6 +313,14 @@ impl Local {
                 Err(error) => return Err(at(folder)(error)),
             }
         }
+        // A file without a name leaves nothing behind, not even when this process dies right now.
+        #[cfg(target_os = "linux")]
+        {
+            use rustix::fs::{Mode, OFlags, open};
+            if open(folder, OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC, Mode::RUSR | Mode::WUSR).is_ok() {
+                return Ok(());
+            }
+        }
         let probe = folder.join(format!(".gristmill-probe-{}", uuid::Uuid::new_v4().simple()));
         let refused = |error: std::io::Error| {
             let target = format!("the target `{}`", self.root.display());

@@ -165,6 +165,7 @@ impl Sink for SingleFileSink {
     }
 
     async fn abort(&self, key: &LoadKey) -> Result<()> {
+        self.inner.encoders.gone().await;
         self.sweep(&format!("{}-", key.short()), &[]).await.map(drop)
     }
 

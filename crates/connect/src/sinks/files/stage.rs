@@ -29,9 +29,13 @@ impl FilesSink {
                 self.config.schema.fields().len()
             )));
         }
-        let mut writer = self.writer(task)?;
+        let writer = self.writer(task)?;
         let (send, mut receive) = mpsc::channel(WAITING);
+        let share = self.encoders.share().await;
         let encoder = tokio::task::spawn_blocking(move || {
+            // Held until the writer is gone, with what it takes back.
+            let _share = share;
+            let mut writer = writer;
             while let Some(message) = receive.blocking_recv() {
                 match message {
                     Message::Rows(batch) => writer.write(&batch)?,
