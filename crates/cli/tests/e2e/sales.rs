@@ -27,7 +27,8 @@ pub(crate) fn project() -> Folder {
 }
 
 fn database(path: &Path) -> rusqlite::Connection {
-    rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap()
+    // Not read-only: what a killed writer has left in its journal is rolled back by the next one who opens.
+    rusqlite::Connection::open_with_flags(path, rusqlite::OpenFlags::SQLITE_OPEN_READ_WRITE).unwrap()
 }
 
 fn orders(database: &rusqlite::Connection, date: &str) -> Vec<Order> {
