@@ -136,7 +136,8 @@ fn a_killed_run_leaves_the_old_answer_or_the_new_and_the_next_run_makes_it_good(
         if round % 2 == 0 {
             let said = folder.ok(&["recover"]);
             eprintln!("{said}");
-            assert!(said.contains("had died") || ended.is_some() || round == 0, "{when}: {said}");
+            // One that was through with both loads may have recorded its success, too.
+            assert!(said.contains("had died") || seen == (true, true) || round == 0, "{when}: {said}");
             whole(&folder, &old, &new, &format!("{when}, recovered"));
             assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover", "{when}");
         }
