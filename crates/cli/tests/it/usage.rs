@@ -79,5 +79,5 @@ fn a_folder_without_files_is_called_so() {
     let folder = Folder::new();
     std::fs::create_dir(folder.path().join("d.parquet")).unwrap();
     let said = folder.run(&["sql", "SELECT * FROM 'd.parquet'"]);
-    assert!(said.err.contains("the folder `d.parquet` holds no files"), "{said}");
+    assert!(said.err.contains("`d.parquet` is there, but empty"), "{said}");
 }

@@ -84,8 +84,15 @@ impl Inner {
     /// Looks whether rows of the load's schema fit what is there, changing nothing.
     fn check(&self) -> Result<()> {
         // A folder that is not there yet is made by the commit, below the nearest one that is.
-        let folder = self.database.path.ancestors().skip(1).find(|folder| folder.is_dir());
-        if let Some(folder) = folder {
+        let nearest = |folder: &&std::path::Path| !folder.as_os_str().is_empty() && folder.exists();
+        if let Some(folder) = self.database.path.ancestors().skip(1).find(nearest) {
+            if !folder.is_dir() {
+                return Err(Error::new(
+                    ErrorKind::NotFound,
+                    format!("`{}` is not a folder, so no database can be made in it", folder.display()),
+                )
+                .hint("correct the connection's `path`"));
+            }
             // SQLite needs a journal beside the file.
             rustix::fs::access(folder, rustix::fs::Access::WRITE_OK)
                 .map_err(|error| Error::io(&error.into(), format!("the folder `{}`", folder.display())))?;
