@@ -9,7 +9,6 @@ use crate::resolve::{Origin, PipeJob, Resolver, bare};
 use crate::session::Engine;
 use datafusion::arrow::array::{Array, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, SchemaRef};
-use datafusion::datasource::MemTable;
 use datafusion::execution::TaskContext;
 use datafusion::logical_expr::cast;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -440,7 +439,6 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
     let key = job.loads.iter().find(|(name, _)| *name == step.name).map(|(_, key)| key.clone());
     let key = key.ok_or_else(|| Error::internal(format!("load `{}` has no key", step.name)))?;
     let frame = resolver.session.table(bare(table.as_str())).await.map_err(from_datafusion)?;
-    let frame = if engine.options.collect { collect(&resolver.session, frame).await? } else { frame };
     let frame = plain_types(frame)?;
     let input = frame.create_physical_plan().await.map_err(from_datafusion)?;
     let schema = input.schema();
@@ -464,7 +462,10 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
         _ => input,
     };
     let owner = OwnerId(job.run.clone());
-    let plan = Arc::new(StageExec::new(input, sink.clone(), key.clone(), owner, job.attempt, meter.clone()));
+    let plan = Arc::new(
+        StageExec::new(input, sink.clone(), key.clone(), owner, job.attempt, meter.clone())
+            .collecting(engine.options.collect),
+    );
     Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan }) })
 }
 
@@ -509,14 +510,6 @@ pub(crate) fn open_sink(
     };
     let sink = engine.connection(&load.to)?.sink(load, context);
     sink.context(|| format!("connection `{}`", load.to))
-}
-
-/// Everything in memory first, as programs do that do not stream; only there to be compared with.
-async fn collect(session: &SessionContext, frame: DataFrame) -> Result<DataFrame> {
-    let schema = Arc::new(frame.schema().as_arrow().clone());
-    let batches = frame.collect().await.map_err(from_datafusion)?;
-    let table = MemTable::try_new(schema, vec![batches]).map_err(from_datafusion)?;
-    session.read_table(Arc::new(table)).map_err(from_datafusion)
 }
 
 /// Targets get the common types: views and dictionaries are ways to compute, not to store.

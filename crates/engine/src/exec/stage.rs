@@ -34,6 +34,8 @@ pub struct StageExec {
     owner: OwnerId,
     attempt: u32,
     meter: Arc<Meter>,
+    /// Read everything into memory first, as programs do that do not stream; only there to be compared with.
+    collect: bool,
     properties: Arc<PlanProperties>,
 }
 
@@ -52,7 +54,13 @@ impl StageExec {
             EmissionType::Final,
             Boundedness::Bounded,
         ));
-        Self { input, sink, key, owner, attempt, meter, properties }
+        Self { input, sink, key, owner, attempt, meter, collect: false, properties }
+    }
+
+    /// Whether all rows are read into memory before any is staged.
+    pub(crate) fn collecting(mut self, collect: bool) -> Self {
+        self.collect = collect;
+        self
     }
 }
 
@@ -88,14 +96,9 @@ impl ExecutionPlan for StageExec {
         _: ReplaceChildrenOptions,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         let input = children.pop().ok_or_else(|| DataFusionError::Internal("Stage needs its input".to_owned()))?;
-        Ok(Arc::new(Self::new(
-            input,
-            self.sink.clone(),
-            self.key.clone(),
-            self.owner.clone(),
-            self.attempt,
-            self.meter.clone(),
-        )))
+        let stage =
+            Self::new(input, self.sink.clone(), self.key.clone(), self.owner.clone(), self.attempt, self.meter.clone());
+        Ok(Arc::new(stage.collecting(self.collect)))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -121,7 +124,14 @@ impl ExecutionPlan for StageExec {
                 counted.add(batch.num_rows(), batch.get_array_memory_size());
             }),
         );
+        let collect = self.collect;
         let manifest = async move {
+            let rows = if collect {
+                let schema = rows.schema();
+                Rows::from_batches(schema, rows.collect().await.map_err(to_datafusion)?)
+            } else {
+                rows
+            };
             let staged = sink.stage(&task, rows).await.map_err(to_datafusion)?;
             meter.touch();
             let text = serde_json::to_string(&staged)

@@ -83,6 +83,10 @@ impl Inner {
 
     /// Looks whether rows of the load's schema fit what is there, changing nothing.
     fn check(&self) -> Result<()> {
+        if self.database.path.is_dir() {
+            // Says that a folder is no database.
+            self.database.open_to_write()?;
+        }
         // A folder that is not there yet is made by the commit, below the nearest one that is.
         let nearest = |folder: &&std::path::Path| !folder.as_os_str().is_empty() && folder.exists();
         if let Some(folder) = self.database.path.ancestors().skip(1).find(nearest) {
