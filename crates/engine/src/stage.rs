@@ -483,6 +483,14 @@ async fn free_generation(
         return Ok(None);
     }
     let Some(last) = sink.last(&key.slot).await? else { return Ok(None) };
+    if job.full_refresh && load.strategy == Strategy::Append {
+        // A new generation of an append would stand beside the old one: every row twice.
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("`{}` already holds these rows, and `append` cannot replace them", key.slot.target),
+        )
+        .hint("leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`"));
+    }
     if last.key.generation < key.generation {
         return Ok(None);
     }
