@@ -1,6 +1,6 @@
 //! Views as tables of a session: what a query may name is registered when it is first named.
 
-use crate::checks::{Judge, Tally, Unique, flag_rows, unique_plan};
+use crate::checks::{Judge, Tally, Unique, UniqueNumbers, flag_rows, unique_plan};
 use crate::dead_letters::DeadLetters;
 use crate::error::{from_datafusion, in_step};
 use crate::meter::Meter;
@@ -17,7 +17,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::future::BoxFuture;
 use gristmill_connect::{Source, sources};
-use gristmill_model::spec::{ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
+use gristmill_model::spec::{CheckKind, ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
 use gristmill_model::{ConnectionName, Error, ErrorKind, Result, ResultExt, StepKind, StepName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,6 +27,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const PIPE_SHARE: u64 = 8;
 const PIPE_LEAST: u64 = 8 << 20;
 const PIPE_MOST: u64 = 256 << 20;
+/// The part of the pool that the bitmap of one uniqueness check may hold.
+const UNIQUE_SHARE: u64 = 8;
 
 /// Registers views in a session, each once, and keeps what is needed to run and report them.
 pub(crate) struct Resolver {
@@ -65,6 +67,8 @@ pub(crate) struct PipeJob {
     pub(crate) judge: Arc<Judge>,
     pub(crate) tallies: Vec<Arc<Tally>>,
     pub(crate) uniques: Vec<Unique>,
+    /// Uniqueness that is looked at while rows pass.
+    pub(crate) numbers: Vec<Arc<UniqueNumbers>>,
     /// Rows that came in, good and bad; the good ones are in `out`.
     pub(crate) seen: Arc<Meter>,
     pub(crate) out: Arc<Meter>,
@@ -190,9 +194,13 @@ impl Resolver {
         self.session
             .register_table(bare(name.as_str()), Arc::new(PipedTable { pipe: pipe.clone() }))
             .map_err(from_datafusion)?;
-        let mut uniques = Vec::new();
+        let (mut uniques, mut numbers) = (Vec::new(), Vec::new());
         for tally in &tallies {
-            if let gristmill_model::spec::CheckKind::Unique { columns } = &tally.check.kind {
+            if let CheckKind::Unique { columns } = &tally.check.kind {
+                if let Some(passing) = self.unique_numbers(&pipe, columns, tally) {
+                    numbers.push(Arc::new(passing));
+                    continue;
+                }
                 uniques.push(unique_plan(&self.session, name.as_str(), columns, tally.clone()).await?);
             }
         }
@@ -203,11 +211,22 @@ impl Resolver {
             plan,
             tallies,
             uniques,
+            numbers,
             seen: Meter::new(step.name.clone()),
             out,
             passed: Arc::default(),
         });
         Ok(())
+    }
+
+    /// A uniqueness check of one column of whole numbers, which needs no plan of its own.
+    fn unique_numbers(&self, pipe: &Pipe, columns: &[String], tally: &Arc<Tally>) -> Option<UniqueNumbers> {
+        let [column] = columns else { return None };
+        let schema = pipe.schema();
+        let (position, field) = schema.column_with_name(column)?;
+        let limit = usize::try_from(self.engine.limit.pool / UNIQUE_SHARE).unwrap_or(usize::MAX);
+        let (runtime, spill_dir) = (self.engine.runtime(), self.engine.spill_dir());
+        UniqueNumbers::new(position, field.data_type(), tally.clone(), pipe.lanes(), limit, runtime, spill_dir)
     }
 
     /// Plans a query over steps of the pipeline.

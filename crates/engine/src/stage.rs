@@ -368,6 +368,7 @@ struct Feed {
     plan: Arc<dyn ExecutionPlan>,
     context: Arc<TaskContext>,
     judge: Arc<crate::checks::Judge>,
+    numbers: Vec<Arc<crate::checks::UniqueNumbers>>,
     seen: Arc<Meter>,
     out: Arc<Meter>,
     passed: Arc<std::sync::atomic::AtomicU64>,
@@ -384,6 +385,7 @@ impl Feed {
             plan: job.plan.clone(),
             context: session.task_ctx(),
             judge: job.judge.clone(),
+            numbers: job.numbers.clone(),
             seen: job.seen.clone(),
             out: job.out.clone(),
             passed: job.passed.clone(),
@@ -412,7 +414,13 @@ impl Feed {
                 self.letters.rows(&self.step, dead, reasons)?;
             }
             self.passed.fetch_add(judged.good.num_rows() as u64, std::sync::atomic::Ordering::Relaxed);
+            for check in &self.numbers {
+                check.add(judged.good.column(check.column)).await?;
+            }
             self.pipe.push(self.lane, judged.good).await?;
+        }
+        for check in &self.numbers {
+            check.end_lane().await?;
         }
         self.seen.touch();
         Ok(())

@@ -1,8 +1,11 @@
-//! Data checks: row checks as expressions in the plan, set checks as one more reader of the pipe.
+//! Data checks: row checks as expressions in the plan; set checks as one more reader of the pipe, or, where the column is
+//! of whole numbers, while rows pass.
 
+mod numbers;
 mod row;
 mod set;
 
+pub(crate) use numbers::UniqueNumbers;
 pub(crate) use row::{Judge, flag_rows};
 pub(crate) use set::{Unique, unique_plan};
 
