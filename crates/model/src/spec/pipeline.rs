@@ -32,8 +32,9 @@ pub struct Step {
     pub after: Vec<StepName>,
     /// What must hold for its rows.
     pub checks: Vec<Check>,
-    /// Whether its rows are kept when several actions read them; true by default.
-    pub cache: bool,
+    /// Whether its rows are computed once for all who read them. By default they are where several actions read them;
+    /// `Some(true)`: also where one action reads them several times; `Some(false)`: never.
+    pub cache: Option<bool>,
     /// How often it is tried again.
     pub retries: u32,
     /// How long to wait before the first retry; doubled for each further one.
@@ -222,7 +223,8 @@ pub struct StepFile {
     /// What must hold for its rows.
     #[serde(default)]
     pub(super) checks: Vec<CheckFile>,
-    /// `false`: read or compute its rows anew for each action that needs them.
+    /// `false`: read or compute its rows anew for each action that needs them. `true`: once, even where a single action
+    /// reads them several times. By default: once where several actions need them.
     #[serde(default)]
     pub(super) cache: Option<bool>,
     /// How often it is tried again.

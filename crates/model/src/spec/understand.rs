@@ -123,7 +123,7 @@ impl StepReader<'_> {
             name,
             after: step.after.0.iter().map(|name| StepName::from(name.as_str())).collect(),
             checks,
-            cache: step.cache.unwrap_or(true),
+            cache: step.cache,
             retries: step.retries.or(file.retries).unwrap_or(defaults.retries),
             retry_delay: step.retry_delay.or(file.retry_delay).unwrap_or(defaults.retry_delay),
             timeout: step.timeout.or(file.timeout).or(defaults.timeout),

@@ -30,7 +30,7 @@ pub struct Dag {
 struct Node {
     name: StepName,
     kind: StepKind,
-    cache: bool,
+    cache: Option<bool>,
     reads: Vec<usize>,
     after: Vec<usize>,
 }

@@ -154,14 +154,20 @@ impl Dag {
         Ok(all().filter(|&position| position == chosen || self.before[chosen].contains(&position)).collect())
     }
 
-    /// Views with more than one distinct consumer, where consumers are the given actions and shared views; a view that
+    /// Views with more than one distinct consumer (with any, where `cache: true` says so), where consumers are the given actions and shared views; a view that
     /// is not shared is a part of whoever reads it.
     fn shared(&self, actions: &[usize]) -> Vec<usize> {
         let mut consumers: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.nodes.len()];
         let mut shared = Vec::new();
         for &position in self.order.iter().rev() {
             let node = &self.nodes[position];
-            let is_shared = !node.kind.is_action() && node.cache && consumers[position].len() > 1;
+            let readers = consumers[position].len();
+            let is_shared = !node.kind.is_action()
+                && match node.cache {
+                    Some(true) => readers > 0,
+                    Some(false) => false,
+                    None => readers > 1,
+                };
             if is_shared {
                 shared.push(position);
             }

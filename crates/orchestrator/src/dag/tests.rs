@@ -82,6 +82,14 @@ fn what_is_staged_together_follows_shared_views_and_order() {
             vec!["x()<[]@0", "y()<[]@0"],
         ),
         (
+            "cached for one action that reads it twice",
+            format!(
+                "  a: {{extract: {{from: db, table: t}}, cache: true}}\n  c: {{sql: \"SELECT 1 FROM a JOIN a AS b ON true\"}}\n{}",
+                load("x", "c", ""),
+            ),
+            vec!["x(a)<[]@0"],
+        ),
+        (
             "a view after a load forces a wave",
             format!(
                 "{}{}  c: {{command: ls, after: [y]}}\n",
@@ -164,7 +172,7 @@ fn a_view_cannot_be_selected_and_a_pipeline_of_views_has_nothing_to_run() {
 
 /// Random pipelines: step `n` may read and follow steps before it only, so there is no cycle.
 fn pipelines() -> impl Strategy<Value = String> {
-    let step = (0..5u8, any::<u32>(), any::<u32>(), any::<bool>());
+    let step = (0..5u8, any::<u32>(), any::<u32>(), proptest::sample::select(vec!["", "cache: true, ", "cache: false, "]));
     proptest::collection::vec(step, 1..14).prop_map(|steps| {
         let mut text = String::new();
         let mut views: Vec<usize> = Vec::new();
@@ -178,13 +186,13 @@ fn pipelines() -> impl Strategy<Value = String> {
             let after = format!("after: [{}]", after.join(", "));
             match (kind, source) {
                 (0, _) | (_, None) => {
-                    text += &format!("  s{at}: {{extract: {{from: db, table: t}}, cache: {cache}, {after}}}\n");
+                    text += &format!("  s{at}: {{extract: {{from: db, table: t}}, {cache}{after}}}\n");
                     views.push(at);
                 }
                 (1, Some(_)) => {
                     let tables: Vec<String> = of(*read).map(|n| format!("s{n}")).collect();
                     let from = if tables.is_empty() { String::new() } else { format!(" FROM {}", tables.join(", ")) };
-                    text += &format!("  s{at}: {{sql: \"SELECT 1{from}\", cache: {cache}, {after}}}\n");
+                    text += &format!("  s{at}: {{sql: \"SELECT 1{from}\", {cache}{after}}}\n");
                     views.push(at);
                 }
                 (2, _) => text += &format!("  s{at}: {{command: ls, {after}}}\n"),
@@ -223,7 +231,10 @@ proptest! {
             }
             if let TaskKind::Stage(group) = &task.kind {
                 prop_assert!(group.shared.iter().all(|view| group.views.contains(view)));
-                prop_assert!(group.actions.len() > 1 || group.shared.is_empty());
+                let asked = |view: &StepName| {
+                    steps.lines().any(|line| line.starts_with(&format!("  {view}: ")) && line.contains("cache: true"))
+                };
+                prop_assert!(group.actions.len() > 1 || group.shared.iter().all(asked));
             }
         }
         let actions = dag.order().into_iter().filter(|step| dag.kind(step.as_str()).unwrap().is_action()).count();
