@@ -42,6 +42,8 @@ pub(crate) struct Pipe {
     spill_dir: PathBuf,
     spilled: AtomicU64,
     started: AtomicBool,
+    /// A wait was in vain; until a reader moves on, there is no use in another.
+    impatient: AtomicBool,
 }
 
 /// One partition of the producer.
@@ -115,6 +117,7 @@ impl Pipe {
             spill_dir,
             spilled: AtomicU64::new(0),
             started: AtomicBool::new(false),
+            impatient: AtomicBool::new(false),
         })
     }
 
@@ -190,8 +193,12 @@ impl Pipe {
                     return fits;
                 }
             }
+            if self.impatient.load(Ordering::Relaxed) {
+                return false;
+            }
             moved.borrow_and_update();
             if tokio::time::timeout(PATIENCE, moved.changed()).await.is_err() {
+                self.impatient.store(true, Ordering::Relaxed);
                 return false;
             }
         }
@@ -246,19 +253,24 @@ impl Pipe {
             }
         }
         if freed > 0 {
+            self.impatient.store(false, Ordering::Relaxed);
             self.held.fetch_sub(freed, Ordering::Relaxed);
             self.reservation.shrink(usize::try_from(freed).unwrap_or(usize::MAX));
         }
     }
 
+    /// A reader wants no more of any lane.
     fn close(&self, reader: usize) {
-        for lane in &self.lanes {
-            let mut state = lock(&lane.state);
-            if let Some(position) = state.positions.get_mut(reader) {
-                *position = None;
-            }
-            self.trim(&mut state);
+        (0..self.lanes.len()).for_each(|lane| self.close_lane(reader, lane));
+    }
+
+    fn close_lane(&self, reader: usize, lane: usize) {
+        let mut state = lock(&self.lanes[lane].state);
+        if let Some(position) = state.positions.get_mut(reader) {
+            *position = None;
         }
+        self.trim(&mut state);
+        drop(state);
         self.moved.send_modify(|version| *version += 1);
     }
 }
@@ -317,10 +329,11 @@ impl PipeReader {
     /// The rows of one lane. A lane can be read once.
     pub(crate) fn stream(reader: Arc<Self>, lane: usize) -> SendableRecordBatchStream {
         let schema = reader.pipe.schema();
-        let stream = futures::stream::unfold(Some((reader, 0u64)), move |state| async move {
-            let (reader, position) = state?;
-            match reader.next(lane, position).await {
-                Ok(Some(batch)) => Some((Ok(batch), Some((reader, position + 1)))),
+        let reading = Reading { reader, lane };
+        let stream = futures::stream::unfold(Some((reading, 0u64)), move |state| async move {
+            let (reading, position) = state?;
+            match reading.reader.next(lane, position).await {
+                Ok(Some(batch)) => Some((Ok(batch), Some((reading, position + 1)))),
                 Ok(None) => None,
                 Err(error) => Some((Err(to_datafusion(error)), None)),
             }
@@ -383,6 +396,19 @@ impl PipeReader {
             pipe.moved.send_modify(|version| *version += 1);
         }
         Ok(taken)
+    }
+}
+
+/// One lane being read; a query that needs no more rows (a limit, a join without a match) drops it, and the lane does
+/// not wait for it any longer.
+struct Reading {
+    reader: Arc<PipeReader>,
+    lane: usize,
+}
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.reader.pipe.close_lane(self.reader.id, self.lane);
     }
 }
 

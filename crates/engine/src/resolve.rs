@@ -21,7 +21,7 @@ use gristmill_model::spec::{CheckKind, ExtractSpec, OnFail, OneOrMany, PipelineS
 use gristmill_model::{ConnectionName, Error, ErrorKind, Result, ResultExt, StepKind, StepName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The part of the pool that one pipe may hold, and its bounds in bytes.
 const PIPE_SHARE: u64 = 8;
@@ -141,14 +141,23 @@ impl Resolver {
 
     async fn register(&mut self, step: &Step) -> Result<()> {
         let meter = Meter::new(step.name.clone());
-        let piped = self.with_checks && (self.shared.contains(&step.name) || !step.checks.is_empty());
+        let is_shared = self.with_checks && self.shared.contains(&step.name);
+        let is_checked = self.with_checks && !step.checks.is_empty();
+        let mut piped = is_shared || is_checked;
         // A piped view's own rows are read under a hidden name; the step's name is the reading end of the pipe.
-        let own = if piped { format!("__rows_{}", step.name) } else { step.name.to_string() };
+        let mut own = if piped { format!("__rows_{}", step.name) } else { step.name.to_string() };
         let origin = match &step.body {
             StepBody::Extract(extract) => {
                 let source = self.engine.connection(&extract.from)?.source(extract)?;
                 let opened = self.open(&extract.from, source, extract.on_bad_row, &meter).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
+                if let Origin::Native(table) = &origin
+                    && table.is_cheap_to_read_again()
+                    && !is_checked
+                    && step.cache != Some(true)
+                {
+                    (piped, own) = (false, step.name.to_string());
+                }
                 self.add(&own, &origin, &schema)?;
                 origin
             }
@@ -172,6 +181,16 @@ impl Resolver {
             self.pipe(&step.name, &own, step, meter).await?;
         }
         Ok(())
+    }
+
+    /// Sources that this job would read more than once, each time seeing another moment, unless they are shared.
+    pub(crate) fn read_again(&self) -> Vec<StepName> {
+        let is_read_again = |view: &&View| {
+            matches!(&view.origin, Origin::Extract(table) if table.scans.load(Ordering::Relaxed) > 1)
+                && self.steps.get(&view.step).is_some_and(|step| step.cache != Some(false))
+                && !self.shared.contains(&view.step)
+        };
+        self.views.iter().filter(is_read_again).map(|view| view.step.clone()).collect()
     }
 
     /// Registers the reading end of a pipe under `name`; its producer reads the table `own` and judges its rows by the
@@ -280,6 +299,7 @@ impl Resolver {
             parallelism: self.engine.parallelism,
             meter: meter.clone(),
             planned: std::sync::Mutex::new(None),
+            scans: AtomicUsize::new(0),
         });
         Ok((Origin::Extract(table), schema))
     }

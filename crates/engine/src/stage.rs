@@ -61,17 +61,25 @@ impl Group {
             job: job.steps.first().map(ToString::to_string).unwrap_or_default(),
             attempt: job.attempt,
         })?;
-        let mut resolver =
-            Resolver::for_job(engine.clone(), engine.session(hash_joins), &job.pipeline, &job.shared, letters.clone());
-        let mut actions = Vec::new();
-        for name in &job.steps {
-            let Some(step) = job.pipeline.step(name.as_str()) else {
-                return Err(Error::internal(format!("step `{name}` is not in the pipeline")));
-            };
-            let action = plan_action(engine, job, step, &mut resolver).await;
-            actions.push(action.map_err(|error| in_step(error, name.as_str()))?);
+        let mut shared = job.shared.clone();
+        loop {
+            let session = engine.session(hash_joins);
+            let mut resolver = Resolver::for_job(engine.clone(), session, &job.pipeline, &shared, letters.clone());
+            let mut actions = Vec::new();
+            for name in &job.steps {
+                let Some(step) = job.pipeline.step(name.as_str()) else {
+                    return Err(Error::internal(format!("step `{name}` is not in the pipeline")));
+                };
+                let action = plan_action(engine, job, step, &mut resolver).await;
+                actions.push(action.map_err(|error| in_step(error, name.as_str()))?);
+            }
+            // How often a source is read is known only when every query has been planned.
+            let read_again = resolver.read_again();
+            if read_again.is_empty() {
+                return Ok(Self { resolver, actions, letters });
+            }
+            shared.extend(read_again);
         }
-        Ok(Self { resolver, actions, letters })
     }
 
     /// Runs the group to its end, or to the first error.

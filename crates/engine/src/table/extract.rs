@@ -12,6 +12,7 @@ use datafusion::physical_plan::ExecutionPlan;
 use gristmill_connect::{ReadPlan, ReadRequest, RejectSink, Scan, Source};
 use gristmill_model::ConnectionName;
 use gristmill_model::spec::OnFail;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 /// A source behind the Extract node.
@@ -26,6 +27,8 @@ pub(crate) struct ExtractTable {
     pub(crate) meter: Arc<Meter>,
     /// The plan of the last scan, for `plan` and the log.
     pub(crate) planned: Mutex<Option<ReadPlan>>,
+    /// How many scans were asked for. Each would be a reading of its own, at a moment of its own.
+    pub(crate) scans: AtomicUsize,
 }
 
 #[async_trait]
@@ -45,6 +48,7 @@ impl TableProvider for ExtractTable {
         _filters: &[Expr],
         _limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
         let schema = match projection {
             Some(indices) => Arc::new(self.schema.project(indices)?),
             None => self.schema.clone(),

@@ -64,6 +64,11 @@ impl NativeTable {
         )
     }
 
+    /// Whether reading the files again costs less than keeping their rows for whoever reads later.
+    pub(crate) fn is_cheap_to_read_again(&self) -> bool {
+        self.scan.format == Format::Parquet
+    }
+
     pub(crate) fn files(&self) -> usize {
         self.scan.files.len()
     }
