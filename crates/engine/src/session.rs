@@ -20,6 +20,12 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
+/// The part of the pool that a join's smaller side may take, by estimate, to be collected into one table; its most, in
+/// bytes; and the bytes of a row where only rows are known.
+const COLLECTED_SHARE: u64 = 16;
+const COLLECTED_MOST: usize = 64 << 20;
+const COLLECTED_ROW: usize = 64;
+
 /// What an engine needs to know.
 #[derive(Clone, Default)]
 pub struct EngineOptions {
@@ -107,6 +113,11 @@ impl Engine {
             .with_collect_statistics(true);
         let options = config.options_mut();
         options.optimizer.prefer_hash_join = hash_joins;
+        // One table for all lanes, made of the whole smaller side, saves sending the larger side's rows to lanes by hash,
+        // which copies them all.
+        let collected = usize::try_from(self.limit.pool / COLLECTED_SHARE).unwrap_or(usize::MAX).min(COLLECTED_MOST);
+        options.optimizer.hash_join_single_partition_threshold = collected;
+        options.optimizer.hash_join_single_partition_threshold_rows = collected / COLLECTED_ROW;
         options.execution.parquet.pushdown_filters = false;
         let state = SessionStateBuilder::new()
             .with_config(config)
