@@ -13,6 +13,7 @@
 
 pub mod conformance;
 mod connection;
+pub mod memory;
 pub mod registry;
 mod rows;
 mod sink;

@@ -125,6 +125,11 @@ impl Pipe {
         self.schema.clone()
     }
 
+    /// The view's name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn lanes(&self) -> usize {
         self.lanes.len()
     }

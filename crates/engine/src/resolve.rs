@@ -211,7 +211,7 @@ impl Resolver {
         let limit = (self.engine.limit.pool / PIPE_SHARE).clamp(PIPE_LEAST, PIPE_MOST);
         let pipe = Pipe::new(name.as_str(), schema, lanes, limit, self.engine.runtime(), self.engine.spill_dir());
         self.session
-            .register_table(bare(name.as_str()), Arc::new(PipedTable { pipe: pipe.clone() }))
+            .register_table(bare(name.as_str()), Arc::new(PipedTable::new(pipe.clone(), plan.as_ref())))
             .map_err(from_datafusion)?;
         let (mut uniques, mut numbers) = (Vec::new(), Vec::new());
         for tally in &tallies {

@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex};
 /// The part of the pool that a join's smaller side may take, by estimate, to be collected into one table; its most, in
 /// bytes; and the bytes of a row where only rows are known.
 const COLLECTED_SHARE: u64 = 16;
-const COLLECTED_MOST: usize = 64 << 20;
+const COLLECTED_MOST: usize = 32 << 20;
 const COLLECTED_ROW: usize = 64;
 
 /// What an engine needs to know.
@@ -82,6 +82,7 @@ impl Engine {
     /// A state folder that cannot be written.
     pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
         let limit = MemoryLimit::decide(options.memory);
+        gristmill_connect::memory::set_process_limit(limit.total);
         let pool = usize::try_from(limit.pool).unwrap_or(usize::MAX);
         let shown = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
         // A query outside of any project leaves nothing behind, so it spills to the system's temporary folder.
@@ -118,6 +119,9 @@ impl Engine {
         let collected = usize::try_from(self.limit.pool / COLLECTED_SHARE).unwrap_or(usize::MAX).min(COLLECTED_MOST);
         options.optimizer.hash_join_single_partition_threshold = collected;
         options.optimizer.hash_join_single_partition_threshold_rows = collected / COLLECTED_ROW;
+        // A filter nothing is known about is taken to keep half of the rows, not a fifth: a side that was believed small
+        // and is not costs far more memory than one that was believed large.
+        options.optimizer.default_filter_selectivity = 50;
         options.execution.parquet.pushdown_filters = false;
         let state = SessionStateBuilder::new()
             .with_config(config)

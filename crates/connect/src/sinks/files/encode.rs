@@ -2,7 +2,7 @@
 
 use super::config::{Config, Dialect, Encoding, TextCompression};
 use super::output::{Held, Output};
-use super::parquet::{ParquetEncoder, ParquetPlan, ROW_GROUP_BYTES, RowGroups, io_error};
+use super::parquet::{ParquetEncoder, ParquetPlan, RowGroups, io_error, row_group_bytes};
 use arrow::array::RecordBatch;
 use arrow::error::ArrowError;
 use arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
@@ -28,7 +28,7 @@ impl FilePlan {
     pub(super) fn new(config: &Config) -> Result<Self> {
         Ok(match &config.encoding {
             Encoding::Parquet { compression, row_group_rows } => {
-                let groups = RowGroups { compression: *compression, rows: *row_group_rows, bytes: ROW_GROUP_BYTES };
+                let groups = RowGroups { compression: *compression, rows: *row_group_rows, bytes: row_group_bytes() };
                 Self::Parquet(Arc::new(ParquetPlan::new(config.stored.clone(), groups)?))
             }
             Encoding::Csv { dialect, compression } => Self::Csv(dialect.clone(), *compression),

@@ -27,8 +27,15 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// Bytes of arrow data in a row group unless told otherwise: about a million rows of a narrow table, and what an open
-/// row group may hold in memory.
+/// row group may hold in memory (encoded and compressed, a fraction of that). Fewer where the process may use little.
 pub(super) const ROW_GROUP_BYTES: usize = 128 << 20;
+const LEAST_ROW_GROUP_BYTES: usize = 16 << 20;
+const ROW_GROUP_PART: u64 = 8;
+
+/// The bytes of arrow data in a row group that the process's memory limit allows.
+pub(super) fn row_group_bytes() -> usize {
+    crate::memory::share(ROW_GROUP_PART, LEAST_ROW_GROUP_BYTES, ROW_GROUP_BYTES)
+}
 /// Rows gathered before the columns are encoded.
 const RUN_ROWS: usize = 64 << 10;
 /// Bytes gathered before the columns are encoded.

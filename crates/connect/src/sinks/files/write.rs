@@ -14,6 +14,7 @@ use super::output::{Held, Output};
 use super::parquet::{Busy, batch_bytes, share};
 use super::partition::Splitter;
 use super::spill::Spill;
+use crate::memory;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, take};
@@ -23,10 +24,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// What all partitioned writers of the process may gather together.
-const GATHER_BYTES: usize = 160 << 20;
+/// What all partitioned writers of the process may gather together: a part of the process's limit, and the most.
+const GATHER_PART: u64 = 12;
+const MOST_GATHER_BYTES: usize = 128 << 20;
 /// What one of them may gather however many there are.
-const LEAST_GATHER_BYTES: usize = 16 << 20;
+const LEAST_GATHER_BYTES: usize = 8 << 20;
 /// Files one writer keeps open.
 const MOST_OPEN: usize = 128;
 /// Partitions from which on rows are clustered before they are written.
@@ -34,7 +36,7 @@ const MOST_PARTITIONS: usize = 1024;
 /// What the unsent tails of held-open uploads of one writer may hold.
 const TAIL_BYTES: u64 = 128 << 20;
 
-/// Partitioned writers at work, which share [`GATHER_BYTES`].
+/// Partitioned writers at work, which share what may be gathered.
 static WRITERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes outputs of a place (`place.rs`).
@@ -123,7 +125,7 @@ struct Partitioned {
     gathered: Gathered,
     open: HashMap<u32, Open>,
     spill: Option<Spill>,
-    /// What may be gathered; by default a share of [`GATHER_BYTES`].
+    /// What may be gathered; by default this writer's share of what all may.
     budget: Option<usize>,
     _count: Count,
 }
@@ -138,7 +140,8 @@ impl Count {
     }
 
     fn share() -> usize {
-        (GATHER_BYTES / WRITERS.load(Ordering::Relaxed).max(1)).max(LEAST_GATHER_BYTES)
+        let all = memory::share(GATHER_PART, LEAST_GATHER_BYTES, MOST_GATHER_BYTES);
+        (all / WRITERS.load(Ordering::Relaxed).max(1)).max(LEAST_GATHER_BYTES)
     }
 }
 
