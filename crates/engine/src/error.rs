@@ -54,13 +54,15 @@ fn classify(error: &DataFusionError) -> Error {
             Error::new(ErrorKind::Query, format!("the SQL cannot be parsed: {}", strip_parser(&inner.to_string())))
         }
         DataFusionError::SchemaError(inner, _) => from_schema(inner),
-        DataFusionError::ResourcesExhausted(message) => Error::new(
-            ErrorKind::Memory,
-            format!("the memory limit was reached: {}", first_line(message)),
-        )
-        .hint(
-            "raise `--memory`, or let the query keep less at once (fewer columns before a join, a smaller build side)",
-        ),
+        DataFusionError::ResourcesExhausted(message) => {
+            // Who held how much stands in further lines: good for the log, too much for a person.
+            tracing::debug!("memory: {message}");
+            let first = first_line(message);
+            let first = first.split(" with top memory consumers").next().unwrap_or_default();
+            Error::new(ErrorKind::Memory, format!("the memory limit was reached: {first}")).hint(
+                "raise `--memory`, or let the query keep less at once (fewer columns before a join, a smaller build side)",
+            )
+        }
         DataFusionError::ExecutionJoin(inner) => {
             Error::internal(format!("a task of the query ended unexpectedly: {inner}"))
         }

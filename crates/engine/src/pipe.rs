@@ -7,6 +7,7 @@
 //! is bounded, and in the usual case nothing is written.
 
 use crate::error::to_datafusion;
+use crate::memory::Pressure;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::ipc::reader::StreamReader;
@@ -28,6 +29,9 @@ use tokio::sync::watch;
 /// How long a producer over its share waits for a reader to move before it writes to disk.
 const PATIENCE: Duration = Duration::from_millis(250);
 
+/// A pipe holds this part of its share when the process is over its limit.
+const UNDER_PRESSURE: u64 = 8;
+
 /// One view's rows on their way from one producer to its readers.
 pub(crate) struct Pipe {
     name: String,
@@ -35,6 +39,7 @@ pub(crate) struct Pipe {
     lanes: Vec<Lane>,
     readers: Mutex<u64>,
     limit: u64,
+    pressure: Pressure,
     held: AtomicU64,
     reservation: MemoryReservation,
     moved: watch::Sender<u64>,
@@ -93,12 +98,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Pipe {
-    /// A pipe of so many lanes that keeps at most `limit` bytes in memory; the rest goes below `spill_dir`.
+    /// A pipe of so many lanes that keeps at most `limit` bytes in memory, and hardly any under `pressure`; the rest goes
+    /// below `spill_dir`.
     pub(crate) fn new(
         name: &str,
         schema: SchemaRef,
         lanes: usize,
         limit: u64,
+        pressure: Pressure,
         runtime: &RuntimeEnv,
         spill_dir: PathBuf,
     ) -> Arc<Self> {
@@ -110,6 +117,7 @@ impl Pipe {
             lanes: (0..lanes).map(|_| lane()).collect(),
             readers: Mutex::new(0),
             limit,
+            pressure,
             held: AtomicU64::new(0),
             reservation,
             moved: watch::channel(0).0,
@@ -191,7 +199,8 @@ impl Pipe {
         let mut moved = self.moved.subscribe();
         loop {
             let held = self.held.load(Ordering::Relaxed);
-            if held == 0 || held + bytes <= self.limit {
+            let limit = if self.pressure.is_on() { self.limit / UNDER_PRESSURE } else { self.limit };
+            if held == 0 || held + bytes <= limit {
                 let fits = self.reservation.try_grow(usize::try_from(bytes).unwrap_or(usize::MAX)).is_ok();
                 // A single batch that even an empty pipe cannot reserve has been accounted for by whoever made it.
                 if fits || held == 0 {
@@ -441,7 +450,7 @@ mod tests {
     fn pipe(limit: u64) -> (Arc<Pipe>, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let runtime = RuntimeEnv::default();
-        (Pipe::new("v", schema(), 1, limit, &runtime, folder.path().to_owned()), folder)
+        (Pipe::new("v", schema(), 1, limit, Pressure::default(), &runtime, folder.path().to_owned()), folder)
     }
 
     async fn total(reader: Arc<PipeReader>) -> i64 {

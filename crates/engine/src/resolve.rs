@@ -209,7 +209,8 @@ impl Resolver {
         let schema: SchemaRef = Arc::new(Schema::new(plan.schema().fields()[..columns].to_vec()));
         let lanes = plan.output_partitioning().partition_count();
         let limit = (self.engine.limit.pool / PIPE_SHARE).clamp(PIPE_LEAST, PIPE_MOST);
-        let pipe = Pipe::new(name.as_str(), schema, lanes, limit, self.engine.runtime(), self.engine.spill_dir());
+        let (pressure, spill_dir) = (self.engine.pressure.clone(), self.engine.spill_dir());
+        let pipe = Pipe::new(name.as_str(), schema, lanes, limit, pressure, self.engine.runtime(), spill_dir);
         self.session
             .register_table(bare(name.as_str()), Arc::new(PipedTable::new(pipe.clone(), plan.as_ref())))
             .map_err(from_datafusion)?;

@@ -1,13 +1,13 @@
 //! The one door into DataFusion's session.
 
 use crate::error::from_datafusion;
-use crate::memory::MemoryLimit;
+use crate::memory::{MemoryLimit, Pressure, SpillFirstPool};
 use crate::resolve::{Origin, Resolver};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::{FairSpillPool, TrackConsumersPool};
+use datafusion::execution::memory_pool::TrackConsumersPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
@@ -65,6 +65,7 @@ pub struct Engine {
     pub(crate) options: EngineOptions,
     pub(crate) limit: MemoryLimit,
     pub(crate) parallelism: usize,
+    pub(crate) pressure: Pressure,
     runtime: Arc<RuntimeEnv>,
     connections: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
 }
@@ -84,6 +85,7 @@ impl Engine {
         let limit = MemoryLimit::decide(options.memory);
         gristmill_connect::memory::set_process_limit(limit.total);
         let pool = usize::try_from(limit.pool).unwrap_or(usize::MAX);
+        let pressure = Pressure::default();
         let shown = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
         // A query outside of any project leaves nothing behind, so it spills to the system's temporary folder.
         let mode = if options.state_dir.is_dir() {
@@ -96,13 +98,13 @@ impl Engine {
         };
         let disk = DiskManagerBuilder::default().with_mode(mode);
         let runtime = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(TrackConsumersPool::new(FairSpillPool::new(pool), shown)))
+            .with_memory_pool(Arc::new(TrackConsumersPool::new(SpillFirstPool::new(pool, pressure.clone()), shown)))
             .with_disk_manager_builder(disk)
             .build_arc()
             .map_err(from_datafusion)?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let parallelism = options.parallelism.unwrap_or(cores).max(1);
-        Ok(Arc::new(Self { options, limit, parallelism, runtime, connections: Mutex::default() }))
+        Ok(Arc::new(Self { options, limit, parallelism, pressure, runtime, connections: Mutex::default() }))
     }
 
     /// A fresh session. Hash joins keep their build side in memory and cannot spill; `hash_joins: false` plans

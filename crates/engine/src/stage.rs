@@ -3,6 +3,7 @@
 use crate::dead_letters::{self, DeadLetters};
 use crate::error::{from_datafusion, in_step};
 use crate::exec::StageExec;
+use crate::memory::Pressure;
 use crate::meter::Meter;
 use crate::pipe::Pipe;
 use crate::resolve::{Origin, PipeJob, Resolver, bare};
@@ -48,6 +49,7 @@ pub(crate) struct Group {
     pub(crate) resolver: Resolver,
     pub(crate) actions: Vec<Action>,
     letters: Arc<DeadLetters>,
+    engine: Arc<Engine>,
 }
 
 impl Group {
@@ -76,7 +78,7 @@ impl Group {
             // How often a source is read is known only when every query has been planned.
             let read_again = resolver.read_again();
             if read_again.is_empty() {
-                return Ok(Self { resolver, actions, letters });
+                return Ok(Self { resolver, actions, letters, engine: engine.clone() });
             }
             shared.extend(read_again);
         }
@@ -168,13 +170,14 @@ impl Group {
 
     async fn execute(&self) -> Result<Vec<(StepName, Staged)>> {
         let session = &self.resolver.session;
+        let _watch = self.engine.pressure.watch(self.engine.limit.total);
         let mut tasks: JoinSet<Result<Option<(StepName, Staged)>>> = JoinSet::new();
         for job in &self.resolver.pipes {
             job.pipe.start();
         }
         for job in &self.resolver.pipes {
             for lane in 0..job.pipe.lanes() {
-                let feed = Feed::new(job, lane, session, &self.letters);
+                let feed = Feed::new(job, lane, session, &self.letters, self.engine.pressure.clone());
                 tasks.spawn(async move { feed.run().await.map(|()| None) });
             }
             for unique in &job.uniques {
@@ -382,10 +385,17 @@ struct Feed {
     passed: Arc<std::sync::atomic::AtomicU64>,
     must_finish: bool,
     letters: Arc<DeadLetters>,
+    pressure: Pressure,
 }
 
 impl Feed {
-    fn new(job: &PipeJob, lane: usize, session: &SessionContext, letters: &Arc<DeadLetters>) -> Self {
+    fn new(
+        job: &PipeJob,
+        lane: usize,
+        session: &SessionContext,
+        letters: &Arc<DeadLetters>,
+        pressure: Pressure,
+    ) -> Self {
         Self {
             step: job.step.clone(),
             pipe: job.pipe.clone(),
@@ -399,6 +409,7 @@ impl Feed {
             passed: job.passed.clone(),
             must_finish: job.must_finish(),
             letters: letters.clone(),
+            pressure,
         }
     }
 
@@ -412,6 +423,7 @@ impl Feed {
         let mut rows = self.plan.execute(self.lane, self.context.clone()).map_err(from_datafusion)?;
         self.seen.touch();
         while self.must_finish || self.pipe.wanted(self.lane) {
+            self.pressure.ease().await;
             let Some(batch) = rows.try_next().await.map_err(from_datafusion)? else { break };
             self.seen.add(batch.num_rows(), batch.get_array_memory_size());
             let judged = self.judge.judge(&batch)?;
