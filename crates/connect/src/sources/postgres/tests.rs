@@ -1,3 +1,5 @@
+mod units;
+
 use super::*;
 use crate::conformance::{sorted_rows, source_suite};
 use crate::{OpenContext, ReadRequest, RejectSink, Scan};
