@@ -443,6 +443,46 @@ async fn what_cannot_be_connected_to_is_one_clear_error_each() {
 }
 
 #[tokio::test]
+async fn a_server_with_tls_is_spoken_to_in_tls_and_its_certificate_is_checked_when_that_is_asked_for() {
+    let server = postgres::PostgresServer::start_with_tls().unwrap();
+    let database = server.database();
+    database.sql("create table t as select n from generate_series(1, 3000) n; analyze t");
+    let open = |host: &str, more: &str| {
+        connect(&format!(
+            "{{type: postgres, host: {host}, port: {}, user: {USER}, password: \"{PASSWORD}\", database: {}{more}}}",
+            server.port, database.name
+        ))
+        .unwrap()
+    };
+    let authority = format!(", sslmode: verify-full, sslrootcert: {}", server.authority().display());
+    for (host, more, tls) in [
+        ("127.0.0.1", "", "yes"),
+        ("127.0.0.1", ", sslmode: require", "yes"),
+        ("localhost", authority.as_str(), "yes"),
+        ("127.0.0.1", ", sslmode: disable", "no"),
+    ] {
+        let info = open(host, more).test().await.unwrap();
+        assert!(info.details.contains(&("tls".to_owned(), tls.to_owned())), "{host}{more}: {info:?}");
+    }
+    // An authority that nobody trusts, and a name that is not the certificate's.
+    for (host, more) in [("localhost", ", sslmode: verify-full"), ("127.0.0.1", authority.as_str())] {
+        let error = open(host, more).test().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{host}{more}: {error:?}");
+        assert!(error.hint_text().unwrap().contains("sslrootcert"), "{error:?}");
+    }
+    let source = open("localhost", &authority).source(&extract("table: t\nunits: {target_rows: 1000}")).unwrap();
+    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    assert_eq!(plan.units.len(), 3);
+    let scan =
+        Scan { schema: source.schema().await.unwrap(), batch_size: 500, on_bad_row: OnFail::Fail, rejects: None };
+    let mut rows = 0;
+    for unit in &plan.units {
+        rows += source.read(unit, &scan).collect().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+    }
+    assert_eq!(rows, 3000);
+}
+
+#[tokio::test]
 async fn a_peer_that_is_no_postgres_is_an_error_and_not_a_panic() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();

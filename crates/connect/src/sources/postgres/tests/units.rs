@@ -24,8 +24,8 @@ async fn all_rows(source: &Arc<dyn Source>, plan: &crate::ReadPlan) -> Result<Ve
     let mut rows = Vec::new();
     for units in plan.units.chunks(4) {
         let mut set = JoinSet::new();
-        for unit in units.iter().cloned() {
-            let source = source.clone();
+        for unit in units {
+            let (source, unit) = (source.clone(), unit.clone());
             set.spawn(async move { unit_rows(source.as_ref(), &unit).await });
         }
         while let Some(unit) = set.join_next().await {
@@ -432,8 +432,8 @@ async fn no_more_connections_read_than_may() {
     let source = connection.source(&extract("table: t\nunits: {target_rows: 1000}")).unwrap();
     let plan = plan(source.as_ref()).await;
     let mut set = JoinSet::new();
-    for unit in plan.units.iter().cloned() {
-        let source = source.clone();
+    for unit in &plan.units {
+        let (source, unit) = (source.clone(), unit.clone());
         set.spawn(async move { unit_rows(source.as_ref(), &unit).await.map(|rows| rows.len()) });
     }
     let mut most = 0;
