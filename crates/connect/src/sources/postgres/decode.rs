@@ -158,7 +158,7 @@ enum Values {
     Bytea(BinaryBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder, bool),
+    Timestamp(TimestampMicrosecondBuilder),
     Decimal128(Decimal128Builder, u8, i8),
     Decimal256(Decimal256Builder, u8, i8),
     List(Box<List>),
@@ -190,10 +190,9 @@ impl Values {
             Kind::Bytea => Self::Bytea(BinaryBuilder::new()),
             Kind::Date => Self::Date(Date32Builder::new()),
             Kind::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            Kind::Timestamp | Kind::TimestampTz => Self::Timestamp(
-                TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()),
-                *kind == Kind::TimestampTz,
-            ),
+            Kind::Timestamp | Kind::TimestampTz => {
+                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()))
+            }
             Kind::Decimal(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
                 Self::Decimal128(Decimal128Builder::new().with_data_type(kind.arrow()), *precision, *scale)
             }
@@ -224,7 +223,7 @@ impl Values {
             Self::Bytea(builder) => builder.append_null(),
             Self::Date(builder) => builder.append_null(),
             Self::Time(builder) => builder.append_null(),
-            Self::Timestamp(builder, _) => builder.append_null(),
+            Self::Timestamp(builder) => builder.append_null(),
             Self::Decimal128(builder, ..) => builder.append_null(),
             Self::Decimal256(builder, ..) => builder.append_null(),
             Self::List(list) => {
@@ -268,7 +267,7 @@ impl Values {
                 micros @ 0..86_400_000_000 => builder.append_value(micros),
                 _ => return Err("the time 24:00:00 is not within a day".to_owned()),
             },
-            Self::Timestamp(builder, _) => {
+            Self::Timestamp(builder) => {
                 builder.append_value(timestamp(i64::from_be_bytes(fixed(bytes, "timestamp")?))?);
             }
             Self::Decimal128(builder, precision, scale) => {
@@ -282,25 +281,40 @@ impl Values {
         Ok(())
     }
 
+    /// Takes the column out. The next batch will be about as large, so its builder gets that much room at once: growing
+    /// step by step would copy it a dozen times, into memory that is new each time.
     fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+        /// The most bytes of text that are set aside before they have come.
+        const ROOM: usize = 1 << 20;
+        let text = |builder: &mut StringBuilder| -> ArrayRef {
+            let array = builder.finish();
+            *builder = StringBuilder::with_capacity(rows, array.values().len().min(ROOM));
+            Arc::new(array)
+        };
+        macro_rules! finished {
+            ($builder:expr, $kind:ty) => {{
+                let array = $builder.finish();
+                let of = array.data_type().clone();
+                *$builder = <$kind>::with_capacity(rows).with_data_type(of);
+                Arc::new(array)
+            }};
+        }
         Ok(match self {
             Self::Bool(builder) => Arc::new(builder.finish()),
-            Self::Int2(builder) => Arc::new(builder.finish()),
-            Self::Int4(builder) => Arc::new(builder.finish()),
-            Self::Int8(builder) | Self::Oid(builder) => Arc::new(builder.finish()),
-            Self::Float4(builder) => Arc::new(builder.finish()),
-            Self::Float8(builder) => Arc::new(builder.finish()),
+            Self::Int2(builder) => finished!(builder, Int16Builder),
+            Self::Int4(builder) => finished!(builder, Int32Builder),
+            Self::Int8(builder) | Self::Oid(builder) => finished!(builder, Int64Builder),
+            Self::Float4(builder) => finished!(builder, Float32Builder),
+            Self::Float8(builder) => finished!(builder, Float64Builder),
             Self::Text(builder) | Self::Jsonb(builder) | Self::Uuid(builder) | Self::NumericText(builder, _) => {
-                Arc::new(builder.finish())
+                text(builder)
             }
             Self::Bytea(builder) => Arc::new(builder.finish()),
-            Self::Date(builder) => Arc::new(builder.finish()),
-            Self::Time(builder) => Arc::new(builder.finish()),
-            Self::Timestamp(builder, zoned) => {
-                Arc::new(builder.finish().with_timezone_opt(zoned.then(|| Arc::<str>::from("UTC"))))
-            }
-            Self::Decimal128(builder, ..) => Arc::new(builder.finish()),
-            Self::Decimal256(builder, ..) => Arc::new(builder.finish()),
+            Self::Date(builder) => finished!(builder, Date32Builder),
+            Self::Time(builder) => finished!(builder, Time64MicrosecondBuilder),
+            Self::Timestamp(builder) => finished!(builder, TimestampMicrosecondBuilder),
+            Self::Decimal128(builder, ..) => finished!(builder, Decimal128Builder),
+            Self::Decimal256(builder, ..) => finished!(builder, Decimal256Builder),
             Self::List(list) => {
                 let items = list.items.finish(list.length)?;
                 let ends = std::mem::replace(&mut list.ends, vec![0]);
@@ -479,20 +493,24 @@ impl<'a> Numeric<'a> {
         if self.special.is_some() || self.digits.len() > 16 {
             return None;
         }
-        let mut total: i128 = 0;
         let (head, tail) = self.digits.split_at(self.digits.len().min(8));
-        // Four groups of four digits fit 64 bits, which are much faster to multiply.
+        // Four groups of four digits fit 64 bits, which are much faster to multiply and divide.
         let fold = |digits: &[u8]| {
             digits
                 .chunks_exact(2)
                 .fold(0u64, |total, pair| total * 10_000 + (u64::from(pair[0]) << 8 | u64::from(pair[1])))
         };
-        total += i128::from(fold(head));
+        let small = fold(head);
+        let groups = i32::try_from(self.digits.len() / 2).ok()?;
+        let power = 4 * (self.weight - groups + 1) + i32::from(scale);
+        if tail.is_empty() && (-4..0).contains(&power) {
+            let unit = 10u64.pow(power.unsigned_abs());
+            return if small % unit == 0 { self.signed(i128::from(small / unit), precision) } else { None };
+        }
+        let mut total = i128::from(small);
         if !tail.is_empty() {
             total = total * *POWERS.get(tail.len() * 2)? + i128::from(fold(tail));
         }
-        let groups = i32::try_from(self.digits.len() / 2).ok()?;
-        let power = 4 * (self.weight - groups + 1) + i32::from(scale);
         if total == 0 {
             return Some(0);
         }
@@ -506,6 +524,11 @@ impl<'a> Numeric<'a> {
                 total / unit
             }
         };
+        self.signed(total, precision)
+    }
+
+    /// The total with its sign, if it has no more digits than the precision.
+    fn signed(&self, total: i128, precision: u8) -> Option<i128> {
         // Precisions end at 38, and so do the powers.
         if total >= *POWERS.get(usize::from(precision))? {
             return None;
