@@ -17,5 +17,8 @@ import dlt  # noqa: E402
 from dlt.sources.sql_database import sql_table  # noqa: E402
 
 pipeline = dlt.pipeline("extract", destination="filesystem", dataset_name="bench", pipelines_dir=str(folder / "_state"))
-table = sql_table(url.replace("postgres://", "postgresql://"), table="lineitem", backend="connectorx")
+# The table's columns are asked by SQLAlchemy, its rows by ConnectorX.
+plain = url.replace("postgres://", "postgresql://")
+driver = plain.replace("postgresql://", "postgresql+psycopg2://")
+table = sql_table(driver, table="lineitem", backend="connectorx", backend_kwargs={"conn": plain})
 pipeline.run(table, loader_file_format="parquet", write_disposition="replace")

@@ -53,7 +53,6 @@ def start():
 
 def lineitem():
     """lineitem in the server, vacuumed and analyzed."""
-    tpch.csv()
     start()
     admin = [_programs() / "psql", "-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-p", str(PORT), "-U", "bench", "-d", "postgres", "-c"]
     words = "SELECT count(*) FROM pg_database WHERE datname = 'bench'"
@@ -61,6 +60,7 @@ def lineitem():
         subprocess.run([*admin, "CREATE DATABASE bench"], check=True)
     if psql("SELECT coalesce((SELECT reltuples > 0 FROM pg_class WHERE relname = 'lineitem'), false)") == "t":
         return
+    tpch.csv()
     names = {"VARCHAR": "text", "INTEGER": "integer", "BIGINT": "bigint", "DATE": "date", "DECIMAL(15,2)": "numeric(15,2)"}
     columns = ", ".join(f"{column} {names[kind]} NOT NULL" for column, kind in tpch.COLUMNS.items())
     psql(f"DROP TABLE IF EXISTS lineitem; CREATE TABLE lineitem ({columns})")

@@ -91,6 +91,16 @@ impl UnitsSpec {
         if self.max == Some(0) {
             complain("`max` of `units` is 0", "write how many units there may be at most, or `strategy: none` for one");
         }
+        if matches!(self.strategy, UnitStrategy::None | UnitStrategy::Predicates) {
+            for (key, given) in [("target_rows", self.target_rows.is_some()), ("max", self.max.is_some())] {
+                if given {
+                    complain(
+                        &format!("`{key}` of `units` does not go with `strategy: {strategy}`"),
+                        &format!("leave `{key}` out"),
+                    );
+                }
+            }
+        }
         if self.by.is_some()
             && !matches!(self.strategy, UnitStrategy::IdRange | UnitStrategy::DateRange | UnitStrategy::Hash)
         {
@@ -135,6 +145,7 @@ mod tests {
         assert_eq!(mistakes("{by: id}"), ["`by` of `units` does not go with `strategy: auto`"]);
         assert_eq!(mistakes("{strategy: predicates}").len(), 1);
         assert_eq!(mistakes("{predicates: [a]}").len(), 1);
+        assert_eq!(mistakes("{strategy: none, max: 3}"), ["`max` of `units` does not go with `strategy: none`"]);
     }
 
     #[test]

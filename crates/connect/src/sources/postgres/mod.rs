@@ -17,6 +17,7 @@ pub(crate) mod connect;
 mod copy;
 mod decode;
 pub(crate) mod names;
+mod numeric;
 mod read;
 mod snapshot;
 mod stream;

@@ -5,7 +5,7 @@ use super::snapshot::Snapshot;
 use super::stream::UnitReader;
 use super::units::blocks::pack;
 use super::units::decide::{Chosen, Decision, Facts, Relation as Kind, decide, describe, needs_facts};
-use super::units::keys::{cuts, masses, slices, thin};
+use super::units::keys::{cuts, masses, slices};
 use super::units::share::{Share, Slice};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
 use crate::{Consistency, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
@@ -109,7 +109,7 @@ impl PostgresSource {
                     })
                     .collect()
             }
-            Chosen::Keys { column, units, target, time } => {
+            Chosen::Keys { column, most, target, time } => {
                 let key = self.wanted.key(&snapshot.holder, column).await?;
                 if *time && !key.kind.is_time() {
                     return Err(Error::new(
@@ -122,7 +122,7 @@ impl PostgresSource {
                 let all = rows.unwrap_or(0) as f64;
                 let proposed = cuts(&masses(&markers, all, nulls), key.kind, *target);
                 let sorted = self.wanted.sorted(&snapshot.holder, &key, proposed).await?;
-                slices(column, &thin(sorted, *units as usize - 1), all, nulls, *target)
+                slices(column, sorted, all, nulls, *target, *most)
                     .into_iter()
                     .map(|(slice, rows)| of_rows(slice, rows))
                     .collect()
@@ -146,27 +146,37 @@ impl PostgresSource {
     }
 
     /// What the server is to count while the units are read, and whether it must.
-    fn count(&self, facts: &Facts, decision: &Decision) -> Option<(String, bool)> {
+    ///
+    /// # Errors
+    /// When it must, and cannot.
+    fn count(&self, facts: &Facts, decision: &Decision, units: usize) -> Result<Option<(String, bool)>> {
         let strict = match self.wanted.units.verify {
-            Some(Verify::None) => return None,
+            Some(Verify::None) => return Ok(None),
+            // Rows from another server may change between two looks.
+            Some(Verify::Count) if facts.foreign => {
+                return Err(uncountable("its rows come from another server, which shares no snapshot with this one"));
+            }
             Some(Verify::Count) => true,
             None => {
-                let heaps = facts.heaps.as_ref().ok()?;
+                let Some(heaps) = facts.heaps.as_ref().ok().filter(|_| units > 1 && !facts.foreign) else {
+                    return Ok(None);
+                };
                 let pages: u64 = heaps.iter().map(|heap| heap.pages).sum();
                 // Pages are told apart by number; whether keys are depends on the order of their type, too.
                 let by_pages = matches!(decision.chosen, Chosen::Ctid { .. });
                 if by_pages && pages.saturating_mul(PAGE) > COUNTED_BYTES {
-                    return None;
+                    return Ok(None);
                 }
                 false
             }
         };
-        // Rows from another server may change between two looks.
-        (!facts.foreign).then(|| {
-            let sql = Slice::Whole.select("count(*)", &self.wanted.relation_sql(), self.wanted.filter.as_deref());
-            (sql, strict)
-        })
+        let sql = Slice::Whole.select("count(*)", &self.wanted.relation_sql(), self.wanted.filter.as_deref());
+        Ok(Some((sql, strict)))
     }
+}
+
+fn uncountable(why: &str) -> Error {
+    Error::new(ErrorKind::Config, "`verify: count` of `units` cannot be had").cause(why).hint("use `verify: none`")
 }
 
 #[async_trait]
@@ -206,11 +216,13 @@ impl Source for PostgresSource {
                     let facts = self.wanted.facts(&snapshot.holder, known, Ok(())).await?;
                     let decision = decide(&facts, spec)?;
                     let drafts = self.drafts(&decision, &facts, known, &snapshot).await?;
-                    // One unit alone is one statement; it needs no picture to share, unless another plan shares it.
-                    let is_shared = drafts.len() > 1 || Arc::strong_count(&snapshot) > 1;
-                    let tally = (drafts.len() > 1).then(|| self.count(&facts, &decision)).flatten();
+                    let tally = self.count(&facts, &decision, drafts.len())?;
+                    // One unit alone is one statement; it needs no picture to share, unless another plan or whoever
+                    // counts shares it.
+                    let is_shared = drafts.len() > 1 || tally.is_some() || Arc::strong_count(&snapshot) > 1;
                     (drafts, decision.why, is_shared.then_some(snapshot), tally)
                 }
+                Err(why) if spec.verify == Some(Verify::Count) => return Err(uncountable(&why)),
                 Err(why) => {
                     let facts = Facts {
                         version: 0,

@@ -2,9 +2,10 @@
 //!
 //! ```text
 //!   holder: BEGIN … READ ONLY; LOCK TABLE … ACCESS SHARE; pg_export_snapshot() ─► id
-//!     │ asked something every 20 seconds                         │
-//!     └─ counts the rows while they are read (verify)            ▼
+//!     └─ asked something every 20 seconds                        │
+//!                                                                ▼
 //!   readers: BEGIN … READ ONLY; SET TRANSACTION SNAPSHOT id; COPY unit; COPY unit; …
+//!   verify:  BEGIN … READ ONLY; SET TRANSACTION SNAPSHOT id; SELECT count(*), while units are read
 //! ```
 //!
 //! A snapshot can be imported for as long as the transaction that exported it goes on, so one connection does nothing
@@ -178,11 +179,16 @@ impl Snapshot {
         let mut tallies = open(&self.tallies);
         let Some(tally) = tallies.get_mut(plan as usize) else { return };
         let Count::Later { sql, strict } = &tally.count else { return };
-        let (holder, config, sql, strict) = (self.holder.clone(), self.config.clone(), sql.clone(), *strict);
+        let (id, config, sql, strict) = (self.id.clone(), self.config.clone(), sql.clone(), *strict);
+        // Not on the holder: a statement that fails there (a timeout) would end its transaction, and the snapshot.
         let task = tokio::spawn(async move {
             let failed = |error| server_error(&error, &config, "cannot count the rows");
-            let row = holder.query_one(&sql, &[]).await.map_err(failed)?;
+            let _place = config.readers.place().await?;
+            let session = Session::open(&config).await?;
+            session.begin_to_read(Some(&id)).await.map_err(failed)?;
+            let row = session.query_one(&sql, &[]).await.map_err(failed)?;
             let count: i64 = row.try_get(0).map_err(failed)?;
+            session.close().await;
             u64::try_from(count).map_err(|error| Error::internal("a number of rows below zero").cause(error))
         });
         tally.count = Count::Running { task, strict };

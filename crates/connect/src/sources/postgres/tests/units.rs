@@ -97,7 +97,7 @@ async fn each_unit_reads_only_its_own_pages() {
 async fn readers_go_from_unit_to_unit_and_everything_is_hung_up_in_the_end() {
     let database = postgres::database();
     database.sql("create table t as select n from generate_series(1, 20000) n; analyze t");
-    let source = extract_with(&database, "table: t\nunits: {target_rows: 500}");
+    let source = extract_with(&database, "table: t\nunits: {target_rows: 500, verify: none}");
     let plan = plan(source.as_ref()).await;
     assert_eq!(plan.units.len(), 40);
     let mut pids = std::collections::BTreeSet::new();
@@ -266,7 +266,7 @@ async fn key_ranges_hashes_and_pages_of_random_tables_are_disjoint_and_complete(
                 let units = units.replace("n % 3 = 0 -- a note", "\"n % 3 = 0 -- a note\"");
                 let source = extract_with(&database, &format!("{yaml}\nunits: {{{units}, verify: count}}"));
                 let plan = plan(source.as_ref()).await;
-                let most = if units.contains("max: 3") { 4 } else { 400 };
+                let most = if units.contains("max: 3") { 3 } else { 400 };
                 assert!(plan.units.len() <= most, "{of}: {units}: {}", plan.why);
                 let rows = all_rows(&source, &plan).await;
                 let rows = rows.unwrap_or_else(|error| panic!("{of}: {units}: {} {error:?}", plan.why));
@@ -421,6 +421,37 @@ async fn a_wrong_number_of_rows_is_an_error_that_says_which_way() {
     let unverified = extract_with(&database, "table: t\nunits: {target_rows: 1000, verify: none}");
     let plan = super::units::plan(unverified.as_ref()).await;
     assert!(!plan.why.contains("counts"), "{}", plan.why);
+}
+
+#[tokio::test]
+async fn what_is_one_unit_is_counted_when_that_is_asked_for() {
+    let database = postgres::database();
+    database.sql("create table t as select n from generate_series(1, 3000) n; analyze t");
+    for yaml in ["table: t\nunits: {verify: count}", "query: select * from t\nunits: {strategy: none, verify: count}"] {
+        let source = extract_with(&database, yaml);
+        let plan = plan(source.as_ref()).await;
+        assert_eq!(plan.units.len(), 1);
+        assert!(plan.why.ends_with("the server counts the rows, too"), "{}", plan.why);
+        assert_eq!(all_rows(&source, &plan).await.unwrap().len(), 3000);
+    }
+}
+
+#[tokio::test]
+async fn a_count_that_the_server_cuts_short_costs_no_unit_its_snapshot() {
+    let database = postgres::database();
+    database.sql("create table t as select n from generate_series(1, 3000) n; analyze t");
+    // Counting takes the condition's time for every row; reading a unit only for its own.
+    let slow = "table: t\nwhere: n > 0 and pg_sleep(0.0005) is not null\nunits: {target_rows: 100, strategy: ctid";
+    database.sql(&format!("alter database {} set statement_timeout = '1200ms'", database.name));
+    let source = extract_with(&database, &format!("{slow}}}"));
+    let plan = plan(source.as_ref()).await;
+    assert!(plan.units.len() > 5, "{}", plan.why);
+    let all = all_rows(&source, &plan).await.unwrap();
+    assert_eq!(all.len(), 3000);
+    let strict = extract_with(&database, &format!("{slow}, verify: count}}"));
+    let plan = super::units::plan(strict.as_ref()).await;
+    let error = all_rows(&strict, &plan).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
 }
 
 #[tokio::test]

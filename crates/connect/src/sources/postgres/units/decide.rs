@@ -2,7 +2,7 @@
 
 use super::blocks::Heap;
 use super::thousands;
-use gristmill_model::spec::{UnitStrategy, UnitsSpec};
+use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
 use gristmill_model::{Error, ErrorKind, Result};
 
 /// Fewer rows than this are one unit: reading them takes less time than dividing them (measured: a COPY of 50,000 rows
@@ -58,9 +58,20 @@ pub(crate) struct Facts {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Chosen {
     One,
-    Ctid { units: u32 },
-    Keys { column: String, units: u32, target: f64, time: bool },
-    Hash { column: String, units: u32 },
+    Ctid {
+        units: u32,
+    },
+    /// At most `most` ranges of about `target` rows.
+    Keys {
+        column: String,
+        most: u32,
+        target: f64,
+        time: bool,
+    },
+    Hash {
+        column: String,
+        units: u32,
+    },
     Predicates,
 }
 
@@ -75,14 +86,18 @@ pub(crate) struct Decision {
 /// How many units so many rows make: near the target, up to the cap.
 pub(crate) fn count(rows: u64, spec: &UnitsSpec) -> u32 {
     let target = spec.target_rows.unwrap_or(TARGET_ROWS).max(1);
-    let most = spec.max.unwrap_or(MOST_UNITS).max(1);
-    u32::try_from(rows.div_ceil(target)).unwrap_or(u32::MAX).clamp(1, most)
+    u32::try_from(rows.div_ceil(target)).unwrap_or(u32::MAX).clamp(1, most(spec))
+}
+
+fn most(spec: &UnitsSpec) -> u32 {
+    spec.max.unwrap_or(MOST_UNITS).max(1)
 }
 
 /// Whether the server has to be asked more before it can be decided: small tables and queries of which nothing special is
 /// wanted are one unit, and no snapshot is exported for them.
 pub(crate) fn needs_facts(spec: &UnitsSpec, rows: Option<u64>, is_query: bool) -> bool {
     match spec.strategy {
+        _ if spec.verify == Some(Verify::Count) => true,
         UnitStrategy::None => false,
         UnitStrategy::Auto if is_query => false,
         UnitStrategy::Auto => spec.target_rows.is_some() || rows.is_none_or(|rows| rows >= ONE_UNIT),
@@ -142,7 +157,7 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
         UnitStrategy::IdRange | UnitStrategy::DateRange => {
             let (column, time) = (by()?, strategy == UnitStrategy::DateRange);
             let why = said(&format!("ranges of `{column}`"));
-            Ok(Decision { chosen: Chosen::Keys { column, units, target, time }, why })
+            Ok(Decision { chosen: Chosen::Keys { column, most: most(spec), target, time }, why })
         }
         UnitStrategy::Hash => {
             let column = by()?;
@@ -175,7 +190,7 @@ fn auto(facts: &Facts, spec: &UnitsSpec, rows: u64, units: u32, target: f64) -> 
     }
     let keys = |reason: &str| match &facts.key {
         Some(column) => Ok(Decision {
-            chosen: Chosen::Keys { column: column.clone(), units, target, time: false },
+            chosen: Chosen::Keys { column: column.clone(), most: most(spec), target, time: false },
             why: format!("ranges of the primary key `{column}`: {reason}"),
         }),
         None => one(format!("{reason}, and there is no primary key of one column")),

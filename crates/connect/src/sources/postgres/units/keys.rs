@@ -310,15 +310,16 @@ pub(crate) fn thin(cuts: Vec<Cut>, most: usize) -> Vec<Cut> {
     kept
 }
 
-/// Units from cuts that the server has sorted: what each takes, and about how many rows.
-pub(crate) fn slices(column: &str, cuts: &[Cut], rows: f64, nulls: f64, target: f64) -> Vec<(Slice, f64)> {
+/// At most `most` units from cuts that the server has sorted: what each takes, and about how many rows.
+pub(crate) fn slices(column: &str, cuts: Vec<Cut>, rows: f64, nulls: f64, target: f64, most: u32) -> Vec<(Slice, f64)> {
     let no_key = rows * nulls;
     // Many NULLs are a unit; a few go with the first, so that they cost no query of their own.
-    let apart = no_key > target * 0.5;
+    let apart = no_key > target * 0.5 && most > 1;
+    let cuts = thin(cuts, (most.max(1) - 1 - u32::from(apart)) as usize);
     let mut slices = Vec::with_capacity(cuts.len() + 2);
     let mut from: Option<Edge> = None;
     let mut left = rows - no_key;
-    for cut in cuts {
+    for cut in &cuts {
         let nulls = from.is_none() && !apart;
         let slice = Slice::Keys { column: column.to_owned(), from, to: Some(cut.edge.clone()), nulls };
         slices.push((slice, cut.rows + if nulls { no_key } else { 0.0 }));

@@ -69,7 +69,9 @@ pub(crate) struct Edge {
 
 impl Blocks {
     fn condition(&self) -> Option<String> {
-        let from = (self.from > 0).then(|| format!("ctid >= '({},0)'", self.from));
+        // A whole table is said by its pages, too: otherwise the server might read an index instead, in its order.
+        let is_part = self.from > 0 || self.to.is_some();
+        let from = (self.from > 0 || !is_part).then(|| format!("ctid >= '({},0)'", self.from));
         let to = self.to.map(|to| format!("ctid < '({to},0)'"));
         match (from, to) {
             (Some(from), Some(to)) => Some(format!("{from} AND {to}")),

@@ -61,7 +61,7 @@ proptest! {
         for pair in cuts.windows(2) {
             prop_assert!(at(&pair[0]) < at(&pair[1]), "{:?}", cuts);
         }
-        let slices = slices("k", &cuts, 1000.0, 0.05, target);
+        let slices = slices("k", cuts, 1000.0, 0.05, target, 400);
         for probe in probes.iter().chain(&values).map(|value| i128::from(*value)) {
             let takes = slices.iter().filter(|(slice, _)| match slice {
                 Slice::Keys { from, to, .. } => {
@@ -102,7 +102,7 @@ fn a_common_value_is_a_unit_of_its_own() {
     markers.insert(1, Marker { value: "5".into(), share: Some(0.8) });
     let found = cuts(&masses(&markers, 10_000.0, 0.0), KeyKind::Integer, 1000.0);
     assert_eq!(shown(&found), ["5", "5+", "20"][..2].to_vec());
-    let units = slices("k", &found, 10_000.0, 0.0, 1000.0);
+    let units = slices("k", found, 10_000.0, 0.0, 1000.0, 400);
     assert_eq!(units[1].0.label("t"), "t k in [5, 5]");
     assert!((units[1].1 - 8000.0).abs() < 1.0, "{units:?}");
 }
@@ -112,7 +112,7 @@ fn equal_keys_alone_are_one_unit() {
     let markers = vec![Marker { value: "7".into(), share: Some(1.0) }];
     assert_eq!(cuts(&masses(&markers, 1e6, 0.0), KeyKind::Integer, 1000.0), []);
     assert_eq!(masses(&[], 1e6, 0.0), []);
-    assert_eq!(slices("k", &[], 0.0, 0.0, 1000.0).len(), 1);
+    assert_eq!(slices("k", Vec::new(), 0.0, 0.0, 1000.0, 1).len(), 1);
 }
 
 #[test]
@@ -224,7 +224,10 @@ fn a_strategy_that_cannot_be_is_refused_with_one_that_can() {
     assert!(ask(UnitStrategy::Hash, &standby).is_err());
     assert_eq!(ask(UnitStrategy::None, &standby).unwrap().chosen, Chosen::One);
     let keys = ask(UnitStrategy::IdRange, &facts()).unwrap().chosen;
-    assert!(matches!(keys, Chosen::Keys { ref column, units: 121, time: false, .. } if column == "id"), "{keys:?}");
+    assert!(
+        matches!(keys, Chosen::Keys { ref column, most: MOST_UNITS, time: false, .. } if column == "id"),
+        "{keys:?}"
+    );
 }
 
 #[test]
