@@ -16,7 +16,7 @@ os.environ.update(
 import dlt  # noqa: E402
 from dlt.sources.sql_database import sql_table  # noqa: E402
 
-pipeline = dlt.pipeline("extract", destination="filesystem", dataset_name="bench", pipelines_dir=str(folder / "_state"))
+pipeline = dlt.pipeline("extract", destination="filesystem", dataset_name="bench", pipelines_dir=str(folder.parent / "_state"))
 # The table's columns are asked by SQLAlchemy, its rows by ConnectorX.
 plain = url.replace("postgres://", "postgresql://")
 driver = plain.replace("postgresql://", "postgresql+psycopg2://")
