@@ -8,7 +8,7 @@ import os
 import platform
 import statistics
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from .benchmark import BENCH, ROOT
 from .measure import run
@@ -16,7 +16,18 @@ from .measure import run
 RESULTS = BENCH / "results"
 #: A smaller file is worth time; so times are compared only at sizes this close.
 SIZE_TOLERANCE = 0.05
-PACKAGES = ("duckdb", "polars", "pyspark", "pyarrow", "tpchgen-cli")
+PACKAGES = ("duckdb", "polars", "pyspark", "pyarrow", "tpchgen-cli", "connectorx", "adbc-driver-postgresql", "dlt")
+
+
+def versions():
+    """The peers that are installed; what is not there cannot have taken part."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def benchmarks():
@@ -103,7 +114,7 @@ def measure(benchmark, options):
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "peers": {package: version(package) for package in PACKAGES},
+        "peers": versions(),
         "contenders": [],
     }
     answers = {}

@@ -22,10 +22,11 @@ mod source;
 pub mod sources;
 pub mod stores;
 pub mod types;
+mod wrap;
 
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
-    Consistency, NativeFile, NativeScan, ReadPlan, ReadRequest, Reject, RejectSink, Scan, Source, SourceStats,
+    Consistency, NativeFile, NativeScan, Pin, ReadPlan, ReadRequest, Reject, RejectSink, Scan, Source, SourceStats,
 };

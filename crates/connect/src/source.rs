@@ -3,8 +3,8 @@
 use crate::Rows;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use gristmill_model::spec::{CsvOptions, FileFormat, OnFail};
-use gristmill_model::{Checkpoint, Result, WorkUnit};
+use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, OnFail};
+use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
 use object_store::ObjectStore;
 use std::fmt;
 use std::sync::Arc;
@@ -45,6 +45,18 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Reads again, slowly, what the engine's own scan failed on, to say where and what is wrong. `None`: nothing found.
     async fn diagnose(&self) -> Option<gristmill_model::Error> {
         None
+    }
+}
+
+/// Refuses `units:` for a source that decides by itself.
+///
+/// # Errors
+/// When the extract has them.
+pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
+    match &extract.units {
+        None => Ok(()),
+        Some(_) => Err(Error::new(ErrorKind::Config, format!("`units` is not supported for {kind}"))
+            .hint("leave `units` out; it is for tables and queries of a PostgreSQL database")),
     }
 }
 
@@ -117,6 +129,27 @@ pub struct ReadPlan {
     pub pushed_down: Vec<String>,
     /// The checkpoint to write once all of it is loaded, for an incremental extract.
     pub next: Option<serde_json::Value>,
+    /// What keeps the picture of the source alive that the units are read from. Whoever reads the units holds it until
+    /// the last of them has been read; a plan that is only looked at may drop it.
+    pub pin: Option<Pin>,
+}
+
+/// Keeps a picture of a source alive (an exported snapshot) until the last clone of it is dropped.
+#[derive(Clone)]
+pub struct Pin(#[expect(dead_code, reason = "held only to be dropped")] Arc<dyn std::any::Any + Send + Sync>);
+
+impl Pin {
+    /// Holds `what` alive.
+    #[must_use]
+    pub fn new(what: Arc<dyn std::any::Any + Send + Sync>) -> Self {
+        Self(what)
+    }
+}
+
+impl fmt::Debug for Pin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pin")
+    }
 }
 
 /// How far units agree on one picture of the source.

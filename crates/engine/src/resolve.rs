@@ -367,6 +367,7 @@ fn extract_of(path: &str) -> ExtractSpec {
         schema: BTreeMap::new(),
         schema_contract: gristmill_model::spec::SchemaContract::Evolve,
         on_bad_row: OnFail::Fail,
+        units: None,
     }
 }
 

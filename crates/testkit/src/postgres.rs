@@ -85,12 +85,31 @@ impl PostgresServer {
     /// # Errors
     /// What is missing or went wrong, for people.
     pub fn start() -> Result<Self, String> {
+        Self::start_as(false)
+    }
+
+    /// Starts a server of its own that speaks TLS, too. Its certificate is for `localhost` alone, and signed by the
+    /// authority of [`PostgresServer::authority`].
+    ///
+    /// # Errors
+    /// What is missing or went wrong, for people.
+    pub fn start_with_tls() -> Result<Self, String> {
+        Self::start_as(true)
+    }
+
+    /// The certificate of the authority, for a server that was started with TLS.
+    #[must_use]
+    pub fn authority(&self) -> PathBuf {
+        self.socket.join("authority.crt")
+    }
+
+    fn start_as(with_tls: bool) -> Result<Self, String> {
         let programs = find_programs()
             .ok_or("no `initdb` under /usr/lib/postgresql/*/bin or on PATH; install it: apt-get install postgresql")?;
         let mut problem = String::new();
         // The port is free when it is chosen; somebody may still take it before the server does.
         for _ in 0..3 {
-            match Self::start_once(&programs) {
+            match Self::start_once(&programs, with_tls) {
                 Ok(server) => return Ok(server),
                 Err(error) => problem = error,
             }
@@ -98,7 +117,7 @@ impl PostgresServer {
         Err(problem)
     }
 
-    fn start_once(programs: &Path) -> Result<Self, String> {
+    fn start_once(programs: &Path, with_tls: bool) -> Result<Self, String> {
         let say = |what: &'static str| move |error: io::Error| format!("{what}: {error}");
         let folder =
             tempfile::Builder::new().prefix("gristmill-postgres-").tempdir().map_err(say("temporary folder"))?;
@@ -120,6 +139,15 @@ impl PostgresServer {
 
         let port =
             TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).map_err(say("free port"))?.port();
+        let tls = match with_tls {
+            true => {
+                make_certificates(root)?;
+                let (certificate, key) = (root.join("server.crt"), root.join("server.key"));
+                account.give(&key)?;
+                format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", certificate.display(), key.display())
+            }
+            false => String::new(),
+        };
         let settings = format!(
             "listen_addresses = '127.0.0.1'\nport = {port}\nunix_socket_directories = '{}'\nfsync = off\n\
              synchronous_commit = off\nfull_page_writes = off\nshared_buffers = 64MB\nmax_connections = 200\n\
@@ -128,7 +156,7 @@ impl PostgresServer {
         );
         let file = data.join("postgresql.conf");
         let old = std::fs::read_to_string(&file).map_err(say("postgresql.conf"))?;
-        std::fs::write(&file, old + &settings).map_err(say("postgresql.conf"))?;
+        std::fs::write(&file, old + &settings + &tls).map_err(say("postgresql.conf"))?;
 
         let mut keeper = account.command(Path::new("/bin/sh"));
         keeper.arg("-c").arg(KEEPER).arg("sh").arg(programs).arg(root);
@@ -237,6 +265,29 @@ fn psql(programs: &Path, socket: &Path, port: u16, database: &str, sql: &str) ->
     io::Write::write_all(&mut script, sql.as_bytes())?;
     io::Seek::rewind(&mut script)?;
     command.args(["-p", &port.to_string(), "-f", "-"]).stdin(script).output()
+}
+
+/// Makes an authority and a certificate for `localhost` that it has signed: `authority.crt`, `server.crt`, `server.key`.
+fn make_certificates(folder: &Path) -> Result<(), String> {
+    std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost\n").map_err(|error| error.to_string())?;
+    let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
+    for command in [
+        format!("req -x509 {key} -keyout authority.key -out authority.crt -days 3650 -subj /CN=authority"),
+        format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
+        "x509 -req -in server.csr -CA authority.crt -CAkey authority.key -CAcreateserial -out server.crt -days 3650 \
+         -extfile names"
+            .to_owned(),
+    ] {
+        let made = Command::new("openssl")
+            .args(command.split_whitespace())
+            .current_dir(folder)
+            .output()
+            .map_err(|error| format!("openssl: {error}; install it: apt-get install openssl"))?;
+        if !made.status.success() {
+            return Err(format!("openssl {command}: {}", String::from_utf8_lossy(&made.stderr)));
+        }
+    }
+    Ok(())
 }
 
 /// The newest installed server's programs.

@@ -184,6 +184,7 @@ pub(super) fn plain_extract(place: &Place) -> ExtractSpec {
         schema: BTreeMap::new(),
         schema_contract: SchemaContract::default(),
         on_bad_row: OnFail::default(),
+        units: None,
     }
 }
 

@@ -16,7 +16,7 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::TryStreamExt;
-use gristmill_connect::{Scan, Source, SourceStats};
+use gristmill_connect::{Pin, Scan, Source, SourceStats};
 use gristmill_model::{ConnectionName, Error, WorkUnit};
 use std::fmt;
 use std::sync::Arc;
@@ -67,6 +67,8 @@ pub struct ExtractExec {
     scan: Scan,
     stats: SourceStats,
     meter: Arc<Meter>,
+    /// Keeps the picture alive that the units are read from.
+    pin: Option<Pin>,
     properties: Arc<PlanProperties>,
 }
 
@@ -78,6 +80,7 @@ impl ExtractExec {
         scan: Scan,
         stats: SourceStats,
         meter: Arc<Meter>,
+        pin: Option<Pin>,
     ) -> Self {
         let properties = Arc::new(PlanProperties::new(
             EquivalenceProperties::new(scan.schema.clone()),
@@ -85,7 +88,7 @@ impl ExtractExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Self { input, connection, source, scan, stats, meter, properties }
+        Self { input, connection, source, scan, stats, meter, pin, properties }
     }
 }
 
@@ -134,6 +137,7 @@ impl ExecutionPlan for ExtractExec {
             self.scan.clone(),
             self.stats,
             self.meter.clone(),
+            self.pin.clone(),
         )))
     }
 
@@ -149,11 +153,14 @@ impl ExecutionPlan for ExtractExec {
         let (source, scan, meter) = (self.source.clone(), self.scan.clone(), self.meter.clone());
         meter.touch();
         let step = meter.step.clone();
+        // The stream may outlive this node.
+        let pin = self.pin.clone();
         let rows = units
             .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
             .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
             .try_flatten()
             .map_ok(move |unit| {
+                let _held = &pin;
                 let label = unit.label.clone();
                 let step = step.clone();
                 source.read(&unit, &scan).map_err(move |error| {

@@ -55,7 +55,7 @@ impl TableProvider for ExtractTable {
         };
         let columns = projection.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
         let want = ReadRequest { columns, parallelism: self.parallelism };
-        let plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
+        let mut plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
         let stats = self.source.stats().await;
         if let Some(rows) = stats.rows {
             self.meter.expect(rows);
@@ -69,6 +69,8 @@ impl TableProvider for ExtractTable {
             plan.why
         );
         let leaf = leaf(&plan.units, self.parallelism)?;
+        // The node holds it, so that it is let go when nobody can read any more; this table lives as long as its session.
+        let pin = plan.pin.take();
         if let Ok(mut planned) = self.planned.lock() {
             *planned = Some(plan);
         }
@@ -85,6 +87,7 @@ impl TableProvider for ExtractTable {
             scan,
             stats,
             self.meter.clone(),
+            pin,
         )))
     }
 }

@@ -49,6 +49,11 @@ pub struct ExtractSpec {
     /// What happens to a row that cannot be read: a ragged CSV line, an invalid JSON line, a value that is not of its type.
     #[serde(default)]
     pub on_bad_row: OnFail,
+    /// How it is divided into units; the connector's own choice when none. In a pipeline file it stands beside
+    /// `extract`, as `units`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(skip)]
+    pub units: Option<super::UnitsSpec>,
 }
 
 /// The format of a file.

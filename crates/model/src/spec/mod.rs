@@ -11,6 +11,7 @@ mod pipeline;
 mod project;
 mod shapes;
 mod understand;
+mod units;
 
 pub use check::{Check, CheckFile, CheckKind, Literal, OnFail};
 pub use extract::{
@@ -22,3 +23,4 @@ pub use pipeline::{
 };
 pub use project::{Defaults, ProjectFile, ProjectSpec};
 pub use shapes::OneOrMany;
+pub use units::{UnitStrategy, UnitsSpec, Verify};

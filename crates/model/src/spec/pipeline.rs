@@ -199,6 +199,9 @@ pub struct StepFile {
     /// A view on a source.
     #[serde(default)]
     pub(super) extract: Option<ExtractSpec>,
+    /// How the source of an `extract` is divided into units, which are read in parallel.
+    #[serde(default)]
+    pub(super) units: Option<super::UnitsSpec>,
     /// A view computed by a query over other steps.
     #[serde(default)]
     pub(super) sql: Option<SqlFile>,

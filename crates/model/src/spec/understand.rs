@@ -117,6 +117,9 @@ impl StepReader<'_> {
         if let (Some(_), Some(kind)) = (step.cache, kind.filter(|kind| kind.is_action())) {
             self.complain(format!("`cache` is for views, and `{}` is a {} step", self.name, kind.as_str()), None);
         }
+        if step.units.is_some() && kind.is_some_and(|kind| kind != StepKind::Extract) {
+            self.complain(format!("`units` goes with `extract`, and `{}` has none", self.name), None);
+        }
         self.references(&step);
         let (fine, name) = (self.mistakes.is_empty(), StepName::from(self.name));
         let step = body.filter(|_| fine).map(|body| Step {
@@ -176,7 +179,13 @@ impl StepReader<'_> {
         let mut complain = |message: String, hint: Option<String>| wrong.push((message, hint));
         let body = if let Some(extract) = &step.extract {
             check_extract(extract, &mut complain);
-            Some(StepBody::Extract(extract.clone()))
+            if extract.units.is_some() {
+                complain("`units` stands beside `extract`, not in it".to_owned(), None);
+            }
+            for (message, hint) in step.units.iter().flat_map(super::UnitsSpec::mistakes) {
+                complain(message, hint);
+            }
+            Some(StepBody::Extract(ExtractSpec { units: step.units.clone(), ..extract.clone() }))
         } else if let Some(SqlFile(sql)) = &step.sql {
             if sql.file.is_none() && sql.text.trim().is_empty() {
                 complain("the query is empty".to_owned(), None);

@@ -151,6 +151,7 @@ impl Connection for FilesConnection {
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
+        crate::source::refuse_units(extract, "files")?;
         Ok(Arc::new(FilesSource::open(&self.store, &self.options, &self.context, extract)?))
     }
 

@@ -145,6 +145,7 @@ impl Source for FilesSource {
             consistency: if stdin { Consistency::SingleRead } else { Consistency::Snapshot },
             pushed_down: want.columns.iter().map(|_| "columns".to_owned()).collect(),
             next: None,
+            pin: None,
         })
     }
 

@@ -261,6 +261,7 @@ impl Source for GenerateSource {
             why,
             pushed_down: vec!["columns".to_owned()],
             next: None,
+            pin: None,
         })
     }
 

@@ -1,12 +1,15 @@
 //! The keys of a `postgres` connection.
 
 use super::names::did_you_mean_key;
-use gristmill_model::Duration;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
+use gristmill_model::{Duration, Error};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::{Host, SslMode as Negotiation};
 
 /// The keys of a `postgres` connection: a `url`, or its parts.
@@ -43,6 +46,10 @@ pub struct PostgresKeys {
     /// The schema of tables that name none; by default the first one of the server's `search_path` that has them.
     #[serde(default)]
     schema: Option<String>,
+    /// At most so many connections that read at once, over all extracts; no limit by default. A snapshot that several
+    /// units share is held by one more connection for each extract.
+    #[serde(default)]
+    max_connections: Option<u32>,
 }
 
 /// How much TLS a connection wants (libpq: `sslmode`).
@@ -72,6 +79,50 @@ pub struct PostgresConfig {
     pub(crate) place: String,
     pub(crate) user: String,
     pub(crate) database: String,
+    /// Limits how many connections read.
+    pub(crate) readers: Arc<Readers>,
+}
+
+/// Limits how many connections read from a server at once.
+#[derive(Debug)]
+pub(crate) struct Readers {
+    places: Arc<Semaphore>,
+    waiting: AtomicUsize,
+}
+
+impl Readers {
+    fn new(most: Option<u32>) -> Self {
+        let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(Semaphore::MAX_PERMITS);
+        Self { places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), waiting: AtomicUsize::new(0) }
+    }
+
+    /// Waits for a place; it is free again when dropped.
+    pub(crate) async fn place(&self) -> gristmill_model::Result<OwnedSemaphorePermit> {
+        let _waiting = Waiting::new(&self.waiting);
+        let place = self.places.clone().acquire_owned().await;
+        place.map_err(|error| Error::internal("the places of readers are closed").cause(error))
+    }
+
+    /// Whether somebody waits for a place, so that an idle connection is better closed than kept.
+    pub(crate) fn is_waited_for(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// Counts somebody who waits, until dropped.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl fmt::Debug for PostgresConfig {
@@ -95,6 +146,10 @@ impl PostgresConfig {
     }
 
     fn from_keys(keys: PostgresKeys, project: &Path) -> Result<Self, Mistake> {
+        if keys.max_connections == Some(0) {
+            let hint = "write how many connections may read at once, or leave it out".to_owned();
+            return Err(("max_connections", "`max_connections` is 0".to_owned(), Some(hint)));
+        }
         let mut sslmode = keys.sslmode;
         let mut sslrootcert = keys.sslrootcert;
         let mut connect_timeout = keys.connect_timeout.map(|duration| duration.0);
@@ -189,6 +244,7 @@ impl PostgresConfig {
             place,
             user,
             database,
+            readers: Arc::new(Readers::new(keys.max_connections)),
         })
     }
 }

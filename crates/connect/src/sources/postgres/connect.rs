@@ -9,7 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::error::Error as _;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config};
@@ -30,7 +30,11 @@ pub(crate) struct Session {
 
 /// The task that talks to the server; gone when dropped.
 #[derive(Debug)]
-struct Line(JoinHandle<()>);
+struct Line {
+    task: JoinHandle<()>,
+    /// Why the server ended it: the SQLSTATE, if there was one, and the words.
+    ended: Arc<OnceLock<(Option<SqlState>, String)>>,
+}
 
 impl std::ops::Deref for Session {
     type Target = Client;
@@ -42,7 +46,7 @@ impl std::ops::Deref for Session {
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -82,13 +86,16 @@ impl Session {
         let tls = tls(config).await?;
         match server.connect(MakeRustlsConnect::new(tls)).await {
             Ok((client, connection)) => {
+                let ended = Arc::new(OnceLock::new());
+                let reason = ended.clone();
                 let task = tokio::spawn(async move {
-                    // Whoever waits for an answer is told by the client; there is nobody else to tell.
+                    // Whoever waits for an answer is told by the client; whoever comes later asks `ended`.
                     if let Err(error) = connection.await {
                         tracing::debug!(%error, "a PostgreSQL connection ended");
+                        let _ = reason.set((error.code().cloned(), error.to_string()));
                     }
                 });
-                Ok(Self { client, line: Line(task) })
+                Ok(Self { client, line: Line { task, ended } })
             }
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
                 Err(unknown_database(config, server).await)
@@ -97,12 +104,41 @@ impl Session {
         }
     }
 
+    /// Begins a transaction that only reads one picture of the database: that of `snapshot`, or its own. It may be idle
+    /// for as long as its reader has to wait, so the server is asked not to end it for that.
+    pub(crate) async fn begin_to_read(&self, snapshot: Option<&str>) -> Result<(), tokio_postgres::Error> {
+        let mut settings = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE setting <> '0' \
+                            AND name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
+            .to_owned();
+        let mut begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned();
+        if let Some(id) = snapshot {
+            // Pages are read in their order, so that a reader that was cut off can go on where it was.
+            settings.push_str("; SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off");
+            begin.push_str(&format!("; SET TRANSACTION SNAPSHOT {}", literal(id)));
+        }
+        // Two messages, sent one after the other without waiting: in one, they would be one transaction.
+        futures::try_join!(self.batch_execute(&settings), self.batch_execute(&begin)).map(|_| ())
+    }
+
+    /// Why the server ended the session, if it did and said so.
+    pub(crate) fn ended(&self) -> Option<&(Option<SqlState>, String)> {
+        self.line.ended.get()
+    }
+
+    /// Ends the session in good order without waiting for it.
+    pub(crate) fn let_go(self) {
+        // Closing takes a moment of somebody's time; without a runtime, dropping hangs up.
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            runtime.spawn(self.close());
+        }
+    }
+
     /// Ends the session in good order: the server is told.
     pub(crate) async fn close(self) {
         let Self { client, mut line } = self;
         drop(client);
         // A server that does not hear is hung up on by the drop.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut line.0).await;
+        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut line.task).await;
     }
 }
 

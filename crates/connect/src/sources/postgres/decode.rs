@@ -1,6 +1,7 @@
 //! Fields of a binary COPY straight into arrow builders: no allocation a row.
 
 use super::copy::Span;
+use super::numeric::Numeric;
 use super::types::{Column, Kind};
 use arrow::array::{
     Array, ArrayRef, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder, Decimal256Builder,
@@ -9,7 +10,7 @@ use arrow::array::{
 };
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DECIMAL128_MAX_PRECISION, Field, SchemaRef, i256};
+use arrow::datatypes::{DECIMAL128_MAX_PRECISION, Field, SchemaRef};
 use arrow::util::display::{ArrayFormatter, FormatOptions};
 use gristmill_model::{Error, Result};
 use std::sync::Arc;
@@ -22,7 +23,7 @@ const EPOCH_MICROS: i64 = 946_684_800_000_000;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// Why a value cannot be had; the row is refused.
-type Refusal = String;
+pub(super) type Refusal = String;
 
 /// Builds batches of rows.
 #[derive(Debug)]
@@ -147,7 +148,7 @@ enum Values {
     Bytea(BinaryBuilder),
     Date(Date32Builder),
     Time(Time64MicrosecondBuilder),
-    Timestamp(TimestampMicrosecondBuilder, bool),
+    Timestamp(TimestampMicrosecondBuilder),
     Decimal128(Decimal128Builder, u8, i8),
     Decimal256(Decimal256Builder, u8, i8),
     List(Box<List>),
@@ -179,10 +180,9 @@ impl Values {
             Kind::Bytea => Self::Bytea(BinaryBuilder::new()),
             Kind::Date => Self::Date(Date32Builder::new()),
             Kind::Time => Self::Time(Time64MicrosecondBuilder::new()),
-            Kind::Timestamp | Kind::TimestampTz => Self::Timestamp(
-                TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()),
-                *kind == Kind::TimestampTz,
-            ),
+            Kind::Timestamp | Kind::TimestampTz => {
+                Self::Timestamp(TimestampMicrosecondBuilder::new().with_data_type(kind.arrow()))
+            }
             Kind::Decimal(precision, scale) if *precision <= DECIMAL128_MAX_PRECISION => {
                 Self::Decimal128(Decimal128Builder::new().with_data_type(kind.arrow()), *precision, *scale)
             }
@@ -213,7 +213,7 @@ impl Values {
             Self::Bytea(builder) => builder.append_null(),
             Self::Date(builder) => builder.append_null(),
             Self::Time(builder) => builder.append_null(),
-            Self::Timestamp(builder, _) => builder.append_null(),
+            Self::Timestamp(builder) => builder.append_null(),
             Self::Decimal128(builder, ..) => builder.append_null(),
             Self::Decimal256(builder, ..) => builder.append_null(),
             Self::List(list) => {
@@ -257,7 +257,7 @@ impl Values {
                 micros @ 0..86_400_000_000 => builder.append_value(micros),
                 _ => return Err("the time 24:00:00 is not within a day".to_owned()),
             },
-            Self::Timestamp(builder, _) => {
+            Self::Timestamp(builder) => {
                 builder.append_value(timestamp(i64::from_be_bytes(fixed(bytes, "timestamp")?))?);
             }
             Self::Decimal128(builder, precision, scale) => {
@@ -271,25 +271,40 @@ impl Values {
         Ok(())
     }
 
+    /// Takes the column out. The next batch will be about as large, so its builder gets that much room at once: growing
+    /// step by step would copy it a dozen times, into memory that is new each time.
     fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+        /// The most bytes of text that are set aside before they have come.
+        const ROOM: usize = 1 << 20;
+        let text = |builder: &mut StringBuilder| -> ArrayRef {
+            let array = builder.finish();
+            *builder = StringBuilder::with_capacity(rows, array.values().len().min(ROOM));
+            Arc::new(array)
+        };
+        macro_rules! finished {
+            ($builder:expr, $kind:ty) => {{
+                let array = $builder.finish();
+                let of = array.data_type().clone();
+                *$builder = <$kind>::with_capacity(rows).with_data_type(of);
+                Arc::new(array)
+            }};
+        }
         Ok(match self {
             Self::Bool(builder) => Arc::new(builder.finish()),
-            Self::Int2(builder) => Arc::new(builder.finish()),
-            Self::Int4(builder) => Arc::new(builder.finish()),
-            Self::Int8(builder) | Self::Oid(builder) => Arc::new(builder.finish()),
-            Self::Float4(builder) => Arc::new(builder.finish()),
-            Self::Float8(builder) => Arc::new(builder.finish()),
+            Self::Int2(builder) => finished!(builder, Int16Builder),
+            Self::Int4(builder) => finished!(builder, Int32Builder),
+            Self::Int8(builder) | Self::Oid(builder) => finished!(builder, Int64Builder),
+            Self::Float4(builder) => finished!(builder, Float32Builder),
+            Self::Float8(builder) => finished!(builder, Float64Builder),
             Self::Text(builder) | Self::Jsonb(builder) | Self::Uuid(builder) | Self::NumericText(builder, _) => {
-                Arc::new(builder.finish())
+                text(builder)
             }
             Self::Bytea(builder) => Arc::new(builder.finish()),
-            Self::Date(builder) => Arc::new(builder.finish()),
-            Self::Time(builder) => Arc::new(builder.finish()),
-            Self::Timestamp(builder, zoned) => {
-                Arc::new(builder.finish().with_timezone_opt(zoned.then(|| Arc::<str>::from("UTC"))))
-            }
-            Self::Decimal128(builder, ..) => Arc::new(builder.finish()),
-            Self::Decimal256(builder, ..) => Arc::new(builder.finish()),
+            Self::Date(builder) => finished!(builder, Date32Builder),
+            Self::Time(builder) => finished!(builder, Time64MicrosecondBuilder),
+            Self::Timestamp(builder) => finished!(builder, TimestampMicrosecondBuilder),
+            Self::Decimal128(builder, ..) => finished!(builder, Decimal128Builder),
+            Self::Decimal256(builder, ..) => finished!(builder, Decimal256Builder),
             Self::List(list) => {
                 let items = list.items.finish(list.length)?;
                 let ends = std::mem::replace(&mut list.ends, vec![0]);
@@ -358,7 +373,7 @@ fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], Refusal> {
 }
 
 #[cold]
-fn misshapen(what: &str, bytes: &[u8]) -> Refusal {
+pub(super) fn misshapen(what: &str, bytes: &[u8]) -> Refusal {
     format!("a {what} of {} bytes", bytes.len())
 }
 
@@ -379,160 +394,5 @@ fn timestamp(micros: i64) -> Result<i64, Refusal> {
         i64::MAX => Err("the timestamp `infinity`".to_owned()),
         i64::MIN => Err("the timestamp `-infinity`".to_owned()),
         micros => micros.checked_add(EPOCH_MICROS).ok_or_else(|| "a timestamp too far away".to_owned()),
-    }
-}
-
-/// A numeric as the server sends it: sign, digits of base 10,000, the power of the first, digits shown after the point
-/// (numeric_send).
-#[derive(Debug, Clone, Copy)]
-struct Numeric<'a> {
-    digits: &'a [u8],
-    weight: i32,
-    negative: bool,
-    shown: u16,
-    special: Option<&'static str>,
-}
-
-impl<'a> Numeric<'a> {
-    fn parse(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        let Some((head, digits)) = bytes.split_first_chunk::<8>() else { return Err(misshapen("numeric", bytes)) };
-        let [a, b, c, d, e, f, g, h] = *head;
-        let count = u16::from_be_bytes([a, b]);
-        let special = match u16::from_be_bytes([e, f]) {
-            0x0000 | 0x4000 => None,
-            0xc000 => Some("NaN"),
-            0xd000 => Some("Infinity"),
-            0xf000 => Some("-Infinity"),
-            _ => return Err("a numeric of unknown sign".to_owned()),
-        };
-        if digits.len() != usize::from(count) * 2 {
-            return Err(misshapen("numeric", bytes));
-        }
-        Ok(Self {
-            digits,
-            weight: i32::from(i16::from_be_bytes([c, d])),
-            negative: e == 0x40,
-            shown: u16::from_be_bytes([g, h]),
-            special,
-        })
-    }
-
-    fn groups(&self) -> impl Iterator<Item = u32> + use<'a> {
-        self.digits.chunks_exact(2).map(|pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-    }
-
-    /// The digits as a whole number of units of the scale. `times` multiplies by a power of ten, `plus` adds.
-    fn scaled<T: Copy>(
-        &self,
-        scale: i8,
-        zero: T,
-        times: impl Fn(T, u32) -> Option<T>,
-        plus: impl Fn(T, u32) -> Option<T>,
-    ) -> Result<T, Refusal> {
-        if let Some(special) = self.special {
-            return Err(format!("{special} is not a decimal"));
-        }
-        let large = || format!("`{}` has too many digits for the decimal", self.shown_text());
-        let mut total = zero;
-        // The power of ten of the last digit taken, in units of the scale.
-        let mut power = 0i32;
-        for (index, group) in self.groups().enumerate() {
-            power = 4 * (self.weight - index as i32) + i32::from(scale);
-            if power >= 0 {
-                total = times(total, 4).and_then(|total| plus(total, group)).ok_or_else(large)?;
-                continue;
-            }
-            // This group lies across the end of the scale, or beyond it.
-            let beyond = power.unsigned_abs();
-            let (kept, lost) = match 10u32.checked_pow(beyond) {
-                Some(unit) if beyond < 4 => (group / unit, group % unit),
-                _ => (0, group),
-            };
-            if lost != 0 {
-                return Err(format!("`{}` has more than {scale} digits after the point", self.shown_text()));
-            }
-            if beyond < 4 {
-                total = times(total, 4 - beyond).and_then(|total| plus(total, kept)).ok_or_else(large)?;
-            }
-            power = 0;
-        }
-        if power > 0 && !self.digits.is_empty() {
-            total = times(total, power.unsigned_abs()).ok_or_else(large)?;
-        }
-        Ok(total)
-    }
-
-    fn to_i128(self, precision: u8, scale: i8) -> Result<i128, Refusal> {
-        let total = self.scaled(
-            scale,
-            0i128,
-            |total, power| total.checked_mul(10i128.checked_pow(power)?),
-            |total, group| total.checked_add(i128::from(group)),
-        )?;
-        match 10i128.checked_pow(u32::from(precision)) {
-            Some(limit) if total < limit => Ok(if self.negative { -total } else { total }),
-            _ => Err(format!("`{}` does not fit decimal({precision},{scale})", self.shown_text())),
-        }
-    }
-
-    fn to_i256(self, precision: u8, scale: i8) -> Result<i256, Refusal> {
-        let ten = i256::from_i128(10);
-        let total = self.scaled(
-            scale,
-            i256::ZERO,
-            |total, power| if total == i256::ZERO { Some(total) } else { total.checked_mul(ten.checked_pow(power)?) },
-            |total, group| total.checked_add(i256::from_i128(i128::from(group))),
-        )?;
-        match ten.checked_pow(u32::from(precision)) {
-            Some(limit) if total < limit => Ok(if self.negative { total.wrapping_neg() } else { total }),
-            _ => Err(format!("`{}` does not fit decimal({precision},{scale})", self.shown_text())),
-        }
-    }
-
-    fn shown_text(&self) -> String {
-        let mut text = String::new();
-        // A value in an error is for people; a hundred letters of it are enough.
-        let _ = self.write(&mut text);
-        if text.len() > 100 {
-            text.truncate(100);
-            text.push('…');
-        }
-        text
-    }
-
-    /// The number as the server's own text of it (numeric_out): as many digits after the point as are shown.
-    fn write(&self, out: &mut String) -> Result<(), Refusal> {
-        use std::fmt::Write as _;
-        let failed = |_| "a numeric that cannot be written".to_owned();
-        if let Some(special) = self.special {
-            out.push_str(special);
-            return Ok(());
-        }
-        if self.negative {
-            out.push('-');
-        }
-        let group = |index: i32| {
-            let from = usize::try_from(index).ok().map(|index| index * 2);
-            let pair = from.and_then(|from| self.digits.get(from..from + 2));
-            pair.map_or(0, |pair| u32::from(pair[0]) << 8 | u32::from(pair[1]))
-        };
-        if self.weight < 0 {
-            out.push('0');
-        }
-        for index in 0..=self.weight {
-            if index == 0 { write!(out, "{}", group(0)) } else { write!(out, "{:04}", group(index)) }
-                .map_err(failed)?;
-        }
-        if self.shown > 0 {
-            out.push('.');
-            let end = out.len() + usize::from(self.shown);
-            let mut index = self.weight + 1;
-            while out.len() < end {
-                write!(out, "{:04}", group(index)).map_err(failed)?;
-                index += 1;
-            }
-            out.truncate(end);
-        }
-        Ok(())
     }
 }

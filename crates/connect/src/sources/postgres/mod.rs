@@ -1,21 +1,29 @@
 //! PostgreSQL: `type: postgres`.
 //!
 //! ```text
-//!   config ─► connect ─► Session ─┬─► read: COPY (SELECT …) TO STDOUT (FORMAT binary)
-//!                                 │     copy: frames ─► decode: arrow builders, by types
+//!   config ─► connect ─► Session ─┬─► read: wanted + units ─► plan: shares of one exported snapshot
+//!                                 │     stream: COPY (SELECT …) TO STDOUT (FORMAT binary), one unit, with retries
+//!                                 │       copy: frames ─► decode: arrow builders, by types
 //!                                 └─► the sink (crate::sinks::postgres)
 //! ```
 //!
-//! A table or query is one unit for now, read in one REPEATABLE READ READ ONLY transaction; a unit's payload already
-//! says which share it is. [`types`] has the table of types and what happens to values that arrow has no place for.
+//! Large tables are divided into units that are read in parallel, all in the picture of one exported snapshot
+//! (`snapshot`); by which rule, and how many, is decided by pure functions over what the server knows (`units`). A few
+//! connections go from unit to unit within their transactions. [`types`] has the table of types and what happens to
+//! values that arrow has no place for.
 
 mod config;
 pub(crate) mod connect;
 mod copy;
 mod decode;
 pub(crate) mod names;
+mod numeric;
 mod read;
+mod snapshot;
+mod stream;
 pub mod types;
+mod units;
+mod wanted;
 
 #[cfg(test)]
 mod tests;

@@ -1,3 +1,5 @@
+mod units;
+
 use super::*;
 use crate::conformance::{sorted_rows, source_suite};
 use crate::{OpenContext, ReadRequest, RejectSink, Scan};
@@ -151,12 +153,60 @@ const ZOO: &[(&str, &str, &str, &str)] = &[
     ("inet[]", "array['10.0.0.1'::inet]", "Utf8", "{10.0.0.1}"),
     ("tid", "'(0,1)'", "Utf8", "(0,1)"),
     ("money", "'1.50'", "Utf8", "$1.50"),
+    ("citext", "'Ab Ä'", "Utf8", "Ab Ä"),
+    ("citext[]", "array['Ab'::citext, null]", "List(Utf8)", "[Ab, ]"),
+    ("hstore", "'a=>1, b=>NULL'", "Utf8", "\"a\"=>\"1\", \"b\"=>NULL"),
+    ("varbit", "B'10110'", "Utf8", "10110"),
+    ("cidr", "'10.1.0.0/16'", "Utf8", "10.1.0.0/16"),
+    ("macaddr", "'08:00:2b:01:02:03'", "Utf8", "08:00:2b:01:02:03"),
+    ("timetz", "'23:59:59.5-11:30'", "Utf8", "23:59:59.5-11:30"),
+    ("interval", "'-1 mons +2 days -03:00:00.000001'", "Utf8", "P-1M2DT-3H-0.000001S"),
+    ("tstzrange", "'[2024-01-01 00:00Z,)'", "Utf8", "[\"2024-01-01 00:00:00+00\",)"),
+    ("int4multirange", "'{[1,3),[5,7)}'", "Utf8", "{[1,3),[5,7)}"),
+    ("tsvector", "'a fat cat'", "Utf8", "'a' 'cat' 'fat'"),
+    ("pg_lsn", "'16/B374D848'", "Utf8", "16/B374D848"),
+    ("box", "'(1,2),(3,4)'", "Utf8", "(3,4),(1,2)"),
+    ("jsonpath", "'$.a'", "Utf8", "$.\"a\""),
+    ("jsonb[]", "array['{\"a\": 1}'::jsonb, null]", "List(Utf8)", "[{\"a\": 1}, ]"),
+    (
+        "uuid[]",
+        "array['a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'::uuid, null]",
+        "List(Utf8)",
+        "[a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11, ]",
+    ),
+    ("bytea[]", "array['\\x00ff'::bytea, null]", "List(Binary)", "[00ff, ]"),
+    ("boolean[]", "array[true, null, false]", "List(Boolean)", "[true, , false]"),
+    ("date[]", "array['2024-02-29'::date, null]", "List(Date32)", "[2024-02-29, ]"),
+    ("numeric[]", "array['NaN'::numeric, null, 1.50]", "List(Utf8)", "[NaN, , 1.50]"),
+    ("numeric(40,3)[]", "array[1.5::numeric, null]", "List(Decimal256(40, 3))", "[1.500, ]"),
+    ("positive[]", "array[7, null]::positive[]", "List(Int32)", "[7, ]"),
+    ("pair[]", "array[row(1, 'x')::pair, null]", "Utf8", "{\"(1,x)\",NULL}"),
+    ("exact", "1.25", "Decimal128(6, 2)", "1.25"),
+    ("several", "array[1, null]", "List(Int32)", "[1, ]"),
+    ("words", "'Ab'", "Utf8", "Ab"),
+    (
+        "numeric(38,0)",
+        "'-99999999999999999999999999999999999999'",
+        "Decimal128(38, 0)",
+        "-99999999999999999999999999999999999999",
+    ),
+    (
+        "numeric(38,10)",
+        "'9999999999999999999999999999.9999999999'",
+        "Decimal128(38, 10)",
+        "9999999999999999999999999999.9999999999",
+    ),
+    ("numeric(20,0)", "'10000000000000000'", "Decimal128(20, 0)", "10000000000000000"),
+    ("numeric(15,2)", "'100000000'", "Decimal128(15, 2)", "100000000.00"),
+    ("numeric(15,2)", "'-0.01'", "Decimal128(15, 2)", "-0.01"),
 ];
 
 #[tokio::test]
 async fn every_type_is_read_as_what_it_is() {
     let database = postgres::database();
-    database.sql("create type mood as enum ('so so', 'fine'); create type pair as (a int, b text); create domain positive as int check (value > 0)");
+    database.sql("create type mood as enum ('so so', 'fine'); create type pair as (a int, b text); create domain positive as int check (value > 0);
+         create extension citext; create extension hstore; create domain exact as numeric(6,2); create domain several as int[];
+         create domain words as citext");
     let columns: Vec<String> = ZOO.iter().enumerate().map(|(n, (of, ..))| format!("c{n} {of}")).collect();
     let values: Vec<String> = ZOO.iter().map(|(_, value, ..)| (*value).to_owned()).collect();
     let nulls: Vec<&str> = ZOO.iter().map(|_| "null").collect();
@@ -194,6 +244,9 @@ async fn a_value_that_arrow_has_no_place_for_is_a_bad_row_and_never_another_valu
         ("timestamptz", "'infinity'"),
         ("timestamp", "'294276-12-31 23:59:59'"),
         ("numeric(10,2)", "'NaN'"),
+        ("numeric(50,2)", "'NaN'"),
+        ("numeric(10,2)[]", "array['NaN'::numeric]"),
+        ("timestamptz", "'-infinity'"),
         ("time", "'24:00'"),
         ("int[]", "'{{1,2},{3,4}}'"),
         ("date[]", "array['infinity'::date]"),
@@ -387,6 +440,46 @@ async fn what_cannot_be_connected_to_is_one_clear_error_each() {
         refusal(&format!("{{type: postgres, url: \"postgres://u:s3cr3t@{address}/d\", connect_timeout: 300ms}}")).await;
     assert_eq!(slow.kind(), ErrorKind::Unavailable);
     assert!(slow.message().contains("no answer"), "{slow}");
+}
+
+#[tokio::test]
+async fn a_server_with_tls_is_spoken_to_in_tls_and_its_certificate_is_checked_when_that_is_asked_for() {
+    let server = postgres::PostgresServer::start_with_tls().unwrap();
+    let database = server.database();
+    database.sql("create table t as select n from generate_series(1, 3000) n; analyze t");
+    let open = |host: &str, more: &str| {
+        connect(&format!(
+            "{{type: postgres, host: {host}, port: {}, user: {USER}, password: \"{PASSWORD}\", database: {}{more}}}",
+            server.port, database.name
+        ))
+        .unwrap()
+    };
+    let authority = format!(", sslmode: verify-full, sslrootcert: {}", server.authority().display());
+    for (host, more, tls) in [
+        ("127.0.0.1", "", "yes"),
+        ("127.0.0.1", ", sslmode: require", "yes"),
+        ("localhost", authority.as_str(), "yes"),
+        ("127.0.0.1", ", sslmode: disable", "no"),
+    ] {
+        let info = open(host, more).test().await.unwrap();
+        assert!(info.details.contains(&("tls".to_owned(), tls.to_owned())), "{host}{more}: {info:?}");
+    }
+    // An authority that nobody trusts, and a name that is not the certificate's.
+    for (host, more) in [("localhost", ", sslmode: verify-full"), ("127.0.0.1", authority.as_str())] {
+        let error = open(host, more).test().await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Denied, "{host}{more}: {error:?}");
+        assert!(error.hint_text().unwrap().contains("sslrootcert"), "{error:?}");
+    }
+    let source = open("localhost", &authority).source(&extract("table: t\nunits: {target_rows: 1000}")).unwrap();
+    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    assert_eq!(plan.units.len(), 3);
+    let scan =
+        Scan { schema: source.schema().await.unwrap(), batch_size: 500, on_bad_row: OnFail::Fail, rejects: None };
+    let mut rows = 0;
+    for unit in &plan.units {
+        rows += source.read(unit, &scan).collect().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+    }
+    assert_eq!(rows, 3000);
 }
 
 #[tokio::test]

@@ -148,6 +148,7 @@ impl Connection for SqliteConnection {
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
+        crate::source::refuse_units(extract, "SQLite")?;
         Ok(Arc::new(SqliteSource::new(self.database.clone(), extract)?))
     }
 

@@ -212,5 +212,6 @@ pub(super) fn plan(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest, stat
         why: "one read transaction".to_owned(),
         pushed_down,
         next: None,
+        pin: None,
     })
 }

@@ -1,0 +1,41 @@
+"""lineitem from PostgreSQL to zstd Parquet."""
+
+from harness import checksum, postgres, tpch
+from harness.benchmark import BENCH, OUT, PYTHON, Benchmark, Contender, gristmill, peer
+
+HERE = BENCH / "extract"
+
+
+def out(name):
+    return OUT / "extract" / name
+
+
+def answer(folder):
+    """The types are left out: ConnectorX makes doubles of decimals, ADBC texts. Their values are compared as decimals."""
+    found = checksum.parquet(folder / "lineitem" / "**" / "*.parquet", tpch.COLUMNS)
+    found.pop("types")
+    return found
+
+
+def scripted(name):
+    return peer(name, HERE / f"{name}_extract.py", postgres.URL, out(name) / "lineitem", out=out(name), answer=answer)
+
+
+BENCHMARK = Benchmark(
+    name="extract",
+    about="lineitem from PostgreSQL (6,001,215 rows, 839 MB of heap) to zstd Parquet",
+    prepare=postgres.lineitem,
+    contenders=[
+        gristmill(
+            "run", HERE, "--date", "2024-01-01", "--full-refresh",
+            out=out("gristmill"), also_wipe=[HERE / ".gristmill"], env={"LINEITEM_URL": postgres.URL}, answer=answer,
+            sized="lineitem",
+        ),
+        # Not a peer: what the server needs for sending the rows to nobody, on two connections.
+        Contender("yardstick", [PYTHON, str(HERE / "yardstick.py"), postgres.URL]),
+        scripted("connectorx"),
+        scripted("adbc"),
+        scripted("dlt"),
+    ],
+    goals="at least 2.1 times faster than ConnectorX, 3 times ADBC and dlt; at most 1.8 times the yardstick; at most 100 MB",
+)

@@ -1,0 +1,232 @@
+//! Reading one unit: one binary COPY, tried again where that can help.
+
+use super::connect::{Session, server_error};
+use super::copy::Frames;
+use super::decode::{Decoder, Refused};
+use super::snapshot::{Reader, Snapshot};
+use super::units::share::Share;
+use super::wanted::Wanted;
+use crate::wrap::retry;
+use crate::{Reject, Scan};
+use arrow::array::RecordBatch;
+use futures::StreamExt;
+use gristmill_model::spec::OnFail;
+use gristmill_model::{Error, ErrorKind, Result, ResultExt};
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio_postgres::CopyOutStream;
+
+/// A unit that is being read.
+pub(super) struct UnitReader {
+    pub(super) wanted: Arc<Wanted>,
+    /// The snapshot of the unit, where this process holds it.
+    pub(super) snapshot: Option<Arc<Snapshot>>,
+    pub(super) share: Share,
+    pub(super) ordinal: u32,
+    pub(super) label: String,
+    pub(super) scan: Scan,
+    copying: Option<Copying>,
+    /// Which attempt this is, from 1.
+    attempt: u32,
+    /// Rows that were handed on or refused; a further attempt leaves them out.
+    settled: u64,
+    /// The snapshot could not be imported: trying this unit again cannot help, beginning anew can.
+    is_orphaned: bool,
+}
+
+impl UnitReader {
+    pub(super) fn new(
+        wanted: Arc<Wanted>,
+        snapshot: Option<Arc<Snapshot>>,
+        share: Share,
+        (ordinal, label): (u32, String),
+        scan: Scan,
+    ) -> Self {
+        Self {
+            wanted,
+            snapshot,
+            share,
+            ordinal,
+            label,
+            scan,
+            copying: None,
+            attempt: 1,
+            settled: 0,
+            is_orphaned: false,
+        }
+    }
+
+    /// The next batch; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            match self.step().await {
+                Ok(Some(batch)) => return Ok(Some(batch)),
+                Ok(None) => return self.end().await.map(|()| None),
+                Err(error) => self.before_next(error).await?,
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<RecordBatch>> {
+        if self.copying.is_none() {
+            self.copying = Some(self.begin().await?);
+        }
+        let Some(copying) = &mut self.copying else { return Err(Error::internal("a COPY that is not there")) };
+        loop {
+            let Some((batch, refused)) = copying.next_batch(&self.wanted, &self.label).await? else { return Ok(None) };
+            for refused in refused {
+                refuse(&self.scan, &self.label, refused)?;
+            }
+            self.settled = copying.seen;
+            if batch.num_rows() > 0 {
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// Opens a session that sees the unit's picture, and starts the COPY.
+    async fn begin(&mut self) -> Result<Copying> {
+        let (reader, known) = match self.snapshot.as_ref().and_then(|snapshot| snapshot.idle_reader()) {
+            Some(reader) => (reader, None),
+            None => {
+                let place = self.wanted.config.readers.place().await?;
+                let session = Session::open(&self.wanted.config).await?;
+                self.pin(&session).await?;
+                // A snapshot of ours comes with its columns; otherwise the server is asked within the transaction.
+                let known = if self.snapshot.is_some() { None } else { Some(self.wanted.describe(&session).await?) };
+                (Reader { session, _place: place }, known)
+            }
+        };
+        let known = known.as_deref().or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
+        let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
+        let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", self.wanted.select(&columns, &self.share.slice));
+        let stream = match reader.session.copy_out(&sql).await {
+            Ok(stream) => Box::pin(stream),
+            Err(error) => return Err(self.wanted.cannot_read(&reader.session, &error).await),
+        };
+        if let Some(snapshot) = &self.snapshot {
+            snapshot.begin_unit(self.share.plan);
+        }
+        Ok(Copying {
+            frames: Frames::new(columns.len()),
+            decoder: Decoder::new(&columns, self.scan.schema.clone(), self.scan.batch_size),
+            stream,
+            reader,
+            ended: false,
+            seen: 0,
+            skip: self.settled,
+        })
+    }
+
+    async fn pin(&mut self, session: &Session) -> Result<()> {
+        let Err(error) = session.begin_to_read(self.share.snapshot.as_deref()).await else { return Ok(()) };
+        if self.share.snapshot.is_none() {
+            return Err(server_error(&error, &self.wanted.config, "cannot begin to read"));
+        }
+        // Invalid identifier, does not exist (from 17 on), or its holder is not running any more.
+        let refused = error.code().is_some_and(|code| matches!(code.code(), "22023" | "42704" | "55000"));
+        if !refused {
+            return Err(server_error(&error, &self.wanted.config, "cannot begin to read"));
+        }
+        self.is_orphaned = true;
+        Err(match &self.snapshot {
+            Some(snapshot) => snapshot.lost(),
+            None => super::snapshot::lost(&self.wanted.config, None),
+        })
+    }
+
+    /// Waits for the next attempt.
+    ///
+    /// # Errors
+    /// The one given, where another attempt cannot help.
+    async fn before_next(&mut self, error: Error) -> Result<()> {
+        self.copying = None;
+        // Half a unit may be with others already. It can be completed where its rows come in the same order again.
+        let may_go_on = self.settled == 0
+            || (self.share.snapshot.is_some() && self.share.slice.is_ordered() && self.wanted.filter.is_none());
+        let Some(wait) = retry::wait_before_next(&error, self.attempt, retry::random()) else { return Err(error) };
+        if self.is_orphaned || !may_go_on {
+            return Err(error);
+        }
+        if let Some(snapshot) = self.snapshot.as_ref().filter(|snapshot| snapshot.is_lost()) {
+            return Err(snapshot.lost().context(error.message().to_owned()));
+        }
+        tracing::warn!(
+            attempt = self.attempt,
+            wait = ?wait,
+            rows = self.settled,
+            "reading `{}` failed and is tried again: {error}",
+            self.label
+        );
+        self.attempt += 1;
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        let Some(copying) = self.copying.take() else { return Ok(()) };
+        let rows = copying.seen;
+        match &self.snapshot {
+            Some(snapshot) => {
+                snapshot.keep(copying.reader);
+                snapshot.end_unit(self.share.plan, self.ordinal, rows, &self.wanted.label()).await
+            }
+            None => {
+                copying.reader.session.close().await;
+                Ok(())
+            }
+        }
+    }
+}
+
+/// A COPY that is going on.
+struct Copying {
+    frames: Frames,
+    decoder: Decoder,
+    stream: Pin<Box<CopyOutStream>>,
+    reader: Reader,
+    ended: bool,
+    /// Rows that came, those left out included.
+    seen: u64,
+    /// Rows to be left out: an earlier attempt handed them on.
+    skip: u64,
+}
+
+impl Copying {
+    async fn next_batch(&mut self, wanted: &Wanted, label: &str) -> Result<Option<(RecordBatch, Vec<Refused>)>> {
+        while !self.decoder.is_full() {
+            if let Some((bytes, spans)) = self.frames.next_row().context(|| format!("reading `{label}`"))? {
+                self.seen += 1;
+                if self.seen > self.skip {
+                    self.decoder.push(bytes, spans);
+                }
+            } else if self.ended {
+                break;
+            } else {
+                match self.stream.next().await {
+                    Some(Ok(chunk)) => self.frames.push(chunk),
+                    Some(Err(error)) => {
+                        return Err(server_error(&error, &wanted.config, &format!("reading `{label}` failed")));
+                    }
+                    None => {
+                        self.frames.finish().context(|| format!("reading `{label}`"))?;
+                        self.ended = true;
+                    }
+                }
+            }
+        }
+        if self.decoder.is_empty() { Ok(None) } else { self.decoder.finish().map(Some) }
+    }
+}
+
+fn refuse(scan: &Scan, label: &str, Refused { record, why }: Refused) -> Result<()> {
+    if scan.on_bad_row == OnFail::Fail {
+        return Err(Error::new(ErrorKind::Data, format!("a row of `{label}` cannot be read: {why}")).hint(
+            "read the column as text (`schema: {column: text}`), leave such rows out with `where`, or set `on_bad_row`",
+        ));
+    }
+    if let Some(rejects) = &scan.rejects {
+        rejects.send(Reject { record, error: why, place: label.to_owned() });
+    }
+    Ok(())
+}

@@ -1,0 +1,239 @@
+//! Which strategy, how many units, and why. Pure: facts in, a decision out.
+
+use super::blocks::Heap;
+use super::thousands;
+use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
+use gristmill_model::{Error, ErrorKind, Result};
+
+/// Fewer rows than this are one unit: reading them takes less time than dividing them (measured: a COPY of 50,000 rows
+/// of lineitem takes about 40 ms, a further connection with its snapshot about 10).
+pub(crate) const ONE_UNIT: u64 = 50_000;
+/// About how many rows a unit has (the Dataflow document's figure). Larger units save nothing, since a connection goes
+/// from unit to unit without a new transaction; smaller ones make retries cheaper.
+pub(crate) const TARGET_ROWS: u64 = 50_000;
+/// The most units of a plan. Each is a statement on the server; beyond this they become larger instead.
+pub(crate) const MOST_UNITS: u32 = 400;
+/// A unit of less than so many pages is not worth its statement: 4 MiB at the usual 8 KiB.
+const FEWEST_PAGES: u64 = 512;
+/// TID range scans are new in PostgreSQL 14; before that, each ctid range would scan the whole table.
+const TID_RANGE_SCANS: u32 = 140_000;
+/// An index that finds less than this share of a table does so faster than a scan of it, however parallel.
+const SELECTIVE: f64 = 0.1;
+
+/// What is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Relation {
+    Table,
+    Partitioned,
+    MaterializedView,
+    View,
+    Foreign,
+    /// A query of the user's.
+    Query,
+    /// Something else that can be selected from: a sequence, or what a relative of PostgreSQL has.
+    Other,
+}
+
+/// What is known before anything is read.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Facts {
+    /// `server_version_num`.
+    pub(crate) version: u32,
+    pub(crate) relation: Relation,
+    /// The tables that hold the rows, where their pages can be read one range at a time; else why not.
+    pub(crate) heaps: Result<Vec<Heap>, String>,
+    /// Rows to be read, about, as the server's planner estimates them; conditions are taken into account.
+    pub(crate) rows: Option<u64>,
+    /// Whether there is a condition, and the planner would look it up in an index.
+    pub(crate) by_index: bool,
+    /// The one column of the primary key.
+    pub(crate) key: Option<String>,
+    /// Whether rows come from another server, which does not share this one's snapshot.
+    pub(crate) foreign: bool,
+    /// Whether the server can export a snapshot; else why not.
+    pub(crate) snapshot: Result<(), String>,
+}
+
+/// How the units are made.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Chosen {
+    One,
+    Ctid {
+        units: u32,
+    },
+    /// At most `most` ranges of about `target` rows.
+    Keys {
+        column: String,
+        most: u32,
+        target: f64,
+        time: bool,
+    },
+    Hash {
+        column: String,
+        units: u32,
+    },
+    Predicates,
+}
+
+/// A decision.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Decision {
+    pub(crate) chosen: Chosen,
+    /// The strategy's name and the reason, for people.
+    pub(crate) why: String,
+}
+
+/// How many units so many rows make: near the target, up to the cap.
+pub(crate) fn count(rows: u64, spec: &UnitsSpec) -> u32 {
+    let target = spec.target_rows.unwrap_or(TARGET_ROWS).max(1);
+    u32::try_from(rows.div_ceil(target)).unwrap_or(u32::MAX).clamp(1, most(spec))
+}
+
+fn most(spec: &UnitsSpec) -> u32 {
+    spec.max.unwrap_or(MOST_UNITS).max(1)
+}
+
+/// Whether the server has to be asked more before it can be decided: small tables and queries of which nothing special is
+/// wanted are one unit, and no snapshot is exported for them.
+pub(crate) fn needs_facts(spec: &UnitsSpec, rows: Option<u64>, is_query: bool) -> bool {
+    match spec.strategy {
+        _ if spec.verify == Some(Verify::Count) => true,
+        UnitStrategy::None => false,
+        UnitStrategy::Auto if is_query => false,
+        UnitStrategy::Auto => spec.target_rows.is_some() || rows.is_none_or(|rows| rows >= ONE_UNIT),
+        _ => true,
+    }
+}
+
+/// Decides.
+///
+/// # Errors
+/// A strategy that what is read cannot have, with the one that it can.
+pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
+    let one = |why: String| Ok(Decision { chosen: Chosen::One, why });
+    let refuse = |message: String, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint.to_owned()));
+    let strategy = spec.strategy;
+    if strategy == UnitStrategy::None {
+        return one("one unit, as `units` says".to_owned());
+    }
+    if let Err(why) = &facts.snapshot
+        && !facts.foreign
+    {
+        // Units that do not share a picture could lose rows or double them.
+        if strategy == UnitStrategy::Auto {
+            return one(format!("one unit: {why}"));
+        }
+        return refuse(
+            format!("`strategy: {}` needs a snapshot that units can share, but {why}", strategy.as_str()),
+            "use `strategy: none`",
+        );
+    }
+    let rows = facts.rows.unwrap_or(0);
+    let units = count(rows, spec);
+    let target = spec.target_rows.unwrap_or(TARGET_ROWS).max(1) as f64;
+    // When the cap makes units larger, keys are cut for the larger size.
+    let target = target.max(rows as f64 / f64::from(units));
+    let said = |name: &str| format!("{name}, as `units` says");
+    let by = || {
+        spec.by.clone().or_else(|| facts.key.clone()).ok_or_else(|| {
+            Error::new(ErrorKind::Config, format!("`strategy: {}` needs the column to go by", strategy.as_str()))
+                .cause("there is no primary key of one column")
+                .hint("name it: `units: {strategy: …, by: COLUMN}`")
+        })
+    };
+    match strategy {
+        UnitStrategy::None | UnitStrategy::Auto => auto(facts, spec, rows, units, target),
+        UnitStrategy::Ctid => match &facts.heaps {
+            _ if facts.version < TID_RANGE_SCANS => refuse(
+                "`strategy: ctid` needs PostgreSQL 14 or newer".to_owned(),
+                "use `strategy: id_range`; older servers would scan the whole table for each unit",
+            ),
+            Err(why) => refuse(
+                format!("`strategy: ctid` cannot be used: {why}"),
+                "use `strategy: id_range`, `date_range`, `hash` or `none`",
+            ),
+            Ok(_) => Ok(Decision { chosen: Chosen::Ctid { units }, why: said("ctid ranges") }),
+        },
+        UnitStrategy::IdRange | UnitStrategy::DateRange => {
+            let (column, time) = (by()?, strategy == UnitStrategy::DateRange);
+            let why = said(&format!("ranges of `{column}`"));
+            Ok(Decision { chosen: Chosen::Keys { column, most: most(spec), target, time }, why })
+        }
+        UnitStrategy::Hash => {
+            let column = by()?;
+            let why = said(&format!("the hash of `{column}` (each unit scans everything)"));
+            Ok(Decision { chosen: Chosen::Hash { column, units }, why })
+        }
+        UnitStrategy::Predicates => Ok(Decision { chosen: Chosen::Predicates, why: said("predicates") }),
+    }
+}
+
+fn auto(facts: &Facts, spec: &UnitsSpec, rows: u64, units: u32, target: f64) -> Result<Decision> {
+    let one = |why: String| Ok(Decision { chosen: Chosen::One, why: format!("one unit: {why}") });
+    if facts.foreign {
+        return one("the rows come from another server, which shares no snapshot with this one".to_owned());
+    }
+    match facts.relation {
+        Relation::View => {
+            return one("a view has no pages to divide; `units: {strategy: id_range, by: …}` may".to_owned());
+        }
+        Relation::Query => {
+            return one("a query has no pages to divide; `units: {strategy: id_range, by: …}` may".to_owned());
+        }
+        Relation::Foreign => return one("a foreign table shares no snapshot with this server".to_owned()),
+        Relation::Other => return one("it is no table".to_owned()),
+        Relation::Table | Relation::Partitioned | Relation::MaterializedView => {}
+    }
+    // A size that was asked for is honoured, however small the table.
+    if spec.target_rows.is_none() && rows < ONE_UNIT {
+        return one(format!("fewer than {} rows", thousands(ONE_UNIT)));
+    }
+    let keys = |reason: &str| match &facts.key {
+        Some(column) => Ok(Decision {
+            chosen: Chosen::Keys { column: column.clone(), most: most(spec), target, time: false },
+            why: format!("ranges of the primary key `{column}`: {reason}"),
+        }),
+        None => one(format!("{reason}, and there is no primary key of one column")),
+    };
+    let heaps = match &facts.heaps {
+        Ok(heaps) => heaps,
+        Err(why) => return keys(why),
+    };
+    if facts.version < TID_RANGE_SCANS {
+        return keys("ctid ranges need PostgreSQL 14 or newer");
+    }
+    let all: f64 = heaps.iter().map(|heap| heap.rows).sum();
+    if facts.by_index && all > 0.0 && (rows as f64) < all * SELECTIVE {
+        return one(format!(
+            "the condition finds about {} of {} rows by an index",
+            thousands(rows),
+            thousands(all as u64)
+        ));
+    }
+    let pages: u64 = heaps.iter().map(|heap| heap.pages).sum();
+    // Only without a size of the user's: many narrow rows fit a page.
+    let by_pages = match spec.target_rows {
+        Some(_) => u32::MAX,
+        None => u32::try_from(pages.div_ceil(FEWEST_PAGES)).unwrap_or(u32::MAX).max(1),
+    };
+    let units = units.min(by_pages);
+    if units <= 1 {
+        return one("its pages are few".to_owned());
+    }
+    let why = match facts.relation {
+        Relation::Partitioned => "ctid ranges of its partitions: each page is read once, whatever the keys",
+        _ => "ctid ranges: each page is read once, whatever the keys",
+    };
+    Ok(Decision { chosen: Chosen::Ctid { units }, why: why.to_owned() })
+}
+
+/// The figures of a plan, for `plan` and the log: estimated rows, strategy and reason, units, rows per unit, a sample.
+pub(crate) fn describe(why: &str, rows: Option<u64>, units: usize, sample: &str) -> String {
+    let rows_text = rows.map_or_else(|| "an unknown number of".to_owned(), |rows| format!("about {}", thousands(rows)));
+    if units <= 1 {
+        return format!("{rows_text} rows; {why}");
+    }
+    let each =
+        rows.map_or_else(String::new, |rows| format!(" of about {} rows", thousands(rows.div_ceil(units as u64))));
+    format!("{rows_text} rows; {why}; {} units{each}, such as `{sample}`", thousands(units as u64))
+}

@@ -1,0 +1,293 @@
+//! What an extract wants, and asking the server about it.
+
+use super::config::PostgresConfig;
+use super::connect::{Session, server_error, unknown_table};
+use super::names::{TableName, quoted};
+use super::types::Column;
+use super::units::share::Slice;
+use crate::SourceStats;
+use arrow::datatypes::{Field, Schema, SchemaRef};
+use gristmill_model::spec::{ExtractSpec, SchemaContract, UnitsSpec};
+use gristmill_model::{Error, ErrorKind, Result, one_of};
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use tokio_postgres::error::SqlState;
+
+/// A checked extract step.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) config: Arc<PostgresConfig>,
+    pub(super) relation: Relation,
+    pub(super) filter: Option<String>,
+    /// Only these, in this order; all when empty.
+    columns: Vec<String>,
+    /// Types that `schema:` gives to columns.
+    types: BTreeMap<String, String>,
+    pub(super) units: UnitsSpec,
+}
+
+/// What is read.
+#[derive(Debug, Clone)]
+pub(super) enum Relation {
+    Table(TableName),
+    Query(String),
+}
+
+/// What the server said when it was first asked.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) schema: SchemaRef,
+    pub(super) stats: SourceStats,
+    /// Whether there is a condition, and the planner would look it up in an index.
+    pub(super) by_index: bool,
+    /// Whether rows come from another server.
+    pub(super) foreign: bool,
+}
+
+impl Wanted {
+    /// Checks an extract step without calling the server.
+    ///
+    /// # Errors
+    /// Neither table nor query, or both; options that are for files.
+    pub(crate) fn new(config: Arc<PostgresConfig>, extract: &ExtractSpec) -> Result<Self> {
+        let wrong = |message: &str, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
+        for (given, key) in [
+            (extract.path.is_some(), "path"),
+            (extract.format.is_some(), "format"),
+            (extract.compression.is_some(), "compression"),
+            (extract.csv.is_some(), "csv"),
+            (extract.json.is_some(), "json"),
+            (extract.schema_contract != SchemaContract::Evolve, "schema_contract"),
+        ] {
+            if given {
+                let message = format!("`{key}` is for files; `{}` is a PostgreSQL database", extract.from);
+                return wrong(&message, "name a `table` or write a `query`");
+            }
+        }
+        let relation = match (&extract.table, &extract.query) {
+            (Some(table), None) => Relation::Table(TableName::parse(table)?.or_schema(config.schema.as_deref())),
+            (None, Some(query)) => Relation::Query(query.trim().trim_end_matches(';').trim_end().to_owned()),
+            (Some(_), Some(_)) => return wrong("an extract has either a `table` or a `query`", "remove one of them"),
+            (None, None) => return wrong("what to extract is missing", "name a `table` or write a `query`"),
+        };
+        if extract.filter.is_some() && matches!(relation, Relation::Query(_)) {
+            return wrong("`where` goes with `table`", "write the condition into the `query`");
+        }
+        if let Some(twice) = duplicate(extract.columns.iter().map(String::as_str)) {
+            return wrong(&format!("the column `{twice}` is listed twice"), "list it once");
+        }
+        let units = extract.units.clone().unwrap_or_default();
+        if let Some((message, hint)) = units.mistakes().into_iter().next() {
+            return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
+        }
+        Ok(Self {
+            config,
+            relation,
+            filter: extract.filter.clone(),
+            columns: extract.columns.clone(),
+            types: extract.schema.clone(),
+            units,
+        })
+    }
+
+    pub(super) fn label(&self) -> String {
+        match &self.relation {
+            Relation::Table(table) => table.to_string(),
+            Relation::Query(_) => "query".to_owned(),
+        }
+    }
+
+    /// What stands after FROM: the table, or the query as a subquery. What the user wrote stands on lines of its own, so
+    /// that a comment in it ends there.
+    pub(super) fn relation_sql(&self) -> String {
+        match &self.relation {
+            Relation::Table(table) => table.sql(),
+            Relation::Query(query) => format!("(\n{query}\n) AS _gristmill"),
+        }
+    }
+
+    /// The SELECT of some of the rows.
+    pub(super) fn select(&self, columns: &[Column], slice: &Slice) -> String {
+        let list: Vec<String> = columns
+            .iter()
+            .map(|Column { name, cast, .. }| match cast {
+                Some(cast) => format!("CAST({} AS {cast})", quoted(name)),
+                None => quoted(name),
+            })
+            .collect();
+        slice.select(&list.join(", "), &self.relation_sql(), self.filter.as_deref())
+    }
+
+    /// Asks the server for the columns, as they are chosen and cast.
+    pub(super) async fn describe(&self, session: &Session) -> Result<Vec<Column>> {
+        let statement =
+            match session.prepare(&Slice::Whole.select("*", &self.relation_sql(), self.filter.as_deref())).await {
+                Ok(statement) => statement,
+                Err(error) => return Err(self.cannot_read(session, &error).await),
+            };
+        let all = statement.columns();
+        let names = || all.iter().map(|column| column.name());
+        if let Some(twice) = duplicate(names()) {
+            return Err(Error::new(ErrorKind::Schema, format!("two columns of the query are called `{twice}`"))
+                .hint("name one of them otherwise, with `as`"));
+        }
+        if let Some(unknown) = self.types.keys().find(|name| !names().any(|known| known == *name)) {
+            return Err(unknown_column(unknown, &self.label(), names()));
+        }
+        let column = |column: &tokio_postgres::Column| {
+            let wanted = self.types.get(column.name()).map(String::as_str);
+            Column::new(column.name(), column.type_(), column.type_modifier(), wanted)
+        };
+        if self.columns.is_empty() {
+            return all.iter().map(column).collect();
+        }
+        self.columns
+            .iter()
+            .map(|wanted| match all.iter().find(|known| known.name() == wanted) {
+                Some(known) => column(known),
+                None => Err(unknown_column(wanted, &self.label(), names())),
+            })
+            .collect()
+    }
+
+    /// The error for a table or query that the server refuses.
+    pub(super) async fn cannot_read(&self, session: &Session, error: &tokio_postgres::Error) -> Error {
+        let code = error.code();
+        if let Relation::Table(table) = &self.relation {
+            if code == Some(&SqlState::UNDEFINED_TABLE) || code == Some(&SqlState::INVALID_SCHEMA_NAME) {
+                return unknown_table(session, table).await;
+            }
+            if code == Some(&SqlState::INSUFFICIENT_PRIVILEGE) {
+                let user = quoted(&self.config.user);
+                return Error::new(ErrorKind::Denied, format!("`{}` may not read `{table}`", self.config.user))
+                    .hint(format!("let its owner run: grant select on {} to {user}", table.sql()));
+            }
+            if code == Some(&SqlState::UNDEFINED_COLUMN)
+                && let Some(columns) = columns_of(session, table).await
+            {
+                let words = error.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
+                // The server names the column in quotes, or as `table.column`.
+                let wrong = words.split('"').nth(1).or_else(|| words.split_whitespace().nth(1)).unwrap_or_default();
+                let wrong = wrong.rsplit('.').next().unwrap_or(wrong);
+                return Error::new(ErrorKind::Schema, format!("the condition on `{table}` names an unknown column"))
+                    .cause(&words)
+                    .hint(one_of(wrong, columns.iter().map(String::as_str)));
+            }
+        }
+        server_error(error, &self.config, &format!("cannot read `{}`", self.label()))
+    }
+
+    /// Columns, and the planner's guess of rows and bytes: right for whole tables, the best there is for conditions and
+    /// queries. Explaining also asks for the right to read, which describing does not.
+    pub(super) async fn ask(&self) -> Result<Known> {
+        let session = Session::open(&self.config).await?;
+        let columns = self.describe(&session).await?;
+        let sql = format!("EXPLAIN (FORMAT JSON) {}", self.select(&columns, &Slice::Whole));
+        let rows = match session.query(&sql, &[]).await {
+            Ok(rows) => rows,
+            Err(error) => return Err(self.cannot_read(&session, &error).await),
+        };
+        let plan: Option<serde_json::Value> = rows.first().and_then(|row| {
+            let text = row.try_get::<_, RawText>(0).ok()?;
+            serde_json::from_str(&text.0).ok()
+        });
+        session.close().await;
+        let number = |key: &str| plan.as_ref()?.pointer(&format!("/0/Plan/{key}"))?.as_u64();
+        let rows = number("Plan Rows");
+        let bytes = rows.zip(number("Plan Width")).map(|(rows, width)| rows.saturating_mul(width));
+        let mut nodes = Vec::new();
+        if let Some(plan) = &plan {
+            node_types(plan, &mut nodes);
+        }
+        let any = |of: &str| nodes.iter().any(|node| node.contains(of));
+        Ok(Known {
+            schema: schema_of(&columns),
+            stats: SourceStats { rows, bytes },
+            by_index: self.filter.is_some() && (any("Index") || any("Bitmap")) && !any("Seq Scan"),
+            foreign: any("Foreign Scan"),
+        })
+    }
+
+    /// The columns of `wanted` among those that the server has now.
+    ///
+    /// # Errors
+    /// A column that is not there, or of another type than it was when the run began.
+    pub(super) fn choose(&self, known: &[Column], wanted: &Schema) -> Result<Vec<Column>> {
+        let mut known = known.to_vec();
+        wanted
+            .fields()
+            .iter()
+            .map(|field| {
+                let Some(at) = known.iter().position(|column| column.name == *field.name()) else {
+                    let names = known.iter().map(|column| column.name.as_str());
+                    return Err(unknown_column(field.name(), &self.label(), names));
+                };
+                let column = known.swap_remove(at);
+                if column.kind.arrow() == *field.data_type() {
+                    return Ok(column);
+                }
+                Err(Error::new(
+                    ErrorKind::Schema,
+                    format!(
+                        "the column `{}` of `{}` is {} now, it was {} when the run began",
+                        field.name(),
+                        self.label(),
+                        column.kind.arrow(),
+                        field.data_type()
+                    ),
+                )
+                .hint("run again"))
+            })
+            .collect()
+    }
+}
+
+/// The types of all nodes of a plan.
+fn node_types<'a>(plan: &'a serde_json::Value, found: &mut Vec<&'a str>) {
+    match plan {
+        serde_json::Value::Array(items) => items.iter().for_each(|item| node_types(item, found)),
+        serde_json::Value::Object(entries) => {
+            found.extend(entries.get("Node Type").and_then(|kind| kind.as_str()));
+            entries
+                .values()
+                .filter(|value| value.is_array() || value.is_object())
+                .for_each(|value| node_types(value, found));
+        }
+        _ => {}
+    }
+}
+
+/// A column that is read as the bytes the server sent; EXPLAIN answers in `json`.
+struct RawText(String);
+
+impl<'a> tokio_postgres::types::FromSql<'a> for RawText {
+    fn from_sql(
+        _: &tokio_postgres::types::Type,
+        raw: &'a [u8],
+    ) -> Result<Self, Box<dyn std::error::Error + Sync + Send>> {
+        Ok(Self(std::str::from_utf8(raw)?.to_owned()))
+    }
+
+    fn accepts(_: &tokio_postgres::types::Type) -> bool {
+        true
+    }
+}
+
+pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
+    let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+pub(super) fn unknown_column<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    Error::new(ErrorKind::Schema, format!("`{of}` has no column `{name}`")).hint(one_of(name, known))
+}
+
+fn duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}
+
+async fn columns_of(session: &Session, table: &TableName) -> Option<Vec<String>> {
+    let statement = session.prepare(&format!("SELECT * FROM {}", table.sql())).await.ok()?;
+    Some(statement.columns().iter().map(|column| column.name().to_owned()).collect())
+}

@@ -1,0 +1,3 @@
+//! What wraps a connector, whichever it is.
+
+pub(crate) mod retry;
