@@ -13,6 +13,7 @@
 
 pub mod conformance;
 mod connection;
+mod hive;
 pub mod registry;
 mod rows;
 mod sink;
