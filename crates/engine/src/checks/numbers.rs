@@ -134,7 +134,10 @@ impl UniqueNumbers {
     /// Writes values to their shares' files; the first time, what the bitmaps hold goes before them.
     fn write(&self, keys: &[u64]) -> Result<()> {
         let failed = |error: std::io::Error| {
-            Error::io(&error, format!("a spill file of check `{}` below `{}`", self.tally.check.name, self.spill_dir.display()))
+            Error::io(
+                &error,
+                format!("a spill file of check `{}` below `{}`", self.tally.check.name, self.spill_dir.display()),
+            )
         };
         let mut seen = self.lock();
         let held = match &mut seen.kept {

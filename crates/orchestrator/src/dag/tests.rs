@@ -172,7 +172,8 @@ fn a_view_cannot_be_selected_and_a_pipeline_of_views_has_nothing_to_run() {
 
 /// Random pipelines: step `n` may read and follow steps before it only, so there is no cycle.
 fn pipelines() -> impl Strategy<Value = String> {
-    let step = (0..5u8, any::<u32>(), any::<u32>(), proptest::sample::select(vec!["", "cache: true, ", "cache: false, "]));
+    let step =
+        (0..5u8, any::<u32>(), any::<u32>(), proptest::sample::select(vec!["", "cache: true, ", "cache: false, "]));
     proptest::collection::vec(step, 1..14).prop_map(|steps| {
         let mut text = String::new();
         let mut views: Vec<usize> = Vec::new();
