@@ -1,5 +1,6 @@
 //! The one door to the engine: everything else of the command line knows plans, reports and rows, not how they are made.
 
+use datafusion::error::DataFusionError;
 use futures::StreamExt;
 use gristmill_connect::Rows;
 use gristmill_connect::sources::generate;
@@ -13,6 +14,7 @@ use gristmill_model::{
 use gristmill_orchestrator::dag::StageGroup;
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -142,7 +144,12 @@ pub(crate) async fn query(options: Options, pipeline: &PipelineSpec, text: &str)
         Err(error) => return Err(session.explain(error).await),
     };
     // The session's memory pool lives as long as its rows are read.
-    let rows = stream.then(move |batch| {
+    // A decoder may panic on bytes that are not what they claim to be.
+    let caught = AssertUnwindSafe(stream).catch_unwind().map(|batch| {
+        let panicked = |_| Err(DataFusionError::Internal("the query's reader gave up on its bytes".to_owned()));
+        batch.unwrap_or_else(panicked)
+    });
+    let rows = caught.then(move |batch| {
         let session = session.clone();
         async move {
             match batch {

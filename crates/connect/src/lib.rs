@@ -14,6 +14,7 @@
 pub mod conformance;
 mod connection;
 pub mod memory;
+mod hive;
 pub mod registry;
 mod rows;
 mod sink;

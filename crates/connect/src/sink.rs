@@ -39,6 +39,15 @@ pub trait Sink: fmt::Debug + Send + Sync {
     /// A column or type that does not fit, a target that is read-only or not there.
     async fn prepare(&self) -> Result<()>;
 
+    /// What the commit will change in the target beside its rows, for people: ``adds the column `x` to `orders` ``. Asked
+    /// after [`Sink::prepare`].
+    ///
+    /// # Errors
+    /// A target that cannot be asked.
+    async fn changes(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// Writes one writer's rows aside. An attempt that fails leaves nothing but what `abort` finds by its load key.
     ///
     /// # Errors

@@ -42,6 +42,15 @@ pub trait Source: fmt::Debug + Send + Sync {
         Ok(None)
     }
 
+    /// Whether what [`Source::native`] offered is still what it was when it was looked at: the engine's scan reads it
+    /// piece by piece and would not notice. Asked once all has been read, before anything read is declared good.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`](gristmill_model::ErrorKind::Conflict), naming what has changed.
+    async fn unchanged(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Reads again, slowly, what the engine's own scan failed on, to say where and what is wrong. `None`: nothing found.
     async fn diagnose(&self) -> Option<gristmill_model::Error> {
         None

@@ -331,7 +331,9 @@ impl Resolver {
     pub(crate) async fn file(&mut self, path: &str) -> Result<()> {
         // A connection of its own: the folder of the project, the root of the machine, or the URL up to the last slash.
         let (url, rest) = if path.contains("://") {
-            path.rsplit_once('/').unwrap_or((path, ""))
+            // A signature behind the `?` may have slashes of its own.
+            let end = path.find('?').unwrap_or(path.len());
+            path[..end].rfind('/').map_or((path, ""), |slash| (&path[..slash], &path[slash + 1..]))
         } else if let Some(rest) = path.strip_prefix('/') {
             ("/", rest)
         } else {
@@ -343,10 +345,12 @@ impl Resolver {
             .and_then(|node| gristmill_connect::registry::open(&node, &self.engine.open_context()))
             .map_err(|mistakes| gristmill_model::yaml::to_error(&mistakes))?;
         let source = connection.source(&extract_of(rest))?;
-        let meter = Meter::new(StepName::from(path));
+        // The name is shown; a signature in it is not.
+        let shown = StepName::from(gristmill_connect::stores::redact(path));
+        let meter = Meter::new(shown.clone());
         let (origin, schema) = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
         self.add(path, &origin, &schema)?;
-        self.views.push(View { step: StepName::from(path), kind: StepKind::Extract, meter, origin });
+        self.views.push(View { step: shown, kind: StepKind::Extract, meter, origin });
         Ok(())
     }
 }

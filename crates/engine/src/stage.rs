@@ -42,6 +42,10 @@ pub(crate) struct PlannedLoad {
     pub(crate) schema: SchemaRef,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) plan: Arc<dyn ExecutionPlan>,
+    /// Whether the target held this load before the run began: what is staged will not be needed.
+    held: bool,
+    /// What the commit will change in the target beside its rows.
+    notes: Vec<String>,
 }
 
 /// A stage group, planned.
@@ -96,7 +100,7 @@ impl Group {
         }
         let teller = self.tell(events);
         let outcome = tokio::select! {
-            outcome = self.execute() => outcome,
+            outcome = self.execute_unchanged() => outcome,
             () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
         };
         teller.abort();
@@ -125,7 +129,10 @@ impl Group {
             }
         }
         match &report.error {
-            None => report.staged = self.staged_loads(staged),
+            None => {
+                report.staged = self.staged_loads(staged);
+                self.give_up_held(&mut report.staged).await;
+            }
             Some(_) => {
                 self.letters.discard().await;
                 for load in self.actions.iter().filter_map(|action| action.load.as_ref()) {
@@ -139,6 +146,18 @@ impl Group {
         finish_reports(&mut report, job, millis);
         report.peak_memory = crate::memory::peak_resident();
         report
+    }
+
+    /// Throws away the rows of loads that the target holds: handed to the commit they would look like those of a rival.
+    async fn give_up_held(&self, staged: &mut [StagedLoad]) {
+        for load in self.actions.iter().filter_map(|action| action.load.as_ref()).filter(|load| load.held) {
+            if let Err(error) = load.sink.abort(&load.key).await {
+                tracing::warn!("what `{}` staged could not be thrown away: {error}", load.key);
+            }
+            for staged in staged.iter_mut().filter(|staged| staged.key == load.key) {
+                staged.staged.clear();
+            }
+        }
     }
 
     fn tell(&self, events: &EventSink) -> tokio::task::JoinHandle<()> {
@@ -166,6 +185,17 @@ impl Group {
                 }
             }
         })
+    }
+
+    /// As [`Self::execute`]; an error where files that the engine's own scan has read were changed meanwhile.
+    async fn execute_unchanged(&self) -> Result<Vec<(StepName, Staged)>> {
+        let staged = self.execute().await?;
+        for view in &self.resolver.views {
+            if let Origin::Native(table) = &view.origin {
+                table.source.unchanged().await.map_err(|error| in_step(error, view.step.as_str()))?;
+            }
+        }
+        Ok(staged)
     }
 
     async fn execute(&self) -> Result<Vec<(StepName, Staged)>> {
@@ -257,7 +287,8 @@ impl Group {
         for action in &self.actions {
             let mut report = StepReport::new(action.step.name.clone(), action.step.body.kind());
             report.millis = action.meter.millis();
-            if action.load.is_some() {
+            if let Some(load) = &action.load {
+                report.notes.extend(load.notes.iter().cloned());
                 report.rows_in = Some(action.meter.rows());
             }
             reports.push(report);
@@ -475,7 +506,8 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
             .hint("select at least one column"));
     }
     let sink = open_sink(engine, job, load, &key, schema.clone())?;
-    let (key, sink) = match free_generation(job, step, load, &key, sink.as_ref()).await? {
+    let (free, held) = free_generation(job, step, load, &key, sink.as_ref()).await?;
+    let (key, sink) = match free {
         Some(free) => {
             let sink = open_sink(engine, job, load, &free, schema.clone())?;
             (free, sink)
@@ -483,6 +515,7 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
         None => (key, sink),
     };
     sink.prepare().await?;
+    let notes = if held { Vec::new() } else { sink.changes().await? };
     let input: Arc<dyn ExecutionPlan> = match sink.mode() {
         SinkMode::Single if input.output_partitioning().partition_count() > 1 => {
             Arc::new(CoalescePartitionsExec::new(input))
@@ -494,23 +527,24 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
         StageExec::new(input, sink.clone(), key.clone(), owner, job.attempt, meter.clone())
             .collecting(engine.options.collect),
     );
-    Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan }) })
+    Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan, held, notes }) })
 }
 
 /// The store counts generations, but the target's ledger is what counts: where it already holds this one and nobody
 /// is resuming it (the store was lost), the load takes the next free one. An append keeps the one that is there, so
-/// that its commit finds it done: adding the rows once more would double them.
+/// that its commit finds it done: adding the rows once more would double them. Also answers whether the target held the
+/// load before this run began.
 async fn free_generation(
     job: &JobSpec,
     step: &Step,
     load: &LoadSpec,
     key: &LoadKey,
     sink: &dyn Sink,
-) -> Result<Option<LoadKey>> {
+) -> Result<(Option<LoadKey>, bool)> {
+    let Some(last) = sink.last(&key.slot).await? else { return Ok((None, false)) };
     if job.resumed.contains(&step.name) {
-        return Ok(None);
+        return Ok((None, last.key.generation == key.generation));
     }
-    let Some(last) = sink.last(&key.slot).await? else { return Ok(None) };
     if job.full_refresh && load.strategy == Strategy::Append {
         // A new generation of an append would stand beside the old one: every row twice.
         return Err(Error::new(
@@ -520,13 +554,13 @@ async fn free_generation(
         .hint("leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`"));
     }
     if last.key.generation < key.generation {
-        return Ok(None);
+        return Ok((None, false));
     }
-    let generation = match load.strategy {
-        Strategy::Append => last.key.generation,
-        _ => last.key.generation + 1,
+    let (generation, held) = match load.strategy {
+        Strategy::Append => (last.key.generation, true),
+        _ => (last.key.generation + 1, false),
     };
-    Ok(Some(LoadKey { slot: key.slot.clone(), generation }))
+    Ok((Some(LoadKey { slot: key.slot.clone(), generation }), held))
 }
 
 /// Opens the sink of a load.

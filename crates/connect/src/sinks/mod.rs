@@ -2,4 +2,6 @@
 
 pub mod files;
 pub mod postgres;
+mod rival;
 pub mod sqlite;
+mod widen;

@@ -37,6 +37,12 @@ pub fn explain(error: &StoreError, what: impl fmt::Display) -> Error {
     if words.contains("SignatureDoesNotMatch") || words.contains("InvalidAccessKeyId") {
         return denied(what).cause(answer(&words));
     }
+    if words.contains("Range request not supported") {
+        let message =
+            format!("the server of {what} gives whole files only, and files of this format are read in pieces");
+        return Error::new(ErrorKind::Storage, message)
+            .hint("fetch it first, e.g. `curl -O URL`, and read the local file");
+    }
     match error {
         StoreError::NotFound { .. } => missing(what),
         StoreError::PermissionDenied { .. } | StoreError::Unauthenticated { .. } => denied(what).cause(answer(&words)),

@@ -29,7 +29,17 @@ impl Store {
             return folder(&PathBuf::from(url), context);
         };
         let parsed = Url::parse(url).map_err(|error| config(format!("`{}` is not a URL", redact(url))).cause(error))?;
-        match scheme.to_ascii_lowercase().as_str() {
+        let scheme = scheme.to_ascii_lowercase();
+        // `abfss://container@account…` has a container there, a web address what the server asks for.
+        let named = !parsed.username().is_empty() && !matches!(scheme.as_str(), "http" | "https" | "abfs" | "abfss");
+        if named || (parsed.password().is_some() && !matches!(scheme.as_str(), "http" | "https")) {
+            // Not even redacted is it repeated: where the key ends and the bucket begins is anybody's guess.
+            return Err(config(format!("the `{scheme}://` URL has something before an `@`, which may be a secret"))
+                .hint(
+                    "give credentials as keys of the connection, e.g. `access_key_id: ${KEY}`, or by the environment",
+                ));
+        }
+        match scheme.as_str() {
             "file" => {
                 let path = parsed.to_file_path().map_err(|()| {
                     config(format!("`{url}` is not a local path"))

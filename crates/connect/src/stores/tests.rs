@@ -161,3 +161,16 @@ async fn what_a_server_refuses_is_told_apart() {
         assert!(!error.to_string().contains("hush"));
     }
 }
+
+#[test]
+fn a_url_with_a_secret_in_front_of_the_bucket_is_refused_without_repeating_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let context = OpenContext { project: folder.path().to_owned(), state: folder.path().to_owned() };
+    for url in
+        ["s3://AKIA:hush@bucket/x", "gs://hush@bucket", "az://a:hush@b", "abfss://c:hush@a.dfs.core.windows.net/"]
+    {
+        let error = Store::open(url, &StoreOptions::default(), &context).unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("hush"), "{error}");
+        assert!(error.hint_text().unwrap().contains("keys of the connection"), "{error}");
+    }
+}

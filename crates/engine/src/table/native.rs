@@ -47,6 +47,8 @@ impl NativeTable {
         if scan.format == Format::Csv {
             scan.schema = one_digit_more(&scan.schema);
         }
+        // Their panics end as errors: of the task that reads, or of the query.
+        gristmill_connect::sources::files::quiet_decoders();
         let columns = scan.schema.fields().len() - scan.partition_columns.len();
         let file_schema = Arc::new(Schema::new(scan.schema.fields()[..columns].to_vec()));
         Self { schema: scan.schema.clone(), scan, source, file_schema, meter, handed_out: Mutex::default() }

@@ -12,14 +12,17 @@
 //! ```
 
 use super::config::{Config, Encoding};
-use super::layout::{INTENTS, LOAD_FILE, STAGING, join, partition_values, split};
+use super::layout::{INTENTS, LOAD_FILE, STAGING, join, load_folder, partition_values, split};
 use super::log::{self, Decision, Entry, Log};
 use super::place::{LoadOf, Local, Place, at, blocking, entries};
 use super::scope::canonical;
 use super::{FilesSink, publish_local, publish_remote};
+use crate::sinks::rival::stop_if_of_another;
 use chrono::Utc;
 use gristmill_model::spec::Strategy;
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, Result, Slot, Staged, StagedFile, TaskKey};
+use gristmill_model::{
+    Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, StagedFile, TaskKey,
+};
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
@@ -39,8 +42,11 @@ impl FilesSink {
             let log = Log::list(&self.place).await?;
             if let Some((number, entry)) = log.committed(&self.place, key).await? {
                 self.roll_forward(&log, number, &entry).await?;
-                self.sweep_quietly(&entry).await;
-                return Ok(entry.committed(true));
+                self.sweep_quietly(&entry, staged).await;
+                let ours = entry.owner == self.context.owner;
+                stop_if_of_another(&entry.key, &entry.owner, &self.context.owner, staged)?;
+                // An entry of ours that was not there at first is what this call wrote: its answer was lost.
+                return Ok(entry.committed(!ours || attempt == 0));
             }
             self.stop_if_given_up(&log, staged).await?;
             self.roll_all_forward(&log).await?;
@@ -59,6 +65,7 @@ impl FilesSink {
                 strategy: Some(self.config.strategy),
                 remove: removals(&self.place, &self.config, &files).await?,
                 publish: files,
+                columns: self.config.stored_types(),
                 checkpoint: next.clone(),
                 rows: staged.iter().map(|staged| staged.rows).sum(),
                 at: Utc::now(),
@@ -68,7 +75,7 @@ impl FilesSink {
             if log::append(&self.place, number, &entry).await? {
                 self.faults.at("commit:logged")?;
                 self.roll_forward(&log, number, &entry).await?;
-                self.sweep_quietly(&entry).await;
+                self.sweep_quietly(&entry, staged).await;
                 return Ok(entry.committed(false));
             }
             // A rival was first. It may take a moment until it is done; the next round helps it.
@@ -171,9 +178,14 @@ impl FilesSink {
 
     /// Sweeps what a committed load has left: failed attempts, empty folders, notes. The load is committed whatever
     /// becomes of it, and the next recovery sweeps again.
-    async fn sweep_quietly(&self, entry: &Entry) {
-        if let Err(error) = sweep(&self.place, &format!("{}-", entry.key.short()), &entry.publish).await {
-            tracing::warn!(load = %entry.key, %error, "what the load had staged could not be swept");
+    async fn sweep_quietly(&self, entry: &Entry, staged: &[Staged]) {
+        // Only of those who have a part in it: others may be staging the same load, from another checkout.
+        let owners = staged.iter().map(|staged| &staged.task.owner).chain([&self.context.owner, &entry.owner]);
+        let folders: BTreeSet<String> = owners.map(|owner| load_folder(&entry.key, owner)).collect();
+        for folder in folders {
+            if let Err(error) = sweep(&self.place, &format!("{folder}/"), &entry.publish).await {
+                tracing::warn!(load = %entry.key, %error, "what the load had staged could not be swept");
+            }
         }
     }
 
@@ -195,12 +207,13 @@ impl FilesSink {
             }
             None => Vec::new(),
         };
-        sweep(&self.place, &format!("{}-", key.short()), &published).await.map(drop)
+        // Another owner may be at work on the same load; recovery sweeps what is left of the dead.
+        sweep(&self.place, &format!("{}/", load_folder(key, &self.context.owner)), &published).await.map(drop)
     }
 }
 
-/// Removes what loads have left in staging folders whose name, with a `/` behind it, begins with `prefix`: `<load>-` for
-/// all of a load, `<load>-<owner>/` for one owner's share. Counts files and uploads.
+/// Removes what loads have left in staging folders whose name, with a `/` behind it, begins with `prefix`:
+/// `<load>-<owner>/` is one owner's share of a load. Counts files and uploads.
 pub(super) async fn sweep(place: &Place, prefix: &str, published: &[StagedFile]) -> Result<u64> {
     match place {
         Place::Local(local) => {
@@ -270,6 +283,12 @@ fn canonical_partition(config: &Config, folder: &str) -> Option<Vec<(String, Opt
             (column == *field.name()).then(|| (column, value.map(|value| canonical(&value, field.data_type()))))
         })
         .collect()
+}
+
+/// Whose a staging folder is. Without its note (a crash came first) the folder's name still tells the owner.
+pub(super) fn owner_of(folder: &str, load: Option<&LoadOf>) -> Option<OwnerId> {
+    let named = || folder.get(17..).map(|owner| OwnerId(gristmill_model::RunId::new(owner)));
+    load.map(|load| load.owner.clone()).or_else(named)
 }
 
 /// The folder names of all loads that have something staged, and whose they are.

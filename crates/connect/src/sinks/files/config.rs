@@ -3,6 +3,7 @@
 use super::layout::{is_data, join, split};
 use super::scope::Scope;
 use super::single::hidden_folder;
+use crate::sources::files::common_type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat, LoadSpec, Strategy};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
@@ -131,6 +132,16 @@ impl Config {
         }
         for &index in &partition_by {
             let field = schema.field(index);
+            if field.name().starts_with('.') {
+                return Err(Error::new(
+                    ErrorKind::Schema,
+                    format!(
+                        "column `{}` cannot be a folder name: readers leave out what begins with `.`",
+                        field.name()
+                    ),
+                )
+                .hint("rename the column in a `sql` step"));
+            }
             if !can_be_folder(field.data_type()) {
                 return Err(Error::new(
                     ErrorKind::Schema,
@@ -154,6 +165,9 @@ impl Config {
             }
         };
         let named = load_as_named(load, single.as_deref());
+        if let Some(name) = &single {
+            compressed_as_named(load, &named, name)?;
+        }
         let encoding = encoding(&named, &stored)?;
         let default_size = if single.is_some() { SINGLE_FILE_SIZE } else { FILE_SIZE };
         let file_size = load.file_size.map_or(default_size, |size| size.0);
@@ -176,6 +190,41 @@ impl Config {
 }
 
 impl Config {
+    /// Names and types of the stored columns, where the files keep types.
+    pub(super) fn stored_types(&self) -> Vec<(String, String)> {
+        match self.encoding {
+            Encoding::Parquet { .. } => {
+                let fields = self.stored.fields().iter();
+                fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
+            }
+            // Their types are guesses from text, for which there is always a common one.
+            Encoding::Csv { .. } | Encoding::Ndjson { .. } => Vec::new(),
+        }
+    }
+
+    /// Looks whether files with these columns can be read together with those that were loaded `before`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Schema`] for a column whose types have none in common: the folder could be read no more.
+    pub(super) fn check_types(&self, before: &[(String, String)]) -> Result<()> {
+        for field in self.stored.fields() {
+            let Some((name, old)) = before.iter().find(|(name, _)| name == field.name()) else { continue };
+            // What this version does not understand it cannot hold against the load.
+            let Ok(old) = old.parse::<DataType>() else { continue };
+            let new = field.data_type();
+            if old.is_null() || new.is_null() || common_type(&old, new).is_some() {
+                continue;
+            }
+            let (old, new) = (crate::types::type_name(&old), crate::types::type_name(new));
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("the column `{name}` is {new} in the rows but {old} in the files of `{}`", self.path),
+            )
+            .hint(format!("cast it in the step before: `cast({name} as …)`, or load with `strategy: replace`")));
+        }
+        Ok(())
+    }
+
     /// Where the sink is at home: the target's folder, or the hidden one beside a single file.
     pub(super) fn place(&self, local: bool) -> String {
         match &self.single {
@@ -237,6 +286,24 @@ fn load_as_named(load: &LoadSpec, name: Option<&str>) -> LoadSpec {
         }
     }
     load
+}
+
+/// A text file's name says how it is compressed, and readers believe it.
+fn compressed_as_named(load: &LoadSpec, named: &LoadSpec, name: &str) -> Result<()> {
+    let Some(given) = load.compression.filter(|_| named.format != Some(FileFormat::Parquet)) else { return Ok(()) };
+    let as_named = load_as_named(&LoadSpec { compression: None, ..load.clone() }, Some(name)).compression;
+    let as_named = as_named.unwrap_or(Compression::None);
+    if given == as_named {
+        return Ok(());
+    }
+    let bare = [".gz", ".zst", ".bz2", ".xz"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+    let better = match given {
+        Compression::Gzip => format!("{bare}.gz"),
+        Compression::Zstd => format!("{bare}.zst"),
+        _ => bare.to_owned(),
+    };
+    Err(wrong(format!("`compression: {}` does not go with the name `{name}`", given.as_str()))
+        .hint(format!("name the file `{better}`, or leave `compression` out")))
 }
 
 fn columns(names: &[String], schema: &Schema) -> Result<Vec<usize>> {
@@ -301,10 +368,26 @@ fn encoding(load: &LoadSpec, stored: &SchemaRef) -> Result<Encoding> {
             let dialect = dialect(load.csv.as_ref().unwrap_or(&CsvOptions::default()))?;
             Ok(Encoding::Csv { dialect, compression: text_compression(load)? })
         }
-        FileFormat::Ndjson => Ok(Encoding::Ndjson { compression: text_compression(load)? }),
+        FileFormat::Ndjson => {
+            if let Some(field) = stored.fields().iter().find(|field| !can_be_json(field.data_type())) {
+                return Err(Error::new(
+                    ErrorKind::Schema,
+                    format!("column `{}` of type {} cannot be written as JSON", field.name(), field.data_type()),
+                )
+                .hint("JSON has only texts for keys of maps; write Parquet, or turn it into text in a `sql` step"));
+            }
+            Ok(Encoding::Ndjson { compression: text_compression(load)? })
+        }
         other => Err(wrong(format!("files of format `{}` can be read, not written", other.as_str()))
             .hint("use `format: parquet`, `csv` or `ndjson`")),
     }
+}
+
+/// Whether JSON has a word for values of the type: arrow's own writer is asked, with no values.
+fn can_be_json(data_type: &DataType) -> bool {
+    let field = Arc::new(Field::new("column", data_type.clone(), true));
+    let empty = arrow::array::new_empty_array(data_type);
+    arrow::json::writer::make_encoder(&field, &empty, &arrow::json::writer::EncoderOptions::default()).is_ok()
 }
 
 fn level(load: &LoadSpec, name: &str, least: u32, most: u32, default: u32) -> Result<u32> {

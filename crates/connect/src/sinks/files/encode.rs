@@ -1,6 +1,8 @@
 //! One file of any format, being written.
 
 use super::config::{Config, Dialect, Encoding, TextCompression};
+use super::csv::CsvWriter;
+use super::finite::only_finite;
 use super::output::{Held, Output};
 use super::parquet::{ParquetEncoder, ParquetPlan, RowGroups, io_error, row_group_bytes};
 use arrow::array::RecordBatch;
@@ -45,15 +47,7 @@ impl FilePlan {
             Self::Parquet(plan) => Encoder::Parquet(Box::new(ParquetEncoder::new(plan.clone(), output, run_bytes)?)),
             Self::Csv(dialect, compression) => {
                 let (codec, written) = Codec::new(output, *compression)?;
-                let mut builder = arrow::csv::WriterBuilder::new()
-                    .with_header(dialect.header)
-                    .with_delimiter(dialect.delimiter)
-                    .with_quote(dialect.quote)
-                    .with_null(dialect.null.clone());
-                if let Some(escape) = dialect.escape {
-                    builder = builder.with_escape(escape).with_double_quote(false);
-                }
-                Encoder::Csv(Box::new(builder.build(codec)), written)
+                Encoder::Csv(Box::new(CsvWriter::new(codec, dialect.clone())), written)
             }
             Self::Ndjson(compression) => {
                 let (codec, written) = Codec::new(output, *compression)?;
@@ -67,7 +61,7 @@ impl FilePlan {
 /// One file, being written.
 pub(super) enum Encoder {
     Parquet(Box<ParquetEncoder<Box<dyn Output>>>),
-    Csv(Box<arrow::csv::Writer<Codec>>, Arc<AtomicU64>),
+    Csv(Box<CsvWriter<Codec>>, Arc<AtomicU64>),
     Ndjson(Box<arrow::json::LineDelimitedWriter<Codec>>, Arc<AtomicU64>),
 }
 
@@ -92,8 +86,11 @@ impl Encoder {
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         match self {
             Self::Parquet(encoder) => encoder.write(batch),
-            Self::Csv(writer, _) => writer.write(batch).map_err(text_error),
-            Self::Ndjson(writer, _) => writer.write(batch).map_err(text_error),
+            Self::Csv(writer, _) => writer.write(batch),
+            Self::Ndjson(writer, _) => {
+                only_finite(batch)?;
+                writer.write(batch).map_err(text_error)
+            }
         }
     }
 

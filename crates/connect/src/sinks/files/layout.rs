@@ -8,8 +8,10 @@
 //! <target>/_gristmill/intents/<load>-<owner>/…   object stores: uploads that are held open
 //! ```
 //!
-//! Readers of folders leave out names that begin with `_` or `.` (Hive, Spark, DuckDB, Polars, DataFusion).
+//! Readers of folders leave out names that begin with `_` or `.`, partition folders like `_year=2024` excepted
+//! (`crate::hive`).
 
+use crate::hive::{NULL_TEXT, is_hidden, is_pair, percent_decoded};
 use gristmill_model::spec::FileFormat;
 use gristmill_model::{LoadKey, OwnerId, TaskKey};
 
@@ -23,8 +25,6 @@ pub(super) const STAGING: &str = "_gristmill/staging";
 pub(super) const LOAD_FILE: &str = "load.json";
 /// Notes of open uploads, below the target; object stores only.
 pub(super) const INTENTS: &str = "_gristmill/intents";
-/// The folder value that stands for NULL (Hive).
-pub(super) const NULL_PARTITION: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// The folder of one owner's share of one load: `<load>-<owner>`.
 pub(super) fn load_folder(key: &LoadKey, owner: &OwnerId) -> String {
@@ -59,15 +59,10 @@ pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-/// Whether readers of a folder leave this name out.
-pub(super) fn hidden(name: &str) -> bool {
-    name.starts_with(['_', '.'])
-}
-
 /// Whether a file of this name is data, so that an overwrite may remove it: a known ending, not hidden. `.txt` may hold
 /// CSV, but is as often a note somebody left; it is not removed.
 pub(super) fn is_data(name: &str) -> bool {
-    if hidden(name) {
+    if is_hidden(name) {
         return false;
     }
     let bare = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy"].iter().find_map(|end| name.strip_suffix(end));
@@ -77,7 +72,7 @@ pub(super) fn is_data(name: &str) -> bool {
 
 /// Whether an overwrite may look into a folder of this name: only partition folders (`name=value`) are the target's.
 pub(super) fn is_partition_folder(name: &str) -> bool {
-    !hidden(name) && name.split_once('=').is_some_and(|(column, _)| !column.is_empty())
+    !is_hidden(name) && is_pair(name)
 }
 
 /// Whether a path relative to the target is data of the target: a data file in it or in its partition folders.
@@ -86,12 +81,12 @@ pub(super) fn is_target_data(path: &str) -> bool {
     is_data(name) && (folder.is_empty() || folder.split('/').all(is_partition_folder))
 }
 
-/// One level of a partition path: `date=2024-01-15`, `city=a%2Fb`, `x=__HIVE_DEFAULT_PARTITION__` for NULL and, as
-/// Hive and Spark do it, for the empty text.
+/// One level of a partition path: `date=2024-01-15`, `city=a%2Fb`, `x=__HIVE_DEFAULT_PARTITION__` for NULL.
+/// (Hive and Spark write the empty text so too; `partition.rs` refuses it, since it would come back as NULL.)
 pub(super) fn partition_folder(column: &str, value: Option<&str>) -> String {
     match value {
         Some(value) if !value.is_empty() => format!("{}={}", escape(column), escape(value)),
-        _ => format!("{}={NULL_PARTITION}", escape(column)),
+        _ => format!("{}={NULL_TEXT}", escape(column)),
     }
 }
 
@@ -101,8 +96,8 @@ pub(super) fn partition_values(folder: &str) -> Option<Vec<(String, Option<Strin
         .split('/')
         .map(|level| {
             let (column, value) = level.split_once('=')?;
-            let value = unescape(value);
-            Some((unescape(column), (value != NULL_PARTITION && !value.is_empty()).then_some(value)))
+            let value = percent_decoded(value);
+            Some((percent_decoded(column), (value != NULL_TEXT && !value.is_empty()).then_some(value)))
         })
         .collect()
 }
@@ -120,27 +115,6 @@ fn escape(text: &str) -> String {
         }
     }
     escaped
-}
-
-/// Undoes [`escape`]; what is not an escape stays as it is.
-fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut plain = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let code = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) if bytes[at] == b'%' => {
-                plain.push(byte);
-                at += 3;
-            }
-            _ => {
-                plain.push(bytes[at]);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&plain).into_owned()
 }
 
 #[cfg(test)]
@@ -161,7 +135,7 @@ mod tests {
 
     #[test]
     fn only_data_of_the_target_may_be_removed() {
-        for path in ["a.parquet", "day=1/b.csv.gz", "y=1/m=2/c.ndjson.zst", "x.json"] {
+        for path in ["a.parquet", "_year=2024/a.parquet", "day=1/b.csv.gz", "y=1/m=2/c.ndjson.zst", "x.json"] {
             assert!(is_target_data(path), "{path}");
         }
         for path in

@@ -36,6 +36,9 @@ pub(super) struct Entry {
     /// Files to remove, relative to the target.
     #[serde(default)]
     pub(super) remove: Vec<String>,
+    /// Names and types of the stored columns, where the files keep types (Parquet).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) columns: Vec<(String, String)>,
     #[serde(default)]
     pub(super) checkpoint: Checkpoint,
     #[serde(default)]
@@ -52,6 +55,7 @@ impl Entry {
             strategy: None,
             publish: Vec::new(),
             remove: Vec::new(),
+            columns: Vec::new(),
             checkpoint: Checkpoint::default(),
             rows: 0,
             at: Utc::now(),
@@ -157,6 +161,12 @@ impl Log {
         let short = slot_short(slot);
         let could = |mark: &Mark| mark.decision == Decision::Publish && mark.slot == short;
         self.newest(place, could, |entry| entry.decision == Decision::Publish && entry.key.slot == *slot).await
+    }
+
+    /// The newest entry that committed a load of any slot.
+    pub(super) async fn newest_load(&self, place: &Place) -> Result<Option<(u64, Entry)>> {
+        let could = |mark: &Mark| mark.decision == Decision::Publish;
+        self.newest(place, could, |entry| entry.decision == Decision::Publish).await
     }
 
     async fn newest(

@@ -18,7 +18,9 @@
 mod blocks;
 mod commit;
 mod config;
+mod csv;
 mod encode;
+mod finite;
 mod layout;
 mod log;
 mod output;
@@ -42,7 +44,7 @@ use crate::stores::Store;
 use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Config;
-use gristmill_model::spec::LoadSpec;
+use gristmill_model::spec::{LoadSpec, Strategy};
 use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
 use place::Place;
 use std::fmt;
@@ -127,7 +129,14 @@ impl Sink for FilesSink {
     }
 
     async fn prepare(&self) -> Result<()> {
-        self.place.probe().await
+        self.place.probe().await?;
+        if self.config.strategy == Strategy::Replace || self.config.stored_types().is_empty() {
+            return Ok(());
+        }
+        match log::Log::list(&self.place).await?.newest_load(&self.place).await? {
+            Some((_, entry)) => self.config.check_types(&entry.columns),
+            None => Ok(()),
+        }
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {

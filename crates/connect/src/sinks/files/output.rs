@@ -15,8 +15,8 @@ use std::fmt;
 use std::fs::File;
 use std::io::Write;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
@@ -56,19 +56,21 @@ pub(super) struct Held {
     pub(super) handle: Value,
     /// A local file that is not synchronised yet.
     file: Option<File>,
+    /// The thread that synchronises it meanwhile.
+    early: Mutex<EarlySync>,
     guard: Option<Guard>,
 }
 
 impl Held {
     /// Waits until the bytes are on the disk.
     pub(super) fn sync(&self) -> Result<()> {
-        match &self.file {
-            Some(file) => file.sync_all().map_err(|error| match &self.guard {
-                Some(Guard::File(Some(path))) => Error::io(&error, format!("`{}`", path.display())),
-                _ => Error::io(&error, "a staged file"),
-            }),
-            None => Ok(()),
-        }
+        let Some(file) = &self.file else { return Ok(()) };
+        // First what the thread has seen: a page that could not be written is reported once, to whoever asks first.
+        let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
+        early.join().and_then(|()| file.sync_all()).map_err(|error| match &self.guard {
+            Some(Guard::File(Some(path))) => Error::io(&error, format!("`{}`", path.display())),
+            _ => Error::io(&error, "a staged file"),
+        })
     }
 
     /// From now on it stays until it is committed or aborted.
@@ -76,6 +78,27 @@ impl Held {
         if let Some(guard) = self.guard.take() {
             guard.disarm();
         }
+    }
+}
+
+/// A synchronisation on a thread of its own. Its outcome must be asked for: the operating system tells a failed
+/// write-back once per open file, and the last one would find nothing wrong any more.
+#[derive(Debug, Default)]
+struct EarlySync(Option<std::thread::JoinHandle<std::io::Result<()>>>);
+
+impl EarlySync {
+    fn is_at_work(&self) -> bool {
+        self.0.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    fn begin(work: impl FnOnce() -> std::io::Result<()> + Send + 'static) -> std::io::Result<Self> {
+        std::thread::Builder::new().name("gristmill-sync".to_owned()).spawn(work).map(|thread| Self(Some(thread)))
+    }
+
+    /// Waits for the end and answers what came of it.
+    fn join(self) -> std::io::Result<()> {
+        let Some(thread) = self.0 else { return Ok(()) };
+        thread.join().unwrap_or_else(|_| Err(std::io::Error::other("a thread that synchronises a file panicked")))
     }
 }
 
@@ -117,7 +140,7 @@ pub(super) struct FileOutput {
     buffer: Vec<u8>,
     written: u64,
     synced: u64,
-    syncing: Arc<AtomicBool>,
+    early: EarlySync,
     guard: Option<Guard>,
 }
 
@@ -130,7 +153,7 @@ impl FileOutput {
             .open(&path)
             .map_err(|error| Error::io(&error, format!("`{}`", path.display())))?;
         let guard = Some(Guard::File(Some(path.clone())));
-        Ok(Self { path, handle, file, buffer: Vec::new(), written: 0, synced: 0, syncing: Arc::default(), guard })
+        Ok(Self { path, handle, file, buffer: Vec::new(), written: 0, synced: 0, early: EarlySync::default(), guard })
     }
 
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
@@ -138,15 +161,15 @@ impl FileOutput {
             .write_all(bytes)
             .map_err(|error| std::io::Error::other(Error::io(&error, format!("`{}`", self.path.display()))))?;
         self.written += bytes.len() as u64;
-        if self.written - self.synced >= SYNC_EVERY && !self.syncing.swap(true, Ordering::Relaxed) {
+        if self.written - self.synced >= SYNC_EVERY && !self.early.is_at_work() {
             self.synced = self.written;
-            // A failure shows again at the end, where it is reported.
-            match (self.file.try_clone(), self.syncing.clone()) {
-                (Ok(file), syncing) => drop(std::thread::spawn(move || {
-                    drop(file.sync_data());
-                    syncing.store(false, Ordering::Relaxed);
-                })),
-                (Err(_), syncing) => syncing.store(false, Ordering::Relaxed),
+            let at = |error| std::io::Error::other(Error::io(&error, format!("`{}`", self.path.display())));
+            std::mem::take(&mut self.early).join().map_err(at)?;
+            // Without a second descriptor or a thread the end is soon enough.
+            if let Ok(file) = self.file.try_clone()
+                && let Ok(early) = EarlySync::begin(move || file.sync_data())
+            {
+                self.early = early;
             }
         }
         Ok(())
@@ -185,8 +208,8 @@ impl Write for FileOutput {
 impl Output for FileOutput {
     fn finish(mut self: Box<Self>) -> Result<Held> {
         self.drain().map_err(|error| io_error(&error))?;
-        let Self { handle, file, written, guard, .. } = *self;
-        Ok(Held { bytes: written, handle, file: Some(file), guard })
+        let Self { handle, file, written, early, guard, .. } = *self;
+        Ok(Held { bytes: written, handle, file: Some(file), early: Mutex::new(early), guard })
     }
 }
 
@@ -336,7 +359,7 @@ impl Output for UploadOutput {
         let parts: Vec<String> = self.parts.iter().map(|part| part.content_id.clone()).collect();
         let handle = json!({"upload": self.upload.id, "parts": parts});
         let guard = Some(Guard::Upload(self.upload.clone()));
-        Ok(Held { bytes: self.written, handle, file: None, guard })
+        Ok(Held { bytes: self.written, handle, file: None, early: Mutex::default(), guard })
     }
 }
 
@@ -362,6 +385,23 @@ pub(super) async fn complete(multipart: &dyn MultipartStore, path: &Path, handle
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn an_early_synchronisation_that_fails_fails_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let full = || EarlySync::begin(|| Err(std::io::ErrorKind::StorageFull.into())).unwrap();
+        let mut output = Box::new(FileOutput::create(folder.path().join("x"), Value::Null).unwrap());
+        output.early = full();
+        let held = output.finish().unwrap();
+        assert!(held.sync().unwrap_err().to_string().contains("`"));
+        let mut output = FileOutput::create(folder.path().join("y"), Value::Null).unwrap();
+        output.early = full();
+        while output.early.is_at_work() {
+            std::thread::yield_now();
+        }
+        let piece = vec![0; usize::try_from(SYNC_EVERY).unwrap()];
+        assert!(output.write_all(&piece).is_err());
+    }
 
     proptest! {
         /// Small and large writes in turn: a large one goes to the file directly and must not overtake what is buffered.

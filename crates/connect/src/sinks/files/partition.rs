@@ -5,6 +5,7 @@
 //! the same way, so that a row costs a few nanoseconds and a text is made once per partition, not per row.
 
 use super::layout::{join, partition_folder};
+use crate::hive::NULL_TEXT;
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, SchemaRef};
@@ -130,7 +131,7 @@ impl Splitter {
             }
             folder = join(&folder, &level);
         }
-        // Two values may have one folder: NULL and the empty text.
+        // Two values may have one folder: -0 and 0 of floats, say.
         let next = u32::try_from(self.folders.len()).map_err(|_| Error::internal("more than 2^32 partitions"))?;
         Ok(*self.by_folder.entry(folder).or_insert_with_key(|folder| {
             self.folders.push(folder.clone());
@@ -238,6 +239,24 @@ impl Coder {
         if is_whole(array.data_type()) { self.code_whole(array) } else { self.code_other(array) }
     }
 
+    /// The text of a value that is not NULL, as it stands in a folder's name.
+    ///
+    /// # Errors
+    /// A text that would come back as NULL: the empty one and Hive's word for NULL.
+    fn name_of(&self, array: &ArrayRef, row: usize) -> Result<Option<String>> {
+        let text = value_text(array, row)?;
+        let shown = match text.as_deref() {
+            None => "the empty text",
+            Some(NULL_TEXT) => "the text `__HIVE_DEFAULT_PARTITION__`",
+            Some(_) => return Ok(text),
+        };
+        Err(Error::new(
+            ErrorKind::Data,
+            format!("partition column `{}` holds {shown}, which every reader of the folder takes for NULL", self.name),
+        )
+        .hint(format!("give it a name or make it NULL in a `sql` step: `nullif({}, '')`", self.name)))
+    }
+
     fn null_code(&mut self) -> u32 {
         if let Some(code) = self.null {
             return code;
@@ -284,7 +303,8 @@ impl Coder {
                     let code = match self.whole.get(&value) {
                         Some(code) => *code,
                         None => {
-                            let code = next_code(&mut self.texts, value_text(array, row)?);
+                            let text = self.name_of(array, row)?;
+                            let code = next_code(&mut self.texts, text);
                             self.whole.insert(value, code);
                             code
                         }
@@ -321,7 +341,8 @@ impl Coder {
             let code = match self.other.get(value.as_ref()) {
                 Some(code) => *code,
                 None => {
-                    let code = next_code(&mut self.texts, value_text(array, row)?);
+                    let text = self.name_of(array, row)?;
+                    let code = next_code(&mut self.texts, text);
                     self.other.insert(value.as_ref().into(), code);
                     code
                 }

@@ -378,8 +378,8 @@ impl Remote {
             .await?
             .into_iter()
             .filter(|(path, _)| path.strip_prefix(&folder).is_some_and(|name| name.starts_with(prefix)))
-            .map(|(path, _)| StorePath::from(path.as_str()))
-            .collect();
+            .map(|(path, _)| listed(&path))
+            .collect::<Result<_>>()?;
         let read = futures::stream::iter(notes.into_iter().map(|path| async move {
             let bytes = match self.store.get(&path).await {
                 Ok(found) => found.bytes().await,
@@ -410,6 +410,11 @@ impl Remote {
         }
         self.delete(vec![note.clone()]).await
     }
+}
+
+/// A path as a listing gives it. It is encoded as the store wants it: encoding it again would make another name.
+pub(super) fn listed(path: &str) -> Result<StorePath> {
+    StorePath::parse(path).map_err(|error| Error::internal(format!("`{path}` was listed and is no path")).cause(error))
 }
 
 /// Creates a folder and those above it, durably.

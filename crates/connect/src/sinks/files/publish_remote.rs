@@ -6,7 +6,7 @@
 use super::Faults;
 use super::log::{Entry, Log};
 use super::output::complete;
-use super::place::{Place, Remote};
+use super::place::{Place, Remote, listed};
 use crate::stores;
 use futures::{StreamExt, TryStreamExt};
 use gristmill_model::{Error, ErrorKind, Result, StagedFile};
@@ -97,7 +97,7 @@ pub(super) async fn sweep(remote: &Remote, prefix: &str, published: &[StagedFile
         .iter()
         .filter(|name| name.starts_with(prefix))
         .partition(|name| super::layout::split(name).1.strip_suffix(".json").is_some_and(|name| done.contains(name)));
-    let notes = completed.into_iter().map(|name| StorePath::from(format!("{folder}/{name}"))).collect();
+    let notes = completed.into_iter().map(|name| listed(&format!("{folder}/{name}"))).collect::<Result<_>>()?;
     remote.delete(notes).await?;
     if open.is_empty() {
         return Ok(0);

@@ -3,13 +3,13 @@
 //! A load is given up by an entry in the log, before anything of it is removed: should its owner be alive after all,
 //! its commit finds the entry and stops.
 
-use super::commit::{staged_loads, sweep};
+use super::commit::{owner_of, staged_loads, sweep};
 use super::layout::{LOG, STAGING};
 use super::log::{self, Entry, Log};
 use super::place::{LoadOf, Place, at, blocking, entries};
 use super::{FilesSink, publish_local};
 use crate::Recovered;
-use gristmill_model::{Error, ErrorKind, OwnerId, Result, RunId};
+use gristmill_model::{Error, ErrorKind, OwnerId, Result};
 use std::fs;
 
 impl FilesSink {
@@ -29,13 +29,7 @@ impl FilesSink {
             }
         }
         for (folder, load) in staged_loads(&self.place).await? {
-            // Without its note (a crash came first) the folder's name still tells the owner.
-            let owner = match (&load, folder.get(17..)) {
-                (Some(load), _) => load.owner.clone(),
-                (None, Some(owner)) => OwnerId(RunId::new(owner)),
-                (None, None) => continue,
-            };
-            if !is_dead(&owner) {
+            if !owner_of(&folder, load.as_ref()).is_some_and(|owner| is_dead(&owner)) {
                 continue;
             }
             let published = match &load {

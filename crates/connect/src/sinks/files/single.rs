@@ -8,19 +8,20 @@
 //! The price: the target cannot say which load it holds ([`Sink::last`] knows nothing), so a file can be replaced, not
 //! appended to.
 
-use super::commit::{staged_loads, sweep};
+use super::commit::{owner_of, staged_loads, sweep};
 use super::output::complete;
 use super::place::{Place, at, blocking, make_folder, sync_folder};
 use super::publish_local::forget_empty;
 use super::publish_remote::{check_staged, gone};
 use super::{FilesSink, layout};
-use crate::{Recovered, Rows, Sink, SinkMode};
+use crate::{Recovered, Rows, Sink, SinkMode, stores};
 use async_trait::async_trait;
 use chrono::Utc;
 use gristmill_model::{
-    Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, RunId, Slot, Staged, StagedFile, TaskKey,
+    Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, StagedFile, TaskKey,
 };
 use object_store::ObjectStoreExt;
+use serde_json::{Value, json};
 use std::path::PathBuf;
 
 /// Loads one file.
@@ -64,11 +65,12 @@ impl SingleFileSink {
             return Err(Error::internal("a file on local disk has no place"));
         };
         let temporary = local.path(staged.handle["temporary"].as_str().unwrap_or_default());
-        let (bytes, staged) = (staged.bytes, staged.clone());
+        let staged = staged.clone();
         blocking(move || {
             if !temporary.is_file() {
+                // A rename keeps what tells this file from another of the same size.
                 return match std::fs::metadata(&file) {
-                    Ok(found) if found.len() == bytes => Ok(false),
+                    Ok(found) if marks(&found) == staged.handle[MARKS] => Ok(false),
                     _ => Err(gone(&staged)),
                 };
             }
@@ -93,15 +95,42 @@ impl SingleFileSink {
                 Ok(()) => return Ok(true),
                 // Completed by somebody else, or by a try whose answer was lost: the object tells.
                 Err(error) => match remote.store.head(&path).await {
-                    Ok(meta) if meta.size == staged.bytes => return Ok(false),
+                    Ok(meta) if is_published(&meta, staged) => return Ok(false),
                     _ => return Err(error.context(format!("publishing `{path}`"))),
                 },
             }
         }
         match remote.store.head(&path).await {
-            Ok(meta) if meta.size == staged.bytes => Ok(false),
+            Ok(meta) if is_published(&meta, staged) => Ok(false),
             _ => Err(gone(staged)),
         }
+    }
+
+    /// Notes with a staged file how to tell later whether it has been published.
+    async fn note(&self, mut staged: Staged) -> Result<Staged> {
+        for file in &mut staged.files {
+            match &self.inner.place {
+                Place::Local(local) => {
+                    let temporary = local.path(file.handle["temporary"].as_str().unwrap_or_default());
+                    let found = tokio::fs::metadata(&temporary).await.map_err(at(&temporary))?;
+                    file.handle[MARKS] = marks(&found);
+                }
+                Place::Remote(remote) => {
+                    let path = remote.path(&file.path)?;
+                    file.handle[REPLACES] = match remote.store.head(&path).await {
+                        Ok(meta) => version(&meta),
+                        Err(object_store::Error::NotFound { .. }) => Value::Null,
+                        Err(error) => return Err(stores::error(error, format!("`{path}`"))),
+                    };
+                }
+            }
+        }
+        Ok(staged)
+    }
+
+    /// The folder of what this run has staged for `key`, with a `/` behind it.
+    fn share(&self, key: &LoadKey) -> String {
+        format!("{}/", layout::load_folder(key, &self.inner.context.owner))
     }
 
     /// Sweeps what begins with `prefix`, and the hidden folder once it is empty.
@@ -119,6 +148,33 @@ impl SingleFileSink {
         }
         Ok(swept)
     }
+}
+
+/// What the handle of a staged local file says of it; see [`marks`].
+const MARKS: &str = "marks";
+/// What the handle of a staged object says of the one it takes the place of; see [`version`].
+const REPLACES: &str = "replaces";
+
+/// What tells a file from another one of the same size, and stays when it is renamed.
+fn marks(found: &std::fs::Metadata) -> Value {
+    let since = |time: std::time::SystemTime| time.duration_since(std::time::UNIX_EPOCH).ok();
+    let changed = found.modified().ok().and_then(since).map(|since| since.as_nanos().to_string());
+    #[cfg(unix)]
+    let number = Some(std::os::unix::fs::MetadataExt::ino(found));
+    #[cfg(not(unix))]
+    let number: Option<u64> = None;
+    json!({"bytes": found.len(), "changed": changed, "number": number})
+}
+
+/// What tells an object from another one of the same name and size.
+fn version(meta: &object_store::ObjectMeta) -> Value {
+    json!({"e_tag": meta.e_tag, "changed": meta.last_modified.to_rfc3339()})
+}
+
+/// Whether the object is the one that was staged, not the one that was there before, which may be as large.
+fn is_published(meta: &object_store::ObjectMeta, staged: &StagedFile) -> bool {
+    let before = staged.handle.get(REPLACES);
+    meta.size == staged.bytes && before.is_some_and(|before| *before != version(meta))
 }
 
 #[async_trait]
@@ -140,7 +196,8 @@ impl Sink for SingleFileSink {
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         let staged = self.inner.stage_rows(task, rows).await?;
         // No rows make no file by themselves, but whoever named one wants it to be there.
-        if staged.files.is_empty() { self.inner.stage_nothing(task).await } else { Ok(staged) }
+        let staged = if staged.files.is_empty() { self.inner.stage_nothing(task).await? } else { staged };
+        self.note(staged).await
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
@@ -153,8 +210,7 @@ impl Sink for SingleFileSink {
             Place::Remote(_) => self.publish_remote(file).await?,
         };
         // The file is there whatever becomes of the leftovers; the next load sweeps again.
-        let prefix = format!("{}-", self.inner.context.key.short());
-        if let Err(error) = self.sweep(&prefix, &[(*file).clone()]).await {
+        if let Err(error) = self.sweep(&self.share(&self.inner.context.key), &[(*file).clone()]).await {
             tracing::warn!(load = %self.inner.context.key, %error, "what the load had staged could not be swept");
         }
         Ok(self.committed(staged, next, !first))
@@ -166,19 +222,25 @@ impl Sink for SingleFileSink {
 
     async fn abort(&self, key: &LoadKey) -> Result<()> {
         self.inner.encoders.gone().await;
-        self.sweep(&format!("{}-", key.short()), &[]).await.map(drop)
+        self.sweep(&self.share(key), &[]).await.map(drop)
     }
 
     async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {
         let mut recovered = Recovered::default();
+        if let Place::Remote(remote) = &self.inner.place {
+            // The folder may be a target of its own, with uploads that its log has decided to publish: only those of
+            // this very file are ours.
+            for (note, intent) in remote.intents("").await? {
+                if intent.path == self.name && is_dead(&intent.load.owner) {
+                    remote.abort(&note, &intent).await?;
+                    recovered.undone.push(intent.load.key.text());
+                    recovered.swept += 1;
+                }
+            }
+            return Ok(recovered);
+        }
         for (folder, load) in staged_loads(&self.inner.place).await? {
-            let owner = match (&load, folder.get(17..)) {
-                (Some(load), _) => load.owner.clone(),
-                // Without its note (a crash came first) the folder's name still tells the owner.
-                (None, Some(owner)) => OwnerId(RunId::new(owner)),
-                (None, None) => continue,
-            };
-            if is_dead(&owner) {
+            if owner_of(&folder, load.as_ref()).is_some_and(|owner| is_dead(&owner)) {
                 recovered.undone.extend(load.map(|load| load.key.text()));
                 recovered.swept += self.sweep(&format!("{folder}/"), &[]).await?;
             }

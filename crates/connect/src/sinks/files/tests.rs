@@ -21,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod blocks;
 mod faults;
+mod rivals;
 mod single;
 mod speed;
 mod writing;
@@ -220,6 +221,11 @@ fn what_files_cannot_do_is_refused_with_a_way_out() {
     assert!(error.message().contains("means nothing"), "{error:?}");
     let error = refuse(|spec| spec.format = Some(FileFormat::Orc));
     assert!(error.message().contains("can be read, not written"), "{error:?}");
+    let error = refuse(|spec| {
+        (spec.path, spec.strategy) = (Some("x.csv".to_owned()), Strategy::Replace);
+        spec.compression = Some(gristmill_model::spec::Compression::Gzip);
+    });
+    assert_eq!(error.hint_text(), Some("name the file `x.csv.gz`, or leave `compression` out"));
     let error = refuse(|spec| spec.table = Some("t".to_owned()));
     assert_eq!(error.kind(), ErrorKind::Config);
     let error = refuse(|spec| spec.compression_level = Some(99));

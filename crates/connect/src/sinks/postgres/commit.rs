@@ -10,11 +10,12 @@ use super::stage::{Label, PREFIX, Payload};
 use super::target::Target;
 use super::types::staged_name;
 use crate::Recovered;
+use crate::sinks::rival::stop_if_of_another;
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use chrono::{DateTime, Utc};
 use gristmill_model::spec::Strategy;
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged};
+use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, RunId, Slot, Staged};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use tokio_postgres::Row;
@@ -92,6 +93,8 @@ impl PostgresSink {
             let known = known.ok_or_else(|| Error::internal("the ledger's row is there and is not"))?;
             // The rows are in; what this attempt staged is of no more use.
             self.drop_tables(session, tables).await?;
+            let entered = self.entered_by(session, &schema).await?;
+            stop_if_of_another(&self.key, &entered, &self.owner, staged)?;
             return Ok(Committed { already: true, ..known });
         };
         let target = Target::find(session, &self.config, &self.options).await?;
@@ -302,6 +305,14 @@ impl PostgresSink {
         row.map(|row| self.committed(&row, &key.slot)).transpose()
     }
 
+    /// Whose the load is that the ledger has under this key.
+    async fn entered_by(&self, session: &Session, schema: &str) -> Result<OwnerId> {
+        let sql = format!("SELECT owner FROM {}.{LEDGER} WHERE key = $1", quoted(schema));
+        let failed = |error| server_error(&error, &self.config, "cannot read the ledger");
+        let row = session.query_one(&sql, &[&self.key.text()]).await.map_err(failed)?;
+        Ok(OwnerId(RunId::new(row.try_get::<_, String>(0).map_err(failed)?)))
+    }
+
     fn committed(&self, row: &Row, slot: &Slot) -> Result<Committed> {
         let failed = |error| server_error(&error, &self.config, "the ledger was not understood");
         let checkpoint: String = row.try_get(2).map_err(failed)?;
@@ -371,8 +382,10 @@ impl PostgresSink {
         let session = Session::open(&self.config).await?;
         let schema = Target::schema(&session, &self.config, &self.options).await?;
         let tables = self.staged_tables(&session, &schema).await?;
+        // Another owner may be staging the same load; recovery sweeps what is left of the dead.
+        let ours = |label: &Label| label.key == *key && label.owner == self.owner;
         let tables: Vec<Payload> =
-            tables.into_iter().filter(|(_, label)| label.key == *key).map(|(table, _)| table).collect();
+            tables.into_iter().filter(|(_, label)| ours(label)).map(|(table, _)| table).collect();
         self.drop_tables(&session, &tables).await?;
         session.close().await;
         Ok(())

@@ -16,6 +16,7 @@ mod target;
 mod tests;
 pub mod types;
 
+use crate::sinks::widen;
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::quoted;
@@ -84,6 +85,15 @@ impl Sink for PostgresSink {
         self.check_scope(&session, &target).await?;
         session.close().await;
         Ok(())
+    }
+
+    async fn changes(&self) -> Result<Vec<String>> {
+        let session = Session::open(&self.config).await?;
+        let target = Target::find(&session, &self.config, &self.options).await?;
+        session.close().await;
+        let Some(existing) = &target.existing else { return Ok(Vec::new()) };
+        let given: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        Ok(widen::added(&target.name, &given, &existing.names(), |a, b| a == b))
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {

@@ -305,6 +305,11 @@ impl Existing {
         Ok(Self { oid, columns, inbound: inbound.collect::<Result<Vec<_>, _>>().map_err(failed)? })
     }
 
+    /// The names of the columns.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        self.columns.iter().map(|column| column.name.as_str()).collect()
+    }
+
     fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|column| column.name == name)
     }

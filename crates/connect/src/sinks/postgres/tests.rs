@@ -181,10 +181,10 @@ fn arrays() -> Vec<(ArrayRef, &'static str, &'static str)> {
         (Arc::new(Date32Array::from(vec![19737])), "date", "2024-01-15"),
         (Arc::new(Date64Array::from(vec![19737 * 86_400_000])), "date", "2024-01-15"),
         (Arc::new(Time32SecondArray::from(vec![3661])), "time without time zone", "01:01:01"),
-        (Arc::new(Time64NanosecondArray::from(vec![1_000_001_999])), "time without time zone", "00:00:01.000001"),
+        (Arc::new(Time64NanosecondArray::from(vec![1_000_001_000])), "time without time zone", "00:00:01.000001"),
         (Arc::new(TimestampSecondArray::from(vec![0])), "timestamp without time zone", "1970-01-01 00:00:00"),
         (
-            Arc::new(TimestampNanosecondArray::from(vec![1_000_001_999])),
+            Arc::new(TimestampNanosecondArray::from(vec![1_000_001_000])),
             "timestamp without time zone",
             "1970-01-01 00:00:01.000001",
         ),
@@ -664,4 +664,32 @@ async fn a_load_into_a_schema_of_its_own_keeps_everything_there() {
     assert_eq!(database.sql("select string_agg(relname, ',' order by relname) from pg_class where relkind = 'r' and relnamespace = 'mart'::regnamespace"), "Daily Sales,_gristmill_loads");
     let value = read(&database, "table: mart.\"Daily Sales\"").await;
     assert_eq!(array_value_to_string(value[0].column(0), 0).unwrap(), "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_runs_load_of_the_same_key_is_not_taken_for_ones_own() {
+    let database = postgres::database();
+    let rows = ids(&[1, 2]);
+    load(&database, "table: target\nstrategy: append", &rows, 1).await.unwrap();
+    assert!(load(&database, "table: target\nstrategy: append", &rows, 1).await.unwrap().already);
+    database.sql("update _gristmill_loads set owner = 'another'");
+    let error = load(&database, "table: target\nstrategy: append", &rows, 1).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(database.sql("select count(*) from target"), "2");
+    assert_eq!(staging_tables(&database), "");
+}
+
+#[test]
+fn times_between_two_microseconds_are_refused() {
+    let array: ArrayRef = Arc::new(arrow::array::TimestampNanosecondArray::from(vec![Some(1_000), None, Some(1_001)]));
+    let encode = |array: ArrayRef| {
+        let rows = one("t", array);
+        let column = super::types::Outgoing::new(&rows.schema().fields()[0]).unwrap();
+        let (mut encoder, mut out) = (super::types::Encoder::new(&[column]).unwrap(), bytes::BytesMut::new());
+        encoder.header(&mut out).unwrap();
+        encoder.batch(&rows, &mut out)
+    };
+    encode(array.slice(0, 2)).unwrap();
+    let error = encode(array).unwrap_err();
+    assert!(error.message().contains("(1001 ns)"), "{error}");
 }

@@ -19,7 +19,7 @@
 //! | Struct, Map, and lists of lists and of them | jsonb |
 //! | Dictionary, RunEndEncoded | as their values |
 //!
-//! Nanoseconds are cut to microseconds: PostgreSQL has no finer time. Intervals of months and unions are refused.
+//! PostgreSQL has no finer time than microseconds: nanoseconds between two of them are refused. Intervals of months and unions are refused.
 
 use crate::sources::postgres::names::quoted;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder, make_array};
@@ -264,6 +264,16 @@ fn change(column: &Outgoing, array: &ArrayRef) -> Result<ArrayRef> {
         Error::new(ErrorKind::Data, format!("a value of the column `{}` does not fit PostgreSQL", column.name))
             .cause(cause)
     };
+    if let Some(nanos) = between_microseconds(array) {
+        return Err(Error::new(
+            ErrorKind::Data,
+            format!("a value of the column `{}` lies between two microseconds ({nanos} ns)", column.name),
+        )
+        .hint(format!(
+            "PostgreSQL keeps microseconds; write `date_trunc('microsecond', {})` in the step before",
+            column.name
+        )));
+    }
     let changed = match &column.change {
         Change::Nothing => array.clone(),
         Change::Cast(to) => {
@@ -286,6 +296,26 @@ fn change(column: &Outgoing, array: &ArrayRef) -> Result<ArrayRef> {
         return Ok(make_array(data.build().map_err(|error| unfit(error.to_string()))?));
     }
     Ok(changed)
+}
+
+/// A time that PostgreSQL would have to round, within lists too.
+fn between_microseconds(array: &ArrayRef) -> Option<i64> {
+    use arrow::array::AsArray;
+    use arrow::datatypes::{DurationNanosecondType, Time64NanosecondType, TimestampNanosecondType};
+    let between = |nanos: &i64| nanos % 1_000 != 0;
+    match array.data_type() {
+        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
+            array.as_primitive::<TimestampNanosecondType>().iter().flatten().find(between)
+        }
+        DataType::Time64(TimeUnit::Nanosecond) => {
+            array.as_primitive::<Time64NanosecondType>().iter().flatten().find(between)
+        }
+        DataType::Duration(TimeUnit::Nanosecond) => {
+            array.as_primitive::<DurationNanosecondType>().iter().flatten().find(between)
+        }
+        DataType::List(_) => between_microseconds(array.as_list::<i32>().values()),
+        _ => None,
+    }
 }
 
 /// Whether a text has a NUL character in it. The server would say so too, but only after the last row.

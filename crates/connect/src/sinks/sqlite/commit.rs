@@ -2,11 +2,12 @@
 
 use super::convert::{Affinity, Kept, Shelf};
 use super::{Inner, ledger_row, stage, target};
+use crate::sinks::rival::stop_if_of_another;
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use arrow::array::RecordBatch;
 use chrono::{SubsecRound, Utc};
 use gristmill_model::spec::Strategy;
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, Result, Staged};
+use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, OwnerId, Result, RunId, Staged};
 use rusqlite::{Connection, Statement, TransactionBehavior};
 
 /// The new rows' keys while old rows are looked for; of the connection alone, gone with it.
@@ -22,6 +23,10 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(explain)?;
     let key = &inner.context.key;
     if let Some(already) = ledger_row(&transaction, "key", &key.text(), &key.slot).map_err(explain)? {
+        let entered = owner(&transaction, &key.text()).map_err(explain)?;
+        if let Some(entered) = entered.map(|entered| OwnerId(RunId::new(entered))) {
+            stop_if_of_another(key, &entered, &inner.context.owner, staged)?;
+        }
         return Ok(already);
     }
     let rows: u64 = staged.iter().map(|staged| staged.rows).sum();
@@ -36,7 +41,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         already: false,
     };
     // First, so that a rival of the same key fails before it has done anything.
-    insert_into_ledger(&transaction, &committed).map_err(explain)?;
+    insert_into_ledger(&transaction, &committed, &inner.context.owner).map_err(explain)?;
     let before = dangling(inner, &transaction)?;
     let table = target::bring_about(inner, &transaction)?;
     delete_old(inner, &transaction, &table, staged)?;
@@ -55,22 +60,39 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
     Ok(committed)
 }
 
-fn insert_into_ledger(connection: &Connection, committed: &Committed) -> rusqlite::Result<()> {
+/// Whether the ledger says whose each load is; those that were made before it did are widened by the next load.
+fn has_owners(connection: &Connection) -> rusqlite::Result<bool> {
+    let sql = "SELECT count(*) > 0 FROM pragma_table_info(?1, 'main') WHERE name = 'owner'";
+    connection.query_row(sql, [LEDGER], |row| row.get(0))
+}
+
+/// Whose a load is, if the ledger says.
+fn owner(connection: &Connection, key: &str) -> rusqlite::Result<Option<String>> {
+    if !has_owners(connection)? {
+        return Ok(None);
+    }
+    connection.query_row(&format!("SELECT owner FROM main.{} WHERE key = ?1", quoted(LEDGER)), [key], |row| row.get(0))
+}
+
+fn insert_into_ledger(connection: &Connection, committed: &Committed, owner: &OwnerId) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "CREATE TABLE IF NOT EXISTS main.{} (key TEXT PRIMARY KEY NOT NULL, slot TEXT NOT NULL, generation INTEGER NOT NULL, \
-         rows INTEGER NOT NULL, checkpoint TEXT NOT NULL, committed_at TEXT NOT NULL)",
+         rows INTEGER NOT NULL, checkpoint TEXT NOT NULL, committed_at TEXT NOT NULL, owner TEXT)",
         quoted(LEDGER)
     ))?;
+    if !has_owners(connection)? {
+        connection.execute_batch(&format!("ALTER TABLE main.{} ADD COLUMN owner TEXT", quoted(LEDGER)))?;
+    }
     let checkpoint = serde_json::to_string(&committed.checkpoint)
         .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
     let sql = format!(
-        "INSERT INTO main.{} (key, slot, generation, rows, checkpoint, committed_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        "INSERT INTO main.{} (key, slot, generation, rows, checkpoint, committed_at, owner) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         quoted(LEDGER)
     );
     let rows = i64::try_from(committed.rows).unwrap_or(i64::MAX);
     let key = &committed.key;
     let at = committed.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-    connection.execute(&sql, (key.text(), key.slot.text(), key.generation, rows, checkpoint, at))?;
+    connection.execute(&sql, (key.text(), key.slot.text(), key.generation, rows, checkpoint, at, owner.0.as_str()))?;
     Ok(())
 }
 

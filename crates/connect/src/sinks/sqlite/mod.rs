@@ -36,6 +36,7 @@ mod target;
 #[cfg(test)]
 mod tests;
 
+use crate::sinks::widen;
 use crate::sources::sqlite::blocking;
 use crate::sources::sqlite::database::{Database, LEDGER, Table, quoted};
 use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
@@ -168,6 +169,25 @@ impl Sink for SqliteSink {
         blocking(move || inner.check().context(|| inner.plan.table.clone())).await
     }
 
+    async fn changes(&self) -> Result<Vec<String>> {
+        let inner = self.inner.clone();
+        blocking(move || {
+            if !inner.database.exists() {
+                return Ok(Vec::new());
+            }
+            let connection = inner.database.open_to_read()?;
+            let Some(table) = inner.table(&connection)? else { return Ok(Vec::new()) };
+            // One that does not fit is made anew.
+            if target::fit(&inner, &table).is_err() {
+                return Ok(Vec::new());
+            }
+            let given: Vec<&str> = inner.shelves.iter().map(|shelf| shelf.name.as_str()).collect();
+            let there: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
+            Ok(widen::added(&table.name, &given, &there, |a, b| a.eq_ignore_ascii_case(b)))
+        })
+        .await
+    }
+
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         stage::stage(self.inner.clone(), task.clone(), rows).await
     }
@@ -198,7 +218,10 @@ impl Sink for SqliteSink {
 
     async fn abort(&self, key: &LoadKey) -> Result<()> {
         let (inner, load) = (self.inner.clone(), key.short());
-        blocking(move || stage::sweep(&inner.staging(), |name| name.load == load).map(drop)).await
+        // Another run may be staging the same load; recovery sweeps what is left of the dead.
+        let owner = inner.context.owner.clone();
+        blocking(move || stage::sweep(&inner.staging(), |name| name.load == load && name.owner == owner).map(drop))
+            .await
     }
 
     async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered> {

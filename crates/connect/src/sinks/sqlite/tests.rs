@@ -431,3 +431,39 @@ proptest! {
         });
     }
 }
+
+#[tokio::test]
+async fn another_runs_load_of_the_same_key_is_not_taken_for_ones_own() {
+    let target = Target::new();
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1, 2]));
+    let batch = RecordBatch::try_from_iter([("id", ids)]).unwrap();
+    // A ledger that an older version has made says nothing of owners.
+    target
+        .sql()
+        .execute_batch(
+            "CREATE TABLE _gristmill_loads (key TEXT PRIMARY KEY NOT NULL, slot TEXT NOT NULL, generation INTEGER NOT \
+             NULL, rows INTEGER NOT NULL, checkpoint TEXT NOT NULL, committed_at TEXT NOT NULL)",
+        )
+        .unwrap();
+    let load = "table: rows\nstrategy: append";
+    target.load(load, 1, &batch).await.unwrap();
+    assert!(target.load(load, 1, &batch).await.unwrap().already);
+    target.sql().execute_batch("UPDATE _gristmill_loads SET owner = 'run-2'").unwrap();
+    let error = target.load(load, 1, &batch).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("`run-2`"), "{error}");
+    assert_eq!(target.ask::<i64>("SELECT count(*) FROM rows"), 2);
+}
+
+#[tokio::test]
+async fn columns_that_a_load_adds_are_told() {
+    let target = Target::new();
+    target.sql().execute_batch("CREATE TABLE rows (id INTEGER, amount REAL)").unwrap();
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    let batch = RecordBatch::try_from_iter([("ID", ids.clone()), ("amout", ids)]).unwrap();
+    let sink = target.open("table: rows\nstrategy: append", 1, &batch).unwrap();
+    sink.prepare().await.unwrap();
+    let notes = sink.changes().await.unwrap();
+    assert_eq!(notes.len(), 1);
+    assert!(notes[0].contains("`amout`") && notes[0].contains("no `amount`"), "{notes:?}");
+}

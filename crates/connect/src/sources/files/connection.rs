@@ -171,7 +171,7 @@ struct Group {
 
 fn add(store: &Store, groups: &mut BTreeMap<String, Group>, meta: ObjectMeta) {
     let name = store.short_name(&meta.location);
-    if name.split('/').any(list::is_hidden) {
+    if name.split('/').any(crate::hive::is_hidden) {
         return;
     }
     let Some(format) = picture::format_by_name(&name) else { return };

@@ -3,13 +3,11 @@
 //! A value is text until all files are known; then a column whose every value is a whole number is `int64` (so `01` is
 //! 1, as in Spark and DuckDB), whose every value is a date is `date`, and anything else is text.
 
+use crate::hive::{NULL_TEXT, percent_decoded};
 use arrow::array::{ArrayRef, StringArray, UInt32Array};
 use arrow::compute::CastOptions;
 use arrow::datatypes::{DataType, Field};
 use gristmill_model::{Error, ErrorKind, Result};
-
-/// What Hive and Spark write for NULL.
-pub(super) const NULL_TEXT: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// One key and its value; `None` is NULL.
 pub(super) type Pair = (String, Option<String>);
@@ -26,32 +24,8 @@ pub(super) fn pair(folder: &str) -> Option<Pair> {
     if key.is_empty() {
         return None;
     }
-    let value = decoded(value);
-    Some((decoded(key), (value != NULL_TEXT).then_some(value)))
-}
-
-/// Undoes percent-encoding; what is not valid stays as it is.
-fn decoded(text: &str) -> String {
-    if !text.contains('%') {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
-        match (bytes[at], hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or(b'%'));
-                at += 3;
-            }
-            (byte, _, _) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+    let value = percent_decoded(value);
+    Some((percent_decoded(key), (value != NULL_TEXT).then_some(value)))
 }
 
 /// The columns of all files, in the order they are first met, with the types that hold all values.
@@ -144,8 +118,8 @@ mod tests {
         assert_eq!(found, expected.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))));
         assert_eq!(pairs("a=1"), vec![], "the last part is the file");
         assert_eq!(pairs("a=__HIVE_DEFAULT_PARTITION__/x"), vec![("a".to_owned(), None)]);
-        assert_eq!(decoded("50%"), "50%");
-        assert_eq!(decoded("%ff"), "%ff", "not UTF-8 stays as it is");
+        assert_eq!(percent_decoded("50%"), "50%");
+        assert_eq!(percent_decoded("%ff"), "%ff", "not UTF-8 stays as it is");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! `[a-z]` and `{a,b}`. Names that begin with `_` or `.` are left out, as Spark and Hive do (they hold logs, checksums
 //! and files on their way), unless the path itself says such a name; hive folders (`_key=value`) are not left out.
 
+use crate::hive::is_hidden;
 use crate::stores::{self, Store};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use gristmill_model::{Error, ErrorKind, Result, did_you_mean};
@@ -112,11 +113,6 @@ pub(super) fn below<'a>(store: &'a Store, location: &'a Path) -> BoxStream<'a, R
             }
         })
         .boxed()
-}
-
-/// Whether a name is left out of folders and patterns.
-pub(super) fn is_hidden(name: &str) -> bool {
-    name.starts_with('.') || (name.starts_with('_') && super::hive::pair(name).is_none())
 }
 
 /// What the store knows about a file; `None` when there is none.

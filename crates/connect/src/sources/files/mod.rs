@@ -28,3 +28,5 @@ mod units;
 
 pub(crate) use connection::connector;
 pub use connection::{FilesConnection, open_path};
+pub use formats::quiet_decoders;
+pub(crate) use schema::common_type;

@@ -1,7 +1,8 @@
 //! Whether the engine's own scan may read the files: only where it gives the same rows as our readers would.
 
-use super::csv::Dialect;
 use super::csv::quotes::{self, Quotes};
+use super::csv::{Dialect, can_be_any_text};
+use super::formats;
 use super::picture::{self, Picture, SourceFile};
 use crate::stores::{Store, StoreKind};
 use crate::{NativeFile, NativeScan};
@@ -38,7 +39,10 @@ pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -
     let mut csv = None;
     let mut splittable = false;
     let fits = match format {
-        FileFormat::Parquet => same_types(picture, &files),
+        FileFormat::Parquet => {
+            let ours = |schema: &SchemaRef| schema.metadata().contains_key(formats::OURS_ONLY);
+            same_types(picture, &files) && !files.iter().any(|(_, schema)| ours(schema))
+        }
         FileFormat::Csv if strict && whole && first.compression == Compression::None => {
             match csv_quotes(store, spec, picture, &files).await? {
                 Some((options, quotes)) => {
@@ -150,6 +154,8 @@ async fn csv_quotes(
     let locations: Vec<(Path, String)> =
         files.iter().map(|(file, _)| (file.meta.location.clone(), file.name.clone())).collect();
     let delimiter = dialect.delimiter();
+    let any_text = picture.columns.fields().iter().any(|field| can_be_any_text(field.data_type()));
+    let null_is_empty = options.null_text.as_ref().is_none_or(|texts| texts.0.iter().all(String::is_empty));
     let look = move || -> Result<Option<Quotes>> {
         let mut all = Quotes::Absent;
         for (location, name) in locations {
@@ -161,7 +167,10 @@ async fn csv_quotes(
             }
             match quotes::scan(&path, delimiter, quote, escape).map_err(io)? {
                 Quotes::Absent => {}
-                Quotes::Closed => all = Quotes::Closed,
+                // The engine takes a quoted text for NULL where it reads like NULL.
+                Quotes::Empty if any_text => return Ok(None),
+                Quotes::Closed if any_text && !null_is_empty => return Ok(None),
+                Quotes::Closed | Quotes::Empty => all = Quotes::Closed,
                 Quotes::Open => return Ok(None),
             }
         }

@@ -3,7 +3,7 @@
 use super::csv::delimiter_by_name;
 use super::formats::{self, FileInput};
 use super::{compress, hive, list, schema};
-use crate::stores::Store;
+use crate::stores::{Store, StoreKind};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
@@ -166,7 +166,9 @@ async fn add(store: &Store, root: usize, pattern: &str, spec: &ExtractSpec, file
     let before = files.len();
     let mut left_out = Vec::new();
     for list::Listed { meta, named } in listed {
-        let name = if root == 0 { store.short_name(&meta.location) } else { store.full_name(&meta.location) };
+        // A web address has no folder that its files would be known by.
+        let short = root == 0 && store.kind() != StoreKind::Http;
+        let name = if short { store.short_name(&meta.location) } else { store.full_name(&meta.location) };
         let format = match spec.format {
             Some(format) if named || may_be(format, &name) => Some(format),
             Some(_) => None,
@@ -293,6 +295,13 @@ pub(super) async fn look(
         overrides.iter().filter(|(name, _)| !in_path(name)).map(|(name, t)| (name.clone(), t.clone())).collect();
     if own.is_empty() && text && (!open || overrides.is_empty()) {
         let file = files.first().map_or("", |file| &file.name);
+        if open {
+            return Err(Error::new(
+                ErrorKind::Data,
+                format!("`{file}` holds no records, so there are no columns to read"),
+            )
+            .hint("declare the columns, e.g. `schema: {id: bigint, name: text}`, or read another file"));
+        }
         return Err(Error::new(ErrorKind::Data, format!("`{file}` is empty: there are no columns to read"))
             .hint("write at least a header, or read another file"));
     }

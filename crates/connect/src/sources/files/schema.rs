@@ -88,6 +88,11 @@ fn nullable(field: &Field) -> Field {
     Field::new(field.name(), field.data_type().clone(), true)
 }
 
+/// The type in which a column of two Parquet files is read, if there is one.
+pub(crate) fn common_type(a: &DataType, b: &DataType) -> Option<DataType> {
+    join(a, b, false)
+}
+
 /// The type that holds the values of both without loss.
 fn join(a: &DataType, b: &DataType, text: bool) -> Option<DataType> {
     use DataType as T;

@@ -16,6 +16,9 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
+/// Files that are asked after at once.
+const LOOKS_AT_ONCE: usize = 32;
+
 /// Files of one format, as one table.
 pub(super) struct FilesSource {
     inner: Arc<Inner>,
@@ -100,6 +103,13 @@ fn want(path: &str, roots: &mut Vec<Store>, options: &StoreOptions, context: &Op
         return Ok(Wanted::Stdin);
     }
     let Some((scheme, rest)) = path.split_once("://") else {
+        if roots[0].kind() == StoreKind::Http && path.contains('?') {
+            // What stands behind the `?` of a web address is sent with the request (a signature, say) and never shown.
+            let folder = roots[0].full_name(&roots[0].prefix);
+            let whole = format!("{}/{}", folder.trim_end_matches('/'), path.trim_start_matches('/'));
+            roots.push(Store::open(&whole, options, context)?);
+            return Ok(Wanted::Files { root: roots.len() - 1, pattern: String::new() });
+        }
         return Ok(Wanted::Files { root: 0, pattern: path.to_owned() });
     };
     if scheme == "http" || scheme == "https" {
@@ -171,6 +181,15 @@ impl Source for FilesSource {
         let picture = self.picture().await?;
         let Inner { roots, spec, .. } = self.inner.as_ref();
         native::scan(&roots[0], spec, picture).await
+    }
+
+    async fn unchanged(&self) -> Result<()> {
+        let Some(picture) = self.picture.get() else { return Ok(()) };
+        let looks = stream::iter(picture.files.clone()).map(|file| {
+            let inner = self.inner.clone();
+            async move { inner.unchanged(&file).await }
+        });
+        looks.buffer_unordered(LOOKS_AT_ONCE).try_collect().await
     }
 
     async fn diagnose(&self) -> Option<Error> {

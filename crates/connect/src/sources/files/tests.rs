@@ -553,8 +553,76 @@ async fn a_web_address_is_one_file_and_its_signature_stays_secret() {
     assert!(!error.to_string().contains("hush"), "{error}");
     let context = OpenContext { project: lake.0.path().to_owned(), state: lake.0.path().to_owned() };
     let site = FilesConnection::open(&format!("http://127.0.0.1:{port}/d"), StoreOptions::default(), &context).unwrap();
+    // The same below a connection: the query goes with the request.
+    let signed = |path: &str| {
+        let spec: ExtractSpec = decode(&parse("p", &format!("from: site\npath: \"{path}\"")).unwrap()).unwrap();
+        site.source(&spec).unwrap()
+    };
+    let schema = signed("a.csv?sig=hush").schema().await.unwrap();
+    assert_eq!(schema.field(0).name(), "x");
+    let error = signed("b.csv?sig=hush").schema().await.unwrap_err();
+    assert!(!error.to_string().contains("hush"), "{error}");
     assert!(site.discover().await.unwrap_err().message().contains("no listing"));
     let spec: ExtractSpec = decode(&parse("p", "from: site\npath: \"*.csv\"").unwrap()).unwrap();
     let error = site.source(&spec).unwrap().schema().await.unwrap_err();
     assert!(error.message().contains("no listing"), "{error}");
+}
+
+#[tokio::test]
+async fn quoted_text_is_never_null_but_what_is_quoted_of_other_types_may_be() {
+    let lake = Lake::new(&[("a.csv", "n,t\n1,\"\"\n\"\",\n3,\"x\"\n"), ("n.csv", "n\n1\n\"\"\n")]);
+    let table = lake.read("path: a.csv").await.unwrap();
+    assert_eq!(table.types, ["bigint", "text"]);
+    assert_eq!(table.lines(), ["1 ", "- -", "3 x"]);
+    let named = lake.read("path: a.csv\ncsv: {null: [x, \"\"]}").await.unwrap();
+    assert_eq!(named.lines(), ["1 ", "- -", "3 x"]);
+    // The engine's scan cannot tell them apart, so it is not asked where it would matter.
+    for (yaml, native) in [("path: a.csv", false), ("path: n.csv", true), ("path: a.csv\ncsv: {null: x}", false)] {
+        assert_eq!(lake.source(yaml).unwrap().native().await.unwrap().is_some(), native, "{yaml}");
+    }
+}
+
+#[tokio::test]
+async fn files_that_change_while_the_engine_reads_them_are_told() {
+    let lake = Lake::new(&[]);
+    lake.parquet("p/a.parquet", &batch(&[("a", ints(&[1]))]));
+    let source = lake.source("path: p/").unwrap();
+    source.unchanged().await.unwrap();
+    assert!(source.native().await.unwrap().is_some());
+    source.unchanged().await.unwrap();
+    lake.parquet("p/a.parquet", &batch(&[("a", ints(&[1, 2, 3]))]));
+    let error = source.unchanged().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict);
+    assert!(error.message().contains("a.parquet` has been changed"), "{error}");
+}
+
+#[tokio::test]
+async fn parquet_files_that_the_engine_would_misread_are_read_by_us() {
+    let Some(folder) = gristmill_testkit::conformance_dir("files") else { return };
+    let lake = Lake::new(&[]);
+    let take = |name: &str| lake.write("x.parquet", &std::fs::read(folder.join(name)).unwrap());
+    for (name, rows) in [
+        ("parquet-testing/data/repeated_no_annotation.parquet", 6),
+        ("parquet-testing/data/dict-page-offset-zero.parquet", 39),
+    ] {
+        take(name);
+        let source = lake.source("path: x.parquet").unwrap();
+        let schema = source.schema().await.unwrap();
+        assert!(schema.metadata().is_empty());
+        assert!(source.native().await.unwrap().is_none(), "{name}");
+        let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+        let scan = Scan { schema, batch_size: 1024, on_bad_row: OnFail::Fail, rejects: None };
+        let batches = source.read(&plan.units[0], &scan).collect().await.unwrap();
+        assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn documents_without_records_have_the_columns_that_are_declared() {
+    let lake = Lake::new(&[("a.json", "[]")]);
+    let error = lake.read("path: a.json").await.err().unwrap();
+    assert!(error.message().contains("holds no records"), "{error}");
+    assert!(!error.to_string().contains("header"), "{error}");
+    let declared = lake.read("path: a.json\nschema: {id: bigint}").await.unwrap();
+    assert_eq!((declared.columns, declared.rows.len()), (vec!["id".to_owned()], 0));
 }

@@ -79,6 +79,9 @@ pub(super) fn divide(picture: &Picture) -> Result<Vec<WorkUnit>> {
 
 /// Why these units.
 pub(super) fn why(picture: &Picture, units: usize) -> String {
+    if picture.files.iter().any(|file| file.stdin) {
+        return "standard input, from beginning to end".to_owned();
+    }
     let (files, bytes) = (picture.files.len(), picture.files.iter().map(|file| file.meta.size).sum());
     let count = |count: usize, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
     let shared = if units < files { ", small files together" } else { "" };

@@ -85,7 +85,18 @@ pub(super) fn compile(spec: &GenerateSpec) -> Result<Vec<Column>, Vec<Error>> {
             );
         }
         match column(rule, rules, spec.seed) {
-            Ok(column) => columns.push(column),
+            Ok(column) => {
+                if let Maker::Sequence { start, count: None } = column.maker
+                    && start.checked_add_unsigned(spec.rows.saturating_sub(1)).is_none()
+                {
+                    errors.push(
+                        wrong(format!("a sequence of {} rows that begins at {start} goes beyond 64 bits", spec.rows))
+                            .hint("begin at a smaller `min`, or name a `max` after which it starts over")
+                            .context(format!("column `{}`", rule.name)),
+                    );
+                }
+                columns.push(column);
+            }
             Err(problems) => {
                 errors.extend(problems.into_iter().map(|error| error.context(format!("column `{}`", rule.name))));
             }

@@ -434,3 +434,13 @@ fn generator_speed() {
         eprintln!("{name:>14} {:8.1} M values/s", f64::from(rows) / start.elapsed().as_secs_f64() / 1e6);
     }
 }
+
+#[test]
+fn a_sequence_that_goes_beyond_64_bits_is_refused() {
+    let sequence = |rows: u64| {
+        let spec = spec(rows, 0, vec![between("x", "sequence", Literal::Int(i64::MAX - 1), None)]);
+        super::problems(&spec).iter().map(|error| error.message().to_owned()).collect::<Vec<_>>()
+    };
+    assert!(sequence(2).is_empty());
+    assert!(sequence(3)[0].contains("goes beyond 64 bits"), "{:?}", sequence(3));
+}

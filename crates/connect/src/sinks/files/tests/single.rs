@@ -82,3 +82,37 @@ fn the_name_says_the_format_and_what_one_file_cannot_do_is_refused() {
     let error = open_sink(target.store.clone(), &append, context).unwrap_err();
     assert!(error.message().contains("can only be replaced"), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_there_before_is_not_taken_for_what_was_staged() {
+    for target in [Target::local(), Target::s3()] {
+        let (first, first_key, by) = sink(&target, FILE, 1, "a").unwrap();
+        let staged = vec![stage(&first, &first_key, &by, rows(&[(1, "x")])).await];
+        first.commit(&staged, &Checkpoint::default()).await.unwrap();
+        // As large as the one before, and gone when it is to be published.
+        let (second, second_key, by) = sink(&target, FILE, 2, "b").unwrap();
+        let staged = vec![stage(&second, &second_key, &by, rows(&[(2, "y")])).await];
+        second.abort(&second_key).await.unwrap();
+        let error = second.commit(&staged, &Checkpoint::default()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict, "{error:?}");
+        assert_eq!(text(&target).await.unwrap(), "{\"id\":1,\"day\":\"x\"}\n");
+        // Another process that does not know how the commit ended learns it.
+        let staged = vec![stage(&second, &second_key, &by, rows(&[(2, "y")])).await];
+        assert!(!second.commit(&staged, &Checkpoint::default()).await.unwrap().already);
+        let (again, ..) = sink(&target, FILE, 2, "b").unwrap();
+        assert!(again.commit(&staged, &Checkpoint::default()).await.unwrap().already);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn recovering_one_file_leaves_the_uploads_of_the_folder_it_is_in() {
+    let target = Target::s3();
+    let (single, key, by) = sink(&target, "lake/rows/x.parquet", 1, "dead").unwrap();
+    stage(&single, &key, &by, rows(&[(1, "x")])).await;
+    let context = context(&target, rows(&[]).schema(), super::key(2), owner("dead"));
+    let folder = target.open(load(Strategy::Append, &[]), context).unwrap();
+    let staged = stage_all(&folder, &[rows(&[(2, "y")])]).await.unwrap();
+    assert_eq!(single.recover(&|_| true).await.unwrap().swept, 1);
+    folder.commit(&staged, &Checkpoint::default()).await.unwrap();
+    assert_eq!(read_parquet(&target.place()).await.unwrap().len(), 1);
+}

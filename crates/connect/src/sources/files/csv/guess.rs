@@ -99,8 +99,13 @@ fn number(text: &str) -> Option<Guess> {
         && (fraction.is_empty() || digits(fraction))
         && exponent.is_none_or(|e| digits(e.strip_prefix(['-', '+']).unwrap_or(e)))
         && (exponent.is_some() || mantissa.contains('.'));
-    // More digits than a double has are most likely to be kept.
-    let exact = whole.len() + fraction.len() <= 17;
+    // 17 digits are what a double needs to be written so that it reads back (and what our own writer writes); whoever
+    // wrote more, zeros at either end not counted, most likely wants to keep them.
+    let is_digit = |byte: &u8| (b'1'..=b'9').contains(byte);
+    let digits = || whole.bytes().chain(fraction.bytes());
+    let first = digits().position(|byte| is_digit(&byte)).unwrap_or_default();
+    let end = digits().enumerate().filter(|(_, byte)| is_digit(byte)).last().map_or(0, |(at, _)| at + 1);
+    let exact = end.saturating_sub(first) <= 17;
     good.then_some(if exact && !zeros(whole) { Guess::Float } else { Guess::Text })
 }
 
@@ -140,6 +145,7 @@ mod tests {
             (&["+49"], DataType::Utf8),
             (&["0.1", "0"], DataType::Float64),
             (&["123456789.123456789123"], DataType::Utf8),
+            (&["0.30000000000000004", "-0.00012345678901234567", "100000000000000000000.0"], DataType::Float64),
             (&["true", "FALSE"], DataType::Boolean),
             (&["true", "1"], DataType::Utf8),
             (&["2024-01-15"], DataType::Date32),

@@ -23,6 +23,7 @@ mod tests;
 mod text;
 
 pub(super) use dialect::{Dialect, delimiter_by_name};
+pub(super) use read::can_be_any_text;
 
 use super::formats::bytes::Purpose;
 use super::formats::{FileInput, FileReader};

@@ -15,8 +15,10 @@ use std::path::Path;
 pub(in crate::sources::files) enum Quotes {
     /// There are none.
     Absent,
-    /// All of them close.
+    /// All of them close, and something stands between.
     Closed,
+    /// All of them close, and of a field nothing stands between: the empty text, which is not NULL.
+    Empty,
     /// The last one does not.
     Open,
 }
@@ -76,6 +78,8 @@ fn follow(mut from: impl Read, delimiter: u8, quote: u8, escape: Option<u8>) -> 
     // What stood before the chunk; the file begins as if after a line break.
     let mut before = b'\n';
     let mut first = true;
+    // Whether nothing has come since a quote was opened, and whether a field ended so.
+    let (mut bare, mut empty) = (false, false);
     loop {
         let read = from.read(&mut buffer)?;
         let Some(last) = read.checked_sub(1) else { break };
@@ -93,6 +97,7 @@ fn follow(mut from: impl Read, delimiter: u8, quote: u8, escape: Option<u8>) -> 
                     // A quote in the middle of a field is an ordinary character.
                     if previous == delimiter || matches!(previous, b'\n' | b'\r') {
                         state = State::Inside;
+                        bare = true;
                     }
                     at += 1;
                 }
@@ -101,7 +106,11 @@ fn follow(mut from: impl Read, delimiter: u8, quote: u8, escape: Option<u8>) -> 
                         Some(escape) => memchr2(quote, escape, &chunk[at..]),
                         None => memchr(quote, &chunk[at..]),
                     };
-                    let Some(length) = found else { break };
+                    let Some(length) = found else {
+                        bare = false;
+                        break;
+                    };
+                    bare &= length == 0 && chunk[at] == quote;
                     at += length;
                     state = if chunk[at] == quote { State::Closing } else { State::Escaped };
                     at += 1;
@@ -113,8 +122,10 @@ fn follow(mut from: impl Read, delimiter: u8, quote: u8, escape: Option<u8>) -> 
                 State::Closing => {
                     state = if chunk[at] == quote {
                         at += 1;
+                        bare = false;
                         State::Inside
                     } else {
+                        empty |= bare;
                         State::Outside
                     };
                 }
@@ -122,7 +133,12 @@ fn follow(mut from: impl Read, delimiter: u8, quote: u8, escape: Option<u8>) -> 
         }
         before = buffer[last];
     }
-    Ok(if matches!(state, State::Inside | State::Escaped) { Quotes::Open } else { Quotes::Closed })
+    Ok(match state {
+        State::Inside | State::Escaped => Quotes::Open,
+        State::Closing if bare => Quotes::Empty,
+        _ if empty => Quotes::Empty,
+        _ => Quotes::Closed,
+    })
 }
 
 #[derive(Clone, Copy)]
@@ -156,6 +172,10 @@ mod tests {
         for (text, escape, expected) in [
             ("a,\"b\nc\"\n", None, Quotes::Closed),
             ("a,\"b\nc\n", None, Quotes::Open),
+            ("a,\"\"\n\"x\"", None, Quotes::Empty),
+            ("a,\"\"", None, Quotes::Empty),
+            ("a,\"\"\"\"\n", None, Quotes::Closed),
+            ("a,\"\"\"\"\n\"\",1", None, Quotes::Empty),
             ("a,\"b\"\"", None, Quotes::Open),
             ("a,\"b\"\"\"", None, Quotes::Closed),
             ("a,5\"\n1,2\n", None, Quotes::Closed),

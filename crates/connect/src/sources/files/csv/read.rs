@@ -2,7 +2,7 @@
 
 use super::column::{self, Column};
 use super::dialect::Dialect;
-use super::record::{self, Fields, Step};
+use super::record::{self, Fields, Step, Texts};
 use super::text::Text;
 use super::{MAX_RECORD, names, numbered};
 use crate::sources::files::formats::FileInput;
@@ -10,6 +10,7 @@ use crate::sources::files::formats::bytes::Purpose;
 use crate::sources::files::types;
 use crate::{Reject, Rows, Scan};
 use arrow::array::{RecordBatch, RecordBatchOptions};
+use arrow::datatypes::{DataType, Field};
 use futures::stream;
 use gristmill_model::spec::OnFail;
 use gristmill_model::{Error, ErrorKind, Result};
@@ -149,18 +150,16 @@ impl Reading {
                 let mut refusal = None;
                 for ((place, column), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
                     let Some(index) = place else { continue };
-                    let text = texts.get(*index);
-                    let text = (!self.dialect.is_null(text)).then_some(text);
+                    let text = value(&self.dialect, &texts, *index, field);
                     if !column.take(text) {
                         refusal = Some(wrong_type(field, text.unwrap_or_default()));
                         break;
                     }
                 }
                 if refusal.is_none() {
-                    for (place, column) in &mut self.columns {
+                    for ((place, column), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
                         let Some(index) = place else { continue };
-                        let text = texts.get(*index);
-                        column.keep((!self.dialect.is_null(text)).then_some(text));
+                        column.keep(value(&self.dialect, &texts, *index, field));
                     }
                 }
                 refusal
@@ -215,6 +214,19 @@ impl Reading {
     }
 }
 
+/// The text of a field; `None` for NULL. A text in quotes is never NULL, as in PostgreSQL's COPY; of other types nothing
+/// that means NULL could be a value, so that quotes around it change nothing.
+fn value<'a>(dialect: &Dialect, texts: &Texts<'a>, index: usize, field: &Field) -> Option<&'a str> {
+    let text = texts.get(index);
+    let null = dialect.is_null(text) && !(texts.is_quoted(index) && can_be_any_text(field.data_type()));
+    (!null).then_some(text)
+}
+
+/// Whether every text is a value of the type.
+pub(in crate::sources::files) fn can_be_any_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary)
+}
+
 fn counted(fields: usize) -> String {
     if fields == 1 { "1 field".to_owned() } else { format!("{fields} fields") }
 }
@@ -228,7 +240,7 @@ fn not_text(what: &str) -> Refusal {
     }
 }
 
-fn wrong_type(field: &arrow::datatypes::Field, text: &str) -> Refusal {
+fn wrong_type(field: &Field, text: &str) -> Refusal {
     let mut shown: String = text.chars().take(60).collect();
     if shown.len() < text.len() {
         shown.push('…');

@@ -15,6 +15,8 @@ struct Span {
     start: usize,
     end: usize,
     unescaped: bool,
+    /// Whether it stood in quotes.
+    quoted: bool,
 }
 
 /// The fields of one record; kept between records for its memory.
@@ -72,6 +74,11 @@ impl<'a> Texts<'a> {
         let Some(span) = self.spans.get(index) else { return "" };
         let (text, offset) = if span.unescaped { (self.unescaped, 0) } else { (self.plain, self.offset) };
         text.get(span.start - offset..span.end - offset).unwrap_or_default()
+    }
+
+    /// Whether a field stood in quotes: then it is a text, whatever it says.
+    pub(super) fn is_quoted(&self, index: usize) -> bool {
+        self.spans.get(index).is_some_and(|span| span.quoted)
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &'a str> + '_ {
@@ -140,7 +147,7 @@ pub(super) fn next(dialect: &Dialect, input: &[u8], last: bool, fields: &mut Fie
             quoted(dialect, input, at + 1, &mut lines, fields)
         } else {
             let end = memchr3(dialect.delimiter, b'\n', b'\r', &input[at..]).map_or(input.len(), |length| at + length);
-            fields.spans.push(Span { start: at, end, unescaped: false });
+            fields.spans.push(Span { start: at, end, unescaped: false, quoted: false });
             Field { end, open: false }
         };
         match input.get(field.end) {
@@ -183,7 +190,7 @@ fn quoted(dialect: &Dialect, input: &[u8], from: usize, lines: &mut u64, fields:
         let Some(length) = found else {
             *lines += breaks(&input[at..]);
             fields.unescaped.extend_from_slice(&input[piece..]);
-            fields.spans.push(Span { start: begun, end: fields.unescaped.len(), unescaped: true });
+            fields.spans.push(Span { start: begun, end: fields.unescaped.len(), unescaped: true, quoted: true });
             return Field { end: input.len(), open: true };
         };
         *lines += breaks(&input[at..at + length]);
@@ -211,11 +218,11 @@ fn quoted(dialect: &Dialect, input: &[u8], from: usize, lines: &mut u64, fields:
             memchr3(dialect.delimiter, b'\n', b'\r', &input[close + 1..]).map_or(input.len(), |more| close + 1 + more);
         let whole = fields.unescaped.len() == begun;
         if whole && end == close + 1 {
-            fields.spans.push(Span { start: piece, end: close, unescaped: false });
+            fields.spans.push(Span { start: piece, end: close, unescaped: false, quoted: true });
         } else {
             fields.unescaped.extend_from_slice(&input[piece..close]);
             fields.unescaped.extend_from_slice(&input[close + 1..end]);
-            fields.spans.push(Span { start: begun, end: fields.unescaped.len(), unescaped: true });
+            fields.spans.push(Span { start: begun, end: fields.unescaped.len(), unescaped: true, quoted: true });
         }
         return Field { end, open: false };
     }

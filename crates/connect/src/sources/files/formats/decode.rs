@@ -21,6 +21,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, Once, PoisonError};
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
@@ -209,15 +210,30 @@ thread_local! {
     static PLACE: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
+/// Silences the message of panics within the libraries that decode files, on any thread: for an engine whose own scan
+/// uses them, and which makes errors of their panics.
+pub fn quiet_decoders() {
+    ANYWHERE.store(true, Ordering::Relaxed);
+    quiet_panics();
+}
+
+/// Whether [`quiet_decoders`] was called.
+static ANYWHERE: AtomicBool = AtomicBool::new(false);
+
+/// Whether a place is in a library that decodes files.
+fn in_decoder(file: &str) -> bool {
+    ["/parquet-", "/arrow-", "/datafusion-datasource"].iter().any(|library| file.contains(library))
+}
+
 /// A library's panic on bad bytes is reported as an error; the default message on standard error would be noise. Only
-/// decode threads are silenced, the hook in place is asked for all others.
+/// decode threads are silenced, and what [`quiet_decoders`] says; the hook in place is asked for all others.
 fn quiet_panics() {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let previous = std::panic::take_hook();
         std::panic::set_hook(Box::new(move |info| {
-            if QUIET.get() {
-                let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+            let place = info.location().map(|at| format!("{}:{}", at.file(), at.line())).unwrap_or_default();
+            if QUIET.get() || (ANYWHERE.load(Ordering::Relaxed) && in_decoder(&place)) {
                 tracing::debug!(place, "a decoder panicked");
                 PLACE.set(place);
             } else {

@@ -17,6 +17,9 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+pub use decode::quiet_decoders;
+pub(super) use parquet::OURS_ONLY;
+
 use crate::{Rows, Scan};
 use ::arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};
 use async_trait::async_trait;

@@ -17,10 +17,12 @@ use object_store::{ObjectStore, ObjectStoreExt};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
+use parquet::basic::{ConvertedType, LogicalType, Repetition};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetStatisticsPolicy,
 };
+use parquet::schema::types::Type;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -44,17 +46,23 @@ impl FileReader for ParquetReader {
     async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
         let input = input.clone();
         decode::call(Blame::new(&input, "Parquet"), move |bridge| {
-            let (_, metadata) = open(bridge, &input)?;
+            let Opened { metadata, as_written, .. } = open(bridge, &input)?;
             distinct_columns(metadata.schema(), &bridge.blame)?;
+            // Whoever reads the rows may be the engine's own scan, which believes what it is told.
+            check(metadata.metadata(), &ProjectionMask::all(), input.meta.size, usize::MAX, &bridge.blame)?;
             let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
-            Ok((metadata.schema().clone(), rows))
+            let mut schema = metadata.schema().as_ref().clone();
+            if !as_written || has_bare_repetition(metadata.parquet_schema().root_schema()) {
+                schema.metadata.insert(OURS_ONLY.to_owned(), String::new());
+            }
+            Ok((Arc::new(schema), rows))
         })
         .await
     }
 
     fn read(&self, input: FileInput, scan: Scan) -> Rows {
         decode::rows(scan, Blame::new(&input, "Parquet"), move |bridge, out| {
-            let (reader, metadata) = open(bridge, &input)?;
+            let Opened { reader, metadata, .. } = open(bridge, &input)?;
             let blame = &bridge.blame;
             let roots: Vec<usize> = (metadata.schema().fields().iter().enumerate())
                 .filter(|(_, field)| out.scan().schema.field_with_name(field.name()).is_ok())
@@ -133,7 +141,37 @@ impl AsyncFileReader for StoredFile {
     }
 }
 
-fn open(bridge: &Bridge, input: &FileInput) -> Result<(StoredFile, ArrowReaderMetadata)> {
+/// Marks the schema of a file that only our reader reads right: see [`has_bare_repetition`] and [`Opened::as_written`].
+pub(in crate::sources::files) const OURS_ONLY: &str = "gristmill.ours_only";
+
+/// Whether a column repeats that is in no LIST or MAP (`repeated` alone makes a list, says the format's LogicalTypes.md):
+/// the engine's scan finds no rows in such a file, and says nothing.
+fn has_bare_repetition(root: &Type) -> bool {
+    fn below(node: &Type, in_collection: bool) -> bool {
+        let info = node.get_basic_info();
+        if info.has_repetition() && info.repetition() == Repetition::REPEATED && !in_collection {
+            return true;
+        }
+        if node.is_primitive() {
+            return false;
+        }
+        let collection =
+            matches!(info.converted_type(), ConvertedType::LIST | ConvertedType::MAP | ConvertedType::MAP_KEY_VALUE)
+                || matches!(info.logical_type_ref(), Some(LogicalType::List | LogicalType::Map));
+        node.get_fields().iter().any(|field| below(field, collection))
+    }
+    root.get_fields().iter().any(|field| below(field, false))
+}
+
+/// A file whose footer is understood.
+struct Opened {
+    reader: StoredFile,
+    metadata: ArrowReaderMetadata,
+    /// Whether the footer was good as it stood in the file.
+    as_written: bool,
+}
+
+fn open(bridge: &Bridge, input: &FileInput) -> Result<Opened> {
     needs_positions(input)?;
     if input.meta.size < MIN_FILE_BYTES {
         return Err(torn(&bridge.blame));
@@ -149,14 +187,19 @@ fn open(bridge: &Bridge, input: &FileInput) -> Result<(StoredFile, ArrowReaderMe
         .with_column_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_encoding_stats_policy(ParquetStatisticsPolicy::SkipAll)
         .with_size_stats_policy(ParquetStatisticsPolicy::SkipAll);
+    let mut as_written = true;
     let metadata = match bridge.wait(ArrowReaderMetadata::load_async(&mut reader, options.clone())) {
         Ok(metadata) => metadata,
         Err(error) => {
+            as_written = false;
             let second = bridge.wait(load_repaired(&mut reader, options.clone()));
             second.ok_or_else(|| blame_parquet(&bridge.blame, &error))?
         }
     };
-    Ok((reader, corrected(metadata, options).map_err(|error| blame_parquet(&bridge.blame, &error))?))
+    let before = metadata.metadata().clone();
+    let metadata = corrected(metadata, options).map_err(|error| blame_parquet(&bridge.blame, &error))?;
+    as_written &= Arc::ptr_eq(&before, metadata.metadata());
+    Ok(Opened { reader, metadata, as_written })
 }
 
 /// Another try with a footer from which was left out what nobody needs for the rows.

@@ -71,6 +71,8 @@ enum Kind {
     Null,
     Bool,
     Int,
+    /// A whole number beyond 64 bits with a sign, of at most so many digits.
+    Big(u8),
     Float,
     Text,
     List(Box<Kind>),
@@ -113,7 +115,9 @@ impl Kind {
             (Self::Null, kind) | (kind, Self::Null) => kind,
             (Self::Bool, Self::Bool) => Self::Bool,
             (Self::Int, Self::Int) => Self::Int,
-            (Self::Int | Self::Float, Self::Int | Self::Float) => Self::Float,
+            (Self::Big(one), Self::Big(other)) => Self::Big(one.max(other)),
+            (Self::Big(digits), Self::Int) | (Self::Int, Self::Big(digits)) => Self::Big(digits),
+            (Self::Int | Self::Big(_) | Self::Float, Self::Int | Self::Big(_) | Self::Float) => Self::Float,
             (Self::List(one), Self::List(other)) => Self::List(Box::new(one.with(*other))),
             (Self::Object(mut one), Self::Object(other)) => {
                 one.merge(other);
@@ -128,6 +132,8 @@ impl Kind {
             Self::Null => DataType::Null,
             Self::Bool => DataType::Boolean,
             Self::Int => DataType::Int64,
+            // A float would make one of numbers that differ in their last digits, as ids do.
+            Self::Big(digits) => DataType::Decimal128(digits, 0),
             Self::Float => DataType::Float64,
             Self::Text => DataType::Utf8,
             Self::List(inner) => DataType::List(Arc::new(Field::new_list_field(inner.data_type(), true))),
@@ -142,7 +148,7 @@ fn parse(record: &[u8]) -> Result<Columns, Problem> {
     let text = std::str::from_utf8(record)
         .map_err(|error| Problem::Invalid(format!("byte {} is not UTF-8", error.valid_up_to() + 1)))?;
     let mut deserializer = serde_json::Deserializer::from_str(text);
-    let kind = Look { depth: 0 }
+    let kind = Look { depth: 0, long: has_long_integer(record) }
         .deserialize(&mut deserializer)
         .and_then(|kind| deserializer.end().map(|()| kind))
         .map_err(|error| Problem::Invalid(error_words(&error)))?;
@@ -152,7 +158,7 @@ fn parse(record: &[u8]) -> Result<Columns, Problem> {
             let what = match other {
                 Kind::Null => "null",
                 Kind::Bool => "true or false",
-                Kind::Int | Kind::Float => "a number",
+                Kind::Int | Kind::Big(_) | Kind::Float => "a number",
                 Kind::Text => "a text",
                 Kind::List(_) | Kind::Object(_) => "a list",
             };
@@ -161,14 +167,30 @@ fn parse(record: &[u8]) -> Result<Columns, Problem> {
     }
 }
 
+/// Whether somewhere 19 digits or more stand in a row that are neither a fraction nor have one.
+fn has_long_integer(record: &[u8]) -> bool {
+    let mut from = 0;
+    while let Some(start) = record[from..].iter().position(u8::is_ascii_digit).map(|at| from + at) {
+        let end = record[start..].iter().position(|byte| !byte.is_ascii_digit()).map_or(record.len(), |at| start + at);
+        let fraction = start > 0 && record[start - 1] == b'.';
+        if end - start >= 19 && !fraction && !matches!(record.get(end), Some(b'.' | b'e' | b'E')) {
+            return true;
+        }
+        from = end;
+    }
+    false
+}
+
 #[derive(Clone, Copy)]
 struct Look {
     depth: usize,
+    /// Whether the record has a whole number of 19 digits or more.
+    long: bool,
 }
 
 impl Look {
     fn deeper(self) -> Self {
-        Self { depth: self.depth + 1 }
+        Self { depth: self.depth + 1, ..self }
     }
 }
 
@@ -200,11 +222,13 @@ impl<'de> Visitor<'de> for Look {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Kind, E> {
-        Ok(if i64::try_from(value).is_ok() { Kind::Int } else { Kind::Float })
+        Ok(if i64::try_from(value).is_ok() { Kind::Int } else { Kind::Big(20) })
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Kind, E> {
-        Ok(Kind::Float)
+    fn visit_f64<E>(self, value: f64) -> Result<Kind, E> {
+        // The parser makes a float of a whole number beyond 64 bits; the text is what tells the two apart.
+        let whole = self.long && value.abs() >= 9e18 && value.abs() < 1e38;
+        Ok(if whole { Kind::Big(38) } else { Kind::Float })
     }
 
     fn visit_str<E>(self, _: &str) -> Result<Kind, E> {

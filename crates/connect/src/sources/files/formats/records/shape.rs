@@ -84,6 +84,7 @@ impl Shape {
             | DataType::Time64(_)
             | DataType::Timestamp(_, _)
             | DataType::Duration(_) => Self::Whole,
+            DataType::Decimal128(_, 0) => Self::Whole,
             whole if whole.is_integer() => Self::Whole,
             _ => Self::Any,
         }

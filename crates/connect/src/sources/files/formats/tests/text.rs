@@ -42,6 +42,24 @@ async fn columns_of_ndjson_widen_and_nest() {
 }
 
 #[tokio::test]
+async fn whole_numbers_beyond_64_bits_keep_their_digits() {
+    let wide = |batch: &RecordBatch| {
+        let values = ::arrow::compute::cast(column(batch, "a"), &DataType::Utf8).unwrap();
+        values.as_string::<i32>().iter().flatten().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let batch = ndjson("{\"a\": 12345678901234567890}\n{\"a\": 12345678901234567891}\n{\"a\": 1}").await.unwrap();
+    assert_eq!(column(&batch, "a").data_type(), &DataType::Decimal128(20, 0));
+    assert_eq!(wide(&batch), ["12345678901234567890", "12345678901234567891", "1"]);
+    let batch = ndjson("{\"a\": -123456789012345678901234}\n{\"a\": 1}").await.unwrap();
+    assert_eq!(wide(&batch), ["-123456789012345678901234", "1"]);
+    // Floats are floats, however they are written.
+    for text in ["{\"a\": 1e20}", "{\"a\": 0.12345678901234567890}", "{\"a\": 1.5}\n{\"a\": 12345678901234567890}"] {
+        let batch = ndjson(text).await.unwrap();
+        assert_eq!(column(&batch, "a").data_type(), &DataType::Float64, "{text}");
+    }
+}
+
+#[tokio::test]
 async fn the_last_of_equal_keys_counts() {
     let batch = ndjson("{\"a\": \"x\", \"a\": 1}\n{\"a\": 2, \"b\": 1, \"a\": 3}").await.unwrap();
     assert_eq!(integers(&batch, "a"), [Some(1), Some(3)]);

@@ -1,0 +1,61 @@
+//! Names of files and folders, as sources read them and sinks write them: both must agree on what a reader sees.
+
+/// What Hive and Spark write for NULL in a folder's name.
+pub(crate) const NULL_TEXT: &str = "__HIVE_DEFAULT_PARTITION__";
+
+/// Whether readers of folders and patterns leave this name out: it begins with `.`, or with `_` unless it is a
+/// partition folder (Spark: `InMemoryFileIndex.shouldFilterOutPathName`), so that `_year=2024` is read.
+pub(crate) fn is_hidden(name: &str) -> bool {
+    name.starts_with('.') || (name.starts_with('_') && !is_pair(name))
+}
+
+/// Whether a folder of this name is one of a partition: `name=value`.
+pub(crate) fn is_pair(name: &str) -> bool {
+    name.split_once('=').is_some_and(|(column, _)| !column.is_empty())
+}
+
+/// Undoes percent-encoding; what is not valid stays as it is.
+pub(crate) fn percent_decoded(text: &str) -> String {
+    if !text.contains('%') {
+        return text.to_owned();
+    }
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let hex = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
+        match (bytes[at], hex(at + 1), hex(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(u8::try_from(high * 16 + low).unwrap_or(b'%'));
+                at += 3;
+            }
+            (byte, _, _) => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_partition_folder_that_begins_with_an_underscore_is_not_hidden() {
+        for name in ["_year=2024", "year=2024", "a.csv", "x=_1"] {
+            assert!(!is_hidden(name), "{name}");
+        }
+        for name in ["_gristmill", "_SUCCESS", ".x=1", ".a.csv", "_"] {
+            assert!(is_hidden(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn only_whole_escapes_are_decoded() {
+        for (text, plain) in [("a%2Fb", "a/b"), ("%+1", "%+1"), ("100%", "100%"), ("%4", "%4"), ("%FF", "%FF")] {
+            assert_eq!(percent_decoded(text), plain);
+        }
+    }
+}

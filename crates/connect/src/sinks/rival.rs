@@ -1,0 +1,47 @@
+//! Two runs with the same load: two checkouts of one project, say, that both load Monday into one warehouse.
+
+use gristmill_model::{Error, ErrorKind, LoadKey, OwnerId, Result, Staged};
+
+/// Refuses to take another owner's load for one's own: rows that were staged here are not the ones the target holds.
+/// `entered` is whose load the target knows under `key`. A run that finishes what another has staged has a part in it,
+/// and one without rows of its own loses none.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`].
+pub(crate) fn stop_if_of_another(key: &LoadKey, entered: &OwnerId, owner: &OwnerId, staged: &[Staged]) -> Result<()> {
+    let takes_part = *entered == *owner || staged.iter().any(|staged| staged.task.owner == *entered);
+    if takes_part || staged.iter().all(|staged| staged.rows == 0) {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("the load `{key}` was committed by the run `{}` while this run was staging it", entered.0),
+    )
+    .hint("two projects load the same slot of one target: give each its own target, or run it from one place only"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use gristmill_model::{Interval, RunId, Slot, TaskKey};
+
+    #[test]
+    fn another_owners_load_is_not_taken_for_ones_own() {
+        let interval = Interval::day(chrono::NaiveDate::from_ymd_opt(2024, 1, 15).unwrap_or_default());
+        let slot = Slot { pipeline: "p".into(), step: "s".into(), interval, target: "t:t".to_owned() };
+        let key = LoadKey { slot, generation: 1 };
+        let owner = |name: &str| OwnerId(RunId::new(name));
+        let staged = |by: &str, rows: u64| {
+            let task = TaskKey { load: key.clone(), owner: owner(by), partition: 0, attempt: 0 };
+            vec![Staged { task, rows, bytes: 0, files: Vec::new(), payload: serde_json::Value::Null }]
+        };
+        let verdict = |entered: &str, me: &str, staged: &[Staged]| {
+            stop_if_of_another(&key, &owner(entered), &owner(me), staged).map_err(|error| error.kind())
+        };
+        assert_eq!(verdict("a", "a", &staged("a", 3)), Ok(()));
+        assert_eq!(verdict("a", "b", &staged("a", 3)), Ok(()), "somebody finishes what the dead had staged");
+        assert_eq!(verdict("a", "b", &staged("b", 0)), Ok(()), "nothing is lost");
+        assert_eq!(verdict("a", "b", &[]), Ok(()));
+        assert_eq!(verdict("a", "b", &staged("b", 3)), Err(ErrorKind::Conflict));
+    }
+}
