@@ -4,8 +4,8 @@
 
 use chrono::NaiveDate;
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use gristmill_model::ByteSize;
 use gristmill_model::spec::{Compression, FileFormat, Strategy};
+use gristmill_model::{ByteSize, FIRST_DATE, LAST_DATE};
 use std::path::PathBuf;
 
 /// Batch data work in one binary: extract, transform with SQL, check, load exactly once.
@@ -137,7 +137,7 @@ pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// The logical date (YYYY-MM-DD); yesterday (UTC) by default
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = date)]
     pub(crate) date: Option<NaiveDate>,
     /// Only this step and what it needs
     #[arg(long, value_name = "STEP")]
@@ -150,18 +150,18 @@ pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) pipeline: PipelineArgs,
     /// The logical date (YYYY-MM-DD); yesterday (UTC) by default
-    #[arg(long, value_name = "DATE", conflicts_with_all = ["from", "to"])]
+    #[arg(long, value_name = "DATE", value_parser = date, conflicts_with_all = ["from", "to"])]
     pub(crate) date: Option<NaiveDate>,
     /// The first logical date of a range
-    #[arg(long, value_name = "DATE", requires = "to")]
+    #[arg(long, value_name = "DATE", value_parser = date, requires = "to")]
     pub(crate) from: Option<NaiveDate>,
     /// The last logical date of a range; it is run too
-    #[arg(long, value_name = "DATE", requires = "from")]
+    #[arg(long, value_name = "DATE", value_parser = date, requires = "from")]
     pub(crate) to: Option<NaiveDate>,
     /// Only this load, check, command or wait, and what it needs
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
-    /// Load everything anew: replace what an append of the same date has loaded before
+    /// Replace everything; refused where an append has loaded its rows, since it could only add them again
     #[arg(long)]
     pub(crate) full_refresh: bool,
     /// A limit on memory, e.g. 512MB or 2GB; by default a share of the machine
@@ -215,7 +215,7 @@ pub(crate) struct SqlArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) pipeline: Option<String>,
     /// The logical date for the templates of --pipeline; yesterday (UTC) by default
-    #[arg(long, value_name = "DATE")]
+    #[arg(long, value_name = "DATE", value_parser = date)]
     pub(crate) date: Option<NaiveDate>,
     /// How rows are printed
     #[arg(long, value_enum, value_name = "FORMAT")]
@@ -433,6 +433,16 @@ fn word<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, String> {
         let message = error.to_string();
         message.split(", expected").nth(1).map_or_else(|| message.clone(), |valid| format!("expected{valid}"))
     })
+}
+
+/// A date that every target and template can write.
+fn date(text: &str) -> Result<NaiveDate, String> {
+    let date: NaiveDate = text.parse().map_err(|error: chrono::ParseError| error.to_string())?;
+    if (FIRST_DATE..=LAST_DATE).contains(&date) {
+        Ok(date)
+    } else {
+        Err(format!("dates are from {FIRST_DATE} to {LAST_DATE}"))
+    }
 }
 
 fn strategy(text: &str) -> Result<Strategy, String> {

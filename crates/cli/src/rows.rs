@@ -98,7 +98,10 @@ impl Buffer {
                     .map_err(|error| unprintable(&error))?;
             }
             RowFormat::Ndjson | RowFormat::Json | RowFormat::Table => {
-                let mut lines = arrow::json::LineDelimitedWriter::new(Vec::new());
+                // A column that is NULL in a row is a column all the same.
+                let mut lines = arrow::json::WriterBuilder::new()
+                    .with_explicit_nulls(true)
+                    .build::<_, arrow::json::writer::LineDelimited>(Vec::new());
                 lines.write(batch).and_then(|()| lines.finish()).map_err(|error| unprintable(&error))?;
                 let lines = lines.into_inner();
                 if self.format != RowFormat::Json {

@@ -13,8 +13,8 @@
 
 pub mod conformance;
 mod connection;
-pub mod memory;
 mod hive;
+pub mod memory;
 pub mod registry;
 mod rows;
 mod sink;

@@ -1,20 +1,36 @@
 //! Dead letters: rows that were refused, kept with the reason, durable before the commit.
 //!
 //! One Parquet file per job attempt below `.gristmill/dead_letters/<pipeline>/<date>/`, written under a temporary name
-//! and renamed when the job's rows are staged. Columns: run, pipeline, step, attempt, reason, record (JSON, or the text
-//! of an unreadable row), place, at.
+//! and renamed when the job's rows are staged. Columns: run, pipeline, step, attempt, load (the key of the job's first
+//! load), reason, record (JSON, or the text of an unreadable row), place, at.
+//!
+//! The file belongs to that load and is named after it: it goes when the load is thrown away, and when a later load of
+//! the same step and date has been committed, so that no letter is there twice.
 
 use chrono::{DateTime, Utc};
 use datafusion::arrow::array::{ArrayRef, Int32Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
-use datafusion::arrow::json::LineDelimitedWriter;
+use datafusion::arrow::json::WriterBuilder;
+use datafusion::arrow::json::writer::LineDelimited;
 use gristmill_connect::{Reject, RejectSink};
-use gristmill_model::{Error, Result, RunId, StepName};
+use gristmill_model::{Error, Interval, LoadKey, Result, RunId, StepName};
 use parquet::arrow::ArrowWriter;
 use std::fs::File;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
-use tokio::sync::mpsc;
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, OnceLock};
+
+/// So many letters are encoded at once.
+const TOGETHER: usize = 1024;
+
+/// Or so many bytes of them.
+const TOGETHER_BYTES: usize = 1 << 20;
+
+/// So many of these may wait for the disk.
+const WAITING: usize = 8;
+
+/// The writer lets go of a row group when it has become so large, in bytes.
+const ROW_GROUP: usize = 8 << 20;
 
 /// One dead letter.
 #[derive(Debug)]
@@ -25,10 +41,18 @@ struct Letter {
     place: String,
 }
 
+impl Letter {
+    fn size(&self) -> usize {
+        self.reason.len() + self.record.len() + self.place.len()
+    }
+}
+
 /// Where a job's dead letters go. The file is made with the first of them.
 #[derive(Debug)]
 pub(crate) struct DeadLetters {
-    sender: Mutex<Option<mpsc::UnboundedSender<Vec<Letter>>>>,
+    gathered: Mutex<(Vec<Letter>, usize)>,
+    load: Arc<OnceLock<LoadKey>>,
+    sender: Mutex<Option<SyncSender<Vec<Letter>>>>,
     writer: Mutex<Option<std::thread::JoinHandle<Result<Option<Finished>>>>>,
 }
 
@@ -43,10 +67,65 @@ struct Finished {
 pub(crate) struct Origin {
     pub(crate) state: PathBuf,
     pub(crate) pipeline: String,
-    pub(crate) date: String,
+    pub(crate) interval: Interval,
     pub(crate) run: RunId,
+    /// The first load of the job; its first step where there is none.
     pub(crate) job: String,
     pub(crate) attempt: u32,
+}
+
+/// The dead letters of a pipeline's interval.
+fn folder(state: &Path, pipeline: &str, interval: &Interval) -> PathBuf {
+    state.join("dead_letters").join(pipeline).join(interval.to_string().replace([':', '/'], "-"))
+}
+
+/// Removes the letters of a load that is thrown away.
+pub(crate) async fn throw_away(state: &Path, pipeline: &str, interval: &Interval, run: &RunId, load: &StepName) {
+    let begins = format!("{run}-{load}-");
+    remove(folder(state, pipeline, interval), move |stem| is_attempt(stem.strip_prefix(&begins))).await;
+}
+
+/// Removes the letters of earlier runs of a load that has just been committed.
+pub(crate) async fn supersede(state: &Path, pipeline: &str, interval: &Interval, run: &RunId, load: &StepName) {
+    let (own, middle) = (format!("{run}-"), format!("-{load}-"));
+    remove(folder(state, pipeline, interval), move |stem| {
+        // Ids of runs have no `-`.
+        let rest = stem.find('-').and_then(|at| stem[at..].strip_prefix(&middle));
+        !stem.starts_with(&own) && is_attempt(rest)
+    })
+    .await;
+}
+
+fn is_attempt(text: Option<&str>) -> bool {
+    text.is_some_and(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// Removes the files whose names, up to the first dot, are meant. What cannot be removed stays and is said in the log:
+/// the load is done whatever becomes of it.
+async fn remove(folder: PathBuf, meant: impl Fn(&str) -> bool + Send + 'static) {
+    let work = move || {
+        let Ok(entries) = std::fs::read_dir(&folder) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if meant(name.split('.').next().unwrap_or_default())
+                && let Err(error) = std::fs::remove_file(entry.path())
+            {
+                tracing::warn!("the dead letters `{}` could not be removed: {error}", entry.path().display());
+            }
+        }
+    };
+    if let Err(error) = tokio::task::spawn_blocking(work).await {
+        tracing::warn!("dead letters could not be removed: {error}");
+    }
+}
+
+/// Does something that may wait for the disk for a moment, so that other tasks of the runtime go on.
+fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|handle| handle.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
 }
 
 fn schema() -> SchemaRef {
@@ -56,6 +135,7 @@ fn schema() -> SchemaRef {
         text("pipeline"),
         text("step"),
         Field::new("attempt", DataType::Int32, false),
+        text("load"),
         text("reason"),
         text("record"),
         text("place"),
@@ -65,31 +145,58 @@ fn schema() -> SchemaRef {
 
 impl DeadLetters {
     pub(crate) fn new(origin: Origin) -> Result<Arc<Self>> {
-        let (sender, receiver) = mpsc::unbounded_channel();
+        let (sender, receiver) = sync_channel(WAITING);
+        let load: Arc<OnceLock<LoadKey>> = Arc::default();
+        let key = load.clone();
         let writer = std::thread::Builder::new()
             .name("dead-letters".to_owned())
-            .spawn(move || write(&origin, receiver))
+            .spawn(move || write(&origin, &key, &receiver))
             .map_err(|error| Error::io(&error, "a thread for dead letters"))?;
-        Ok(Arc::new(Self { sender: Mutex::new(Some(sender)), writer: Mutex::new(Some(writer)) }))
+        Ok(Arc::new(Self {
+            gathered: Mutex::default(),
+            load,
+            sender: Mutex::new(Some(sender)),
+            writer: Mutex::new(Some(writer)),
+        }))
     }
 
-    fn send(&self, letters: Vec<Letter>) {
-        if let Ok(sender) = self.sender.lock()
-            && let Some(sender) = sender.as_ref()
-        {
-            // The writer only goes away with an error, which `finish` reports.
-            drop(sender.send(letters));
+    /// The load they belong to, once its key is known; before the first letter.
+    pub(crate) fn belong_to(&self, key: &LoadKey) {
+        // A job is planned once, so it is not set twice; if it were, the first would be as good.
+        let _ = self.load.set(key.clone());
+    }
+
+    /// Gathers letters and hands them on when they have become many; waits for the disk when it is too slow, so that
+    /// memory stays bounded however many rows are bad.
+    fn send(&self, letters: impl IntoIterator<Item = Letter>) {
+        let full = {
+            let Ok(mut gathered) = self.gathered.lock() else { return };
+            for letter in letters {
+                gathered.1 += letter.size();
+                gathered.0.push(letter);
+            }
+            if gathered.0.len() < TOGETHER && gathered.1 < TOGETHER_BYTES {
+                return;
+            }
+            std::mem::take(&mut *gathered).0
+        };
+        let sender = self.sender.lock().ok().and_then(|sender| sender.clone());
+        let Some(sender) = sender else { return };
+        // The writer only goes away with an error, which `finish` reports.
+        if let Err(TrySendError::Full(letters)) = sender.try_send(full) {
+            drop(waiting(|| sender.send(letters)));
         }
     }
 
     /// Keeps rows that broke a check.
     pub(crate) fn rows(&self, step: &StepName, rows: &RecordBatch, reasons: &[String]) -> Result<()> {
         let records = as_json(rows)?;
-        let letters = records
-            .into_iter()
-            .zip(reasons)
-            .map(|(record, reason)| Letter { step: step.clone(), reason: reason.clone(), record, place: String::new() })
-            .collect();
+        let letters = records.into_iter().zip(reasons).map(|(record, reason)| Letter {
+            step: step.clone(),
+            reason: reason.clone(),
+            record,
+            place: String::new(),
+        });
         self.send(letters);
         Ok(())
     }
@@ -99,7 +206,7 @@ impl DeadLetters {
         let letters = self.clone();
         RejectSink::new(move |Reject { record, error, place }| {
             count();
-            letters.send(vec![Letter { step: step.clone(), reason: error, record, place }]);
+            letters.send([Letter { step: step.clone(), reason: error, record, place }]);
         })
     }
 
@@ -130,12 +237,17 @@ impl DeadLetters {
     }
 
     async fn stop(&self) -> Result<Option<Finished>> {
-        if let Ok(mut sender) = self.sender.lock() {
-            *sender = None;
-        }
+        let sender = self.sender.lock().ok().and_then(|mut sender| sender.take());
+        let rest = self.gathered.lock().map(|mut gathered| std::mem::take(&mut *gathered).0).unwrap_or_default();
         let writer = self.writer.lock().ok().and_then(|mut writer| writer.take());
         let Some(writer) = writer else { return Ok(None) };
-        tokio::task::spawn_blocking(move || writer.join())
+        let last_words = move || {
+            if let Some(sender) = sender.filter(|_| !rest.is_empty()) {
+                drop(sender.send(rest));
+            }
+            writer.join()
+        };
+        tokio::task::spawn_blocking(last_words)
             .await
             .map_err(|error| Error::internal(format!("dead letters ended: {error}")))?
             .map_err(|_| Error::internal("the writer of dead letters panicked"))?
@@ -144,7 +256,8 @@ impl DeadLetters {
 
 fn as_json(rows: &RecordBatch) -> Result<Vec<String>> {
     let mut bytes = Vec::new();
-    let mut writer = LineDelimitedWriter::new(&mut bytes);
+    // A column without a value is there all the same: whoever replays the record must see what it was.
+    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
     writer
         .write(rows)
         .and_then(|()| writer.finish())
@@ -154,9 +267,9 @@ fn as_json(rows: &RecordBatch) -> Result<Vec<String>> {
     Ok(text.lines().map(str::to_owned).collect())
 }
 
-fn write(origin: &Origin, mut receiver: mpsc::UnboundedReceiver<Vec<Letter>>) -> Result<Option<Finished>> {
-    let Some(first) = receiver.blocking_recv() else { return Ok(None) };
-    let folder = origin.state.join("dead_letters").join(&origin.pipeline).join(origin.date.replace([':', '/'], "-"));
+fn write(origin: &Origin, load: &OnceLock<LoadKey>, receiver: &Receiver<Vec<Letter>>) -> Result<Option<Finished>> {
+    let Ok(first) = receiver.recv() else { return Ok(None) };
+    let folder = folder(&origin.state, &origin.pipeline, &origin.interval);
     let path = folder.join(format!("{}-{}-{}.parquet", origin.run, origin.job, origin.attempt));
     let temporary = path.with_extension("parquet.tmp");
     let complain = |error: &std::io::Error| Error::io(error, format!("the dead letters `{}`", temporary.display()));
@@ -166,16 +279,20 @@ fn write(origin: &Origin, mut receiver: mpsc::UnboundedReceiver<Vec<Letter>>) ->
         Error::new(gristmill_model::ErrorKind::Storage, "dead letters cannot be written").cause(error)
     };
     let mut writer = ArrowWriter::try_new(file, schema(), None).map_err(parquet)?;
+    let key = load.get().map(LoadKey::text).unwrap_or_default();
     let mut letters = Some(first);
-    while let Some(batch) = letters.take().or_else(|| receiver.blocking_recv()) {
-        writer.write(&encode(origin, &batch, Utc::now())?).map_err(parquet)?;
+    while let Some(batch) = letters.take().or_else(|| receiver.recv().ok()) {
+        writer.write(&encode(origin, &key, &batch, Utc::now())?).map_err(parquet)?;
+        if writer.in_progress_size() > ROW_GROUP {
+            writer.flush().map_err(parquet)?;
+        }
     }
     let file = writer.into_inner().map_err(parquet)?;
     file.sync_all().map_err(|error| complain(&error))?;
     Ok(Some(Finished { temporary, path }))
 }
 
-fn encode(origin: &Origin, letters: &[Letter], at: DateTime<Utc>) -> Result<RecordBatch> {
+fn encode(origin: &Origin, load: &str, letters: &[Letter], at: DateTime<Utc>) -> Result<RecordBatch> {
     let count = letters.len();
     let attempt = i32::try_from(origin.attempt).unwrap_or(i32::MAX);
     let text =
@@ -185,6 +302,7 @@ fn encode(origin: &Origin, letters: &[Letter], at: DateTime<Utc>) -> Result<Reco
         Arc::new(StringArray::from_iter_values(std::iter::repeat_n(origin.pipeline.as_str(), count))),
         text(|letter| letter.step.as_str()),
         Arc::new(Int32Array::from_iter_values(std::iter::repeat_n(attempt, count))),
+        Arc::new(StringArray::from_iter_values(std::iter::repeat_n(load, count))),
         text(|letter| &letter.reason),
         text(|letter| &letter.record),
         text(|letter| &letter.place),
@@ -194,4 +312,74 @@ fn encode(origin: &Origin, letters: &[Letter], at: DateTime<Utc>) -> Result<Reco
         ),
     ];
     RecordBatch::try_new(schema(), columns).map_err(|error| Error::internal(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+
+    fn origin(state: &Path, run: &str, job: &str) -> Origin {
+        let interval = Interval::day(chrono::NaiveDate::from_ymd_opt(2024, 1, 15).unwrap());
+        Origin {
+            state: state.to_owned(),
+            pipeline: "p".to_owned(),
+            interval,
+            run: run.into(),
+            job: job.to_owned(),
+            attempt: 1,
+        }
+    }
+
+    fn names(origin: &Origin) -> Vec<String> {
+        let folder = folder(&origin.state, &origin.pipeline, &origin.interval);
+        let mut names: Vec<String> = std::fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    async fn keep(origin: Origin, count: usize) -> PathBuf {
+        let letters = DeadLetters::new(origin).unwrap();
+        let sink = letters.sink("v".into(), || {});
+        let many = std::thread::spawn(move || {
+            for line in 0..count {
+                sink.send(Reject { record: "x".repeat(90), error: "no".to_owned(), place: format!("a.csv:{line}") });
+            }
+        });
+        many.join().unwrap();
+        letters.finish().await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn many_letters_are_kept_in_few_batches() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = keep(origin(folder.path(), "r1", "load"), 50_000).await;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap();
+        assert_eq!(reader.metadata().file_metadata().num_rows(), 50_000);
+        assert!(reader.metadata().num_row_groups() < 5, "{}", reader.metadata().num_row_groups());
+    }
+
+    #[tokio::test]
+    async fn letters_go_with_the_load_that_is_thrown_away_and_with_its_successor() {
+        let folder = tempfile::tempdir().unwrap();
+        let of = |run: &str, job: &str| origin(folder.path(), run, job);
+        for (run, job) in [("r1", "load"), ("r1", "load-2"), ("r2", "load"), ("r3", "load")] {
+            keep(of(run, job), 1).await;
+        }
+        let Origin { state, pipeline, interval, .. } = of("r1", "load");
+        throw_away(&state, &pipeline, &interval, &"r3".into(), &"load".into()).await;
+        assert_eq!(names(&of("r1", "load")), ["r1-load-1.parquet", "r1-load-2-1.parquet", "r2-load-1.parquet"]);
+        supersede(&state, &pipeline, &interval, &"r2".into(), &"load".into()).await;
+        assert_eq!(names(&of("r1", "load")), ["r1-load-2-1.parquet", "r2-load-1.parquet"]);
+    }
+
+    #[test]
+    fn a_record_names_the_columns_that_are_null() {
+        let schema = Schema::new(vec![Field::new("a", DataType::Int32, true)]);
+        let rows = RecordBatch::try_new(Arc::new(schema), vec![Arc::new(Int32Array::from(vec![None]))]).unwrap();
+        assert_eq!(as_json(&rows).unwrap(), [r#"{"a":null}"#]);
+    }
 }

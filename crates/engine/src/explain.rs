@@ -2,7 +2,7 @@
 
 use crate::resolve::Origin;
 use crate::session::Engine;
-use crate::stage::Group;
+use crate::stage::{Group, Pass};
 use datafusion::physical_plan::displayable;
 use gristmill_model::spec::StepBody;
 use gristmill_model::{JobSpec, Result, StepKind, StepName};
@@ -62,7 +62,7 @@ impl Engine {
     /// # Errors
     /// Whatever would keep the run from beginning.
     pub async fn explain(self: &Arc<Self>, job: &JobSpec) -> Result<PlanReport> {
-        let group = Group::plan(self, job, true).await?;
+        let group = Group::plan(self, job, Pass::Explain).await?;
         let piped: Vec<&StepName> = group.resolver.pipes.iter().map(|job| &job.step).collect();
         let mut views = Vec::new();
         for view in &group.resolver.views {

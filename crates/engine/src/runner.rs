@@ -1,8 +1,9 @@
 //! The runner that works in this process.
 
+use crate::dead_letters;
 use crate::error::blamed;
 use crate::session::{Engine, EngineOptions};
-use crate::stage::{Group, open_sink};
+use crate::stage::{Group, Pass, open_sink};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
@@ -39,27 +40,21 @@ impl LocalRunner {
     }
 
     async fn stage(&self, job: &JobSpec, events: &EventSink, cancel: &CancellationToken) -> JobReport {
-        let report = self.stage_once(job, events, cancel, true).await;
+        let report = self.stage_once(job, events, cancel, Pass::First).await;
         match &report.error {
             // The estimate was wrong: a hash join's build side did not fit, and it cannot spill.
             Some(error) if error.kind() == ErrorKind::Memory => {
                 let text = "the memory limit was reached; trying again with sort-merge joins, which spill".to_owned();
                 events.send(RunEvent::Note { step: None, text });
-                self.stage_once(job, events, cancel, false).await
+                self.stage_once(job, events, cancel, Pass::SortMerge).await
             }
             _ => report,
         }
     }
 
-    async fn stage_once(
-        &self,
-        job: &JobSpec,
-        events: &EventSink,
-        cancel: &CancellationToken,
-        hash_joins: bool,
-    ) -> JobReport {
+    async fn stage_once(&self, job: &JobSpec, events: &EventSink, cancel: &CancellationToken, pass: Pass) -> JobReport {
         let planned = tokio::select! {
-            planned = Group::plan(&self.engine, job, hash_joins) => planned,
+            planned = Group::plan(&self.engine, job, pass) => planned,
             () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
         };
         match planned {
@@ -76,6 +71,8 @@ impl LocalRunner {
             step.attempts = job.attempt;
             match self.commit_one(job, load).await.context(|| format!("step `{}`", load.step)) {
                 Ok(committed) => {
+                    let (state, name) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
+                    dead_letters::supersede(state, name, &job.interval, &job.run, &load.step).await;
                     step.state = StepState::Success;
                     step.rows_out = Some(committed.rows);
                     step.output.files = committed.files;
@@ -133,6 +130,8 @@ impl LocalRunner {
                 let schema = schema.unwrap_or_else(|| Ok(Arc::new(Schema::empty())))?;
                 open_sink(&self.engine, job, load, key, schema)?.abort(key).await
             };
+            let (state, name) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
+            dead_letters::throw_away(state, name, &job.interval, &job.run, step).await;
             if let Err(error) = aborted.await {
                 report.error.get_or_insert(error.context(format!("step `{step}`")));
             }
@@ -148,7 +147,15 @@ impl LocalRunner {
             let empty: SchemaRef = Arc::new(Schema::empty());
             let recovered = async {
                 let is_dead = |owner: &OwnerId| dead.contains(&owner.0);
-                open_sink(&self.engine, job, load, key, empty)?.recover(&is_dead).await
+                let sink = open_sink(&self.engine, job, load, key, empty)?;
+                let recovered = sink.recover(&is_dead).await?;
+                if sink.last(&key.slot).await?.is_none_or(|last| last.key != *key) {
+                    let (state, pipeline) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
+                    for run in dead {
+                        dead_letters::throw_away(state, pipeline, &job.interval, run, name).await;
+                    }
+                }
+                Ok(recovered)
             };
             let mut step = StepReport::new(name.clone(), StepKind::Load);
             match recovered.await.context(|| format!("step `{name}`")) {

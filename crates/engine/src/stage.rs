@@ -48,6 +48,32 @@ pub(crate) struct PlannedLoad {
     notes: Vec<String>,
 }
 
+/// What a group is planned for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pass {
+    /// To be shown; nothing is asked of the targets but what they are.
+    Explain,
+    /// To be done, with hash joins.
+    First,
+    /// To be done once more in the same attempt, without hash joins, since memory was short.
+    SortMerge,
+}
+
+impl Pass {
+    /// The number of the writers' attempt. Each pass has one of its own: writers of the pass before may still be at
+    /// work when the next one begins, and no two may write the same object.
+    fn attempt(self, attempt: u32) -> u32 {
+        let twice = attempt.saturating_mul(2);
+        if self == Self::SortMerge { twice } else { twice.saturating_sub(1) }
+    }
+}
+
+/// The step that a job's dead letters are named after: its first load, or its first step where there is none.
+pub(crate) fn letters_of(job: &JobSpec) -> Option<&StepName> {
+    let load = job.steps.iter().find(|step| job.loads.iter().any(|(name, _)| name == *step));
+    load.or_else(|| job.steps.first())
+}
+
 /// A stage group, planned.
 pub(crate) struct Group {
     pub(crate) resolver: Resolver,
@@ -58,30 +84,33 @@ pub(crate) struct Group {
 
 impl Group {
     /// Opens sources and sinks, plans every query, and looks whether the targets can take the rows.
-    pub(crate) async fn plan(engine: &Arc<Engine>, job: &JobSpec, hash_joins: bool) -> Result<Self> {
+    pub(crate) async fn plan(engine: &Arc<Engine>, job: &JobSpec, pass: Pass) -> Result<Self> {
         let letters = DeadLetters::new(dead_letters::Origin {
             state: engine.options.state_dir.clone(),
             pipeline: job.pipeline.name.to_string(),
-            date: job.interval.to_string(),
+            interval: job.interval,
             run: job.run.clone(),
-            job: job.steps.first().map(ToString::to_string).unwrap_or_default(),
+            job: letters_of(job).map(ToString::to_string).unwrap_or_default(),
             attempt: job.attempt,
         })?;
         let mut shared = job.shared.clone();
         loop {
-            let session = engine.session(hash_joins);
+            let session = engine.session(pass != Pass::SortMerge);
             let mut resolver = Resolver::for_job(engine.clone(), session, &job.pipeline, &shared, letters.clone());
             let mut actions = Vec::new();
             for name in &job.steps {
                 let Some(step) = job.pipeline.step(name.as_str()) else {
                     return Err(Error::internal(format!("step `{name}` is not in the pipeline")));
                 };
-                let action = plan_action(engine, job, step, &mut resolver).await;
+                let action = plan_action(engine, job, step, pass, &mut resolver).await;
                 actions.push(action.map_err(|error| in_step(error, name.as_str()))?);
             }
             // How often a source is read is known only when every query has been planned.
             let read_again = resolver.read_again();
             if read_again.is_empty() {
+                if let Some(load) = actions.iter().find_map(|action: &Action| action.load.as_ref()) {
+                    letters.belong_to(&load.key);
+                }
                 return Ok(Self { resolver, actions, letters, engine: engine.clone() });
             }
             shared.extend(read_again);
@@ -478,7 +507,13 @@ impl Feed {
     }
 }
 
-async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver: &mut Resolver) -> Result<Action> {
+async fn plan_action(
+    engine: &Arc<Engine>,
+    job: &JobSpec,
+    step: &Step,
+    pass: Pass,
+    resolver: &mut Resolver,
+) -> Result<Action> {
     let meter = Meter::new(step.name.clone());
     let from = match &step.body {
         StepBody::Load(load) => &load.from,
@@ -506,7 +541,11 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
             .hint("select at least one column"));
     }
     let sink = open_sink(engine, job, load, &key, schema.clone())?;
-    let (free, held) = free_generation(job, step, load, &key, sink.as_ref()).await?;
+    // Only who is going to load may ask the ledger and try whether the target can be written.
+    let (free, held) = match pass {
+        Pass::Explain => (None, false),
+        _ => free_generation(job, step, load, &key, sink.as_ref()).await?,
+    };
     let (key, sink) = match free {
         Some(free) => {
             let sink = open_sink(engine, job, load, &free, schema.clone())?;
@@ -514,7 +553,9 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
         }
         None => (key, sink),
     };
-    sink.prepare().await?;
+    if pass != Pass::Explain {
+        sink.prepare().await?;
+    }
     let notes = if held { Vec::new() } else { sink.changes().await? };
     let input: Arc<dyn ExecutionPlan> = match sink.mode() {
         SinkMode::Single if input.output_partitioning().partition_count() > 1 => {
@@ -524,16 +565,16 @@ async fn plan_action(engine: &Arc<Engine>, job: &JobSpec, step: &Step, resolver:
     };
     let owner = OwnerId(job.run.clone());
     let plan = Arc::new(
-        StageExec::new(input, sink.clone(), key.clone(), owner, job.attempt, meter.clone())
+        StageExec::new(input, sink.clone(), key.clone(), owner, pass.attempt(job.attempt), meter.clone())
             .collecting(engine.options.collect),
     );
     Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan, held, notes }) })
 }
 
 /// The store counts generations, but the target's ledger is what counts: where it already holds this one and nobody
-/// is resuming it (the store was lost), the load takes the next free one. An append keeps the one that is there, so
-/// that its commit finds it done: adding the rows once more would double them. Also answers whether the target held the
-/// load before this run began.
+/// is resuming it (the store was lost), the load takes the next free one. An append keeps whichever is there (another
+/// profile may have loaded the same target), so that its commit finds it done: adding the rows once more would double
+/// them. Also answers whether the target held the load before this run began.
 async fn free_generation(
     job: &JobSpec,
     step: &Step,
@@ -542,10 +583,11 @@ async fn free_generation(
     sink: &dyn Sink,
 ) -> Result<(Option<LoadKey>, bool)> {
     let Some(last) = sink.last(&key.slot).await? else { return Ok((None, false)) };
-    if job.resumed.contains(&step.name) {
+    let append = load.strategy == Strategy::Append;
+    if job.resumed.contains(&step.name) && !append {
         return Ok((None, last.key.generation == key.generation));
     }
-    if job.full_refresh && load.strategy == Strategy::Append {
+    if job.full_refresh && append {
         // A new generation of an append would stand beside the old one: every row twice.
         return Err(Error::new(
             ErrorKind::Config,
@@ -553,14 +595,13 @@ async fn free_generation(
         )
         .hint("leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`"));
     }
+    if append {
+        return Ok(((last.key != *key).then_some(last.key), true));
+    }
     if last.key.generation < key.generation {
         return Ok((None, false));
     }
-    let (generation, held) = match load.strategy {
-        Strategy::Append => (last.key.generation, true),
-        _ => (last.key.generation + 1, false),
-    };
-    Ok((Some(LoadKey { slot: key.slot.clone(), generation }), held))
+    Ok((Some(LoadKey { slot: key.slot.clone(), generation: last.key.generation + 1 }), false))
 }
 
 /// Opens the sink of a load.

@@ -18,7 +18,7 @@ impl Interval {
     #[must_use]
     pub fn day(date: NaiveDate) -> Self {
         let start = date.and_time(chrono::NaiveTime::MIN).and_utc();
-        Self { start, end: start + TimeDelta::days(1) }
+        Self { start, end: start.checked_add_signed(TimeDelta::days(1)).unwrap_or(DateTime::<Utc>::MAX_UTC) }
     }
 
     /// The logical date, as a date.
@@ -31,9 +31,22 @@ impl Interval {
     #[must_use]
     pub fn previous(&self) -> Self {
         let length = self.end - self.start;
-        Self { start: self.start - length, end: self.start }
+        let start = self.start.checked_sub_signed(length).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        Self { start, end: self.start }
     }
 }
+
+/// The first date runs may be for. Years of four digits are what every target and every template can write.
+pub const FIRST_DATE: NaiveDate = match NaiveDate::from_ymd_opt(1, 1, 1) {
+    Some(date) => date,
+    None => NaiveDate::MIN,
+};
+
+/// The last date runs may be for: its interval ends in a year of four digits, too.
+pub const LAST_DATE: NaiveDate = match NaiveDate::from_ymd_opt(9999, 12, 30) {
+    Some(date) => date,
+    None => NaiveDate::MAX,
+};
 
 impl fmt::Display for Interval {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -42,5 +55,25 @@ impl fmt::Display for Interval {
         } else {
             write!(f, "{}/{}", self.start.to_rfc3339(), self.end.to_rfc3339())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_date_is_too_far_away() {
+        for date in [NaiveDate::MIN, NaiveDate::MAX, FIRST_DATE, LAST_DATE] {
+            let day = Interval::day(date);
+            assert!(day.previous().start <= day.start && day.start <= day.end);
+            assert!(!day.to_string().is_empty());
+        }
+    }
+
+    #[test]
+    fn the_last_interval_can_be_written_and_read_back() {
+        let end = Interval::day(LAST_DATE).end.to_rfc3339();
+        assert_eq!(DateTime::parse_from_rfc3339(&end).unwrap(), Interval::day(LAST_DATE).end);
     }
 }

@@ -74,7 +74,8 @@ pub struct StagedLoad {
     pub step: StepName,
     /// Its key.
     pub key: LoadKey,
-    /// The schema of the rows, as arrow's JSON, for whoever commits.
+    /// The schema of the rows, for whoever commits: text in the runner's own encoding (the local runner's is an Arrow
+    /// IPC schema message in hexadecimal digits), nothing to be read by others.
     pub schema: serde_json::Value,
     /// What each writer staged.
     pub staged: Vec<Staged>,

@@ -220,7 +220,8 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
 }
 
 /// Whether an error may go away by itself. What a file says, what a query means and who may do what does not change
-/// between two attempts; everything else may: a file comes late, a check passes when all rows have arrived.
+/// between two attempts, nor does a bug; everything else may: a file comes late, a check passes when all rows have
+/// arrived.
 #[must_use]
 pub fn worth_retrying(error: &Error) -> bool {
     error.is_retryable()
@@ -230,6 +231,8 @@ pub fn worth_retrying(error: &Error) -> bool {
                 | ErrorKind::Usage
                 | ErrorKind::Schema
                 | ErrorKind::Query
+                | ErrorKind::Data
+                | ErrorKind::Internal
                 | ErrorKind::Denied
                 | ErrorKind::Canceled
         )

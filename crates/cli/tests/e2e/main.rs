@@ -7,8 +7,10 @@
 )]
 
 mod bad_input;
+mod checked;
 mod commands;
 mod killed;
+mod once;
 mod oracle;
 mod sales;
 mod support;

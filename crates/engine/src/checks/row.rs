@@ -8,7 +8,7 @@ use datafusion::arrow::compute::{filter_record_batch, kernels::boolean};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::common::{Column, DFSchema, JoinType};
-use datafusion::functions::expr_fn::{coalesce, regexp_like};
+use datafusion::functions::expr_fn::{coalesce, isnan, regexp_like};
 use datafusion::logical_expr::{Expr, cast, lit};
 use datafusion::prelude::{DataFrame, SessionContext};
 use datafusion::scalar::ScalarValue;
@@ -42,6 +42,9 @@ pub(crate) async fn flag_rows(
             }
             CheckKind::Between { column, min, max, strict_min, strict_max } => {
                 let (value, data_type) = resolve(&schema, column)?;
+                for bound in [min, max].into_iter().flatten() {
+                    refuse_letters(bound, &data_type, column)?;
+                }
                 let mut fine: Option<Expr> = None;
                 if let Some(min) = min {
                     let bound = literal(min, &data_type, column, now)?;
@@ -55,7 +58,9 @@ pub(crate) async fn flag_rows(
                         None => below,
                     });
                 }
-                Expr::Not(Box::new(fine.unwrap_or_else(|| lit(true))))
+                let broken = Expr::Not(Box::new(fine.unwrap_or_else(|| lit(true))));
+                // To a comparison NaN is larger than every number; between two bounds it is not.
+                if data_type.is_floating() { broken.or(isnan(resolve(&schema, column)?.0)) } else { broken }
             }
             CheckKind::InSet { column, values } => {
                 let (value, data_type) = resolve(&schema, column)?;
@@ -72,15 +77,19 @@ pub(crate) async fn flag_rows(
                 let (value, data_type) = resolve(&schema, column)?;
                 let known = format!("__known_{position}");
                 let other = session.table(to_step.as_str()).await.map_err(from_datafusion)?;
-                let (key, _) =
+                let (key, key_type) =
                     resolve(other.schema(), to_column).map_err(|error| error.context(format!("step `{to_step}`")))?;
-                let keys = other
-                    .select(vec![cast(key, data_type).alias(&known)])
-                    .and_then(DataFrame::distinct)
-                    .map_err(from_datafusion)?;
+                // The join finds the type that holds the values of both. Text and numbers have none that a value could
+                // not fail to fit, so these are compared as text.
+                let (value_text, key_text) = (is_text(&data_type), is_text(&key_type));
+                let key = if value_text && !key_text { cast(key, DataType::Utf8) } else { key };
+                let compared =
+                    if key_text && !value_text { cast(value.clone(), DataType::Utf8) } else { value.clone() };
+                let keys =
+                    other.select(vec![key.alias(&known)]).and_then(DataFrame::distinct).map_err(from_datafusion)?;
                 let known_column = Expr::Column(Column::new_unqualified(known.clone()));
                 frame = frame
-                    .join_on(keys, JoinType::Left, [value.clone().eq(known_column.clone())])
+                    .join_on(keys, JoinType::Left, [compared.eq(known_column.clone())])
                     .map_err(from_datafusion)?;
                 value.is_not_null().and(known_column.is_null())
             }
@@ -147,6 +156,23 @@ fn literal(value: &Literal, data_type: &DataType, column: &str, now: chrono::Dat
         Error::new(ErrorKind::Schema, format!("`{value}` is not a {data_type}, which column `{column}` is"))
             .hint("write the bound as a value of the column's type")
     })
+}
+
+/// A number as a bound of text would compare letters: to them `9` is above `10`.
+fn refuse_letters(bound: &Literal, data_type: &DataType, column: &str) -> Result<()> {
+    if !is_text(data_type) || !matches!(bound, Literal::Int(_) | Literal::Float(_)) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Schema, format!("column `{column}` is text, and the bound `{bound}` is a number")).hint(
+        format!(
+            "make it a number in a `sql` step (`try_cast({column} AS double) AS {column}`) or in the extract's `schema`, or \
+             write the bound in quotes to compare text"
+        ),
+    ))
+}
+
+fn is_text(data_type: &DataType) -> bool {
+    matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
 }
 
 fn is_time(data_type: &DataType) -> bool {

@@ -181,6 +181,8 @@ fn waits_double_and_are_bounded_and_spread() {
 fn what_cannot_change_is_not_worth_retrying() {
     assert!(!worth_retrying(&Error::new(ErrorKind::Query, "x")));
     assert!(worth_retrying(&Error::new(ErrorKind::Denied, "x").retryable(true)));
+    assert!(!worth_retrying(&Error::new(ErrorKind::Data, "x")));
+    assert!(!worth_retrying(&Error::internal("x")));
     assert!(worth_retrying(&Error::new(ErrorKind::Check, "x")));
 }
 

@@ -73,7 +73,8 @@ pub struct RunRequest {
     pub params: BTreeMap<String, String>,
     /// Only this action and what it needs.
     pub selection: Option<StepName>,
-    /// Replace everything instead of continuing from a checkpoint; also loads an `append` again.
+    /// Replace everything instead of continuing from a checkpoint. Refused where an `append` has loaded its rows: it
+    /// could only add them once more.
     pub full_refresh: bool,
 }
 
@@ -224,14 +225,18 @@ impl Driver {
         request: &RunRequest,
     ) -> Result<(OwnerLock, Vec<(StepName, TakenLoad)>, Recovered)> {
         let Prepared { id, spec, context, dag, plan } = prepared;
+        let load_of = |name: &StepName| match &spec.step(name.as_str())?.body {
+            StepBody::Load(load) => Some((name.clone(), load)),
+            _ => None,
+        };
         let involved: Vec<&StepName> =
             plan.tasks.iter().flat_map(|task| task.actions().iter().chain(task.views())).collect();
         let steps = dag.order().into_iter().filter(|step| involved.contains(step));
         let steps: Vec<_> = steps.filter_map(|step| Some((step.clone(), dag.kind(step.as_str())?))).collect();
-        let loads = plan.tasks.iter().flat_map(|task| task.actions()).filter_map(|name| {
-            let StepBody::Load(load) = &spec.step(name.as_str())?.body else { return None };
-            let once = load.strategy == Strategy::Append && !request.full_refresh;
-            Some((name.clone(), WantedLoad { slot: slot(spec, name, load, request.interval), once }))
+        let loads = plan.tasks.iter().flat_map(|task| task.actions()).filter_map(load_of).map(|(name, load)| {
+            let once = load.strategy == Strategy::Append;
+            let slot = slot(spec, &name, load, request.interval);
+            (name, WantedLoad { slot, once })
         });
         let (names, loads): (Vec<StepName>, Vec<WantedLoad>) = loads.unzip();
         let run = NewRun {
@@ -245,7 +250,10 @@ impl Driver {
             loads,
         };
         let start = self.start().await?;
-        let recovered = self.recover_dead().await?;
+        let recovered = self.recover_dead(Some(&request.interval)).await?;
+        if request.full_refresh {
+            self.refuse_to_double(&run).await?;
+        }
         let owners = self.owners();
         let owner = id.clone();
         // Held before the run is recorded: whoever sees the record must find the lock taken.
@@ -253,6 +261,25 @@ impl Driver {
         let taken = self.store.begin(&run).await?;
         drop(start);
         Ok((lock, names.into_iter().zip(taken).collect(), recovered))
+    }
+
+    /// A full refresh of an append that is done would stand beside the old rows. It is refused before the run takes
+    /// anything: a generation that was taken would be resumed by the next run, and doubles the rows then.
+    async fn refuse_to_double(&self, run: &NewRun) -> Result<()> {
+        for load in run.loads.iter().filter(|load| load.once) {
+            let done = self.store.loads(&load.slot).await?;
+            if done.iter().any(|done| done.profile == run.profile && done.committed.is_some()) {
+                return Err(Error::new(
+                    ErrorKind::Config,
+                    format!("`{}` already holds these rows, and `append` cannot replace them", load.slot.target),
+                )
+                .hint(
+                    "leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`",
+                )
+                .context(format!("step `{}`", load.slot.step)));
+            }
+        }
+        Ok(())
     }
 
     /// Waits for the lock under which runs are recovered and begun.

@@ -4,7 +4,7 @@ use super::wait::{Outcome, Wait};
 use super::{Driver, Prepared, RunRequest, command, state_of};
 use crate::dag::{Dag, RunPlan, TaskKind};
 use crate::decide::{Action, Facts, Phase, Policy, TaskState, decide, worth_retrying};
-use crate::store::TakenLoad;
+use crate::store::{DecidedLoad, TakenLoad};
 use crate::{RunReport, RunState};
 use chrono::Utc;
 use futures::FutureExt;
@@ -57,6 +57,8 @@ struct Progress {
     /// The attempt that is recorded as going on.
     open: Option<u32>,
     staged: Vec<StagedLoad>,
+    /// That what is staged is going to be published is recorded.
+    decided: bool,
     error: Option<Error>,
     /// The steps, views too, that the runner says failed in the last attempt.
     blamed: Vec<StepName>,
@@ -112,6 +114,7 @@ impl<'a> Session<'a> {
                     failures: 0,
                     open: None,
                     staged: Vec::new(),
+                    decided: false,
                     error: None,
                     blamed: Vec::new(),
                     token: CancellationToken::new(),
@@ -142,8 +145,7 @@ impl<'a> Session<'a> {
             self.loads.remove(&name);
             if let Some(report) = self.steps.get_mut(&name) {
                 report.notes.push(format!(
-                    "`{}` is loaded already (generation {}), and `append` would add its rows a second time; \
-                     `--full-refresh` loads it again",
+                    "`{}` is loaded already (generation {}), and `append` would add its rows a second time",
                     key.slot.interval, key.generation
                 ));
             }
@@ -227,6 +229,9 @@ impl<'a> Session<'a> {
                 self.start(task, attempt).await;
             }
             Action::Commit { task, attempt, failures } => {
+                if !self.decide(task).await {
+                    return;
+                }
                 self.tasks[task].failures = failures;
                 self.tasks[task].state = TaskState::Running { phase: Phase::Commit, attempt, interrupted: false };
                 self.attempt_began(task, attempt).await;
@@ -252,6 +257,11 @@ impl<'a> Session<'a> {
             Action::Abort { task, failed } => {
                 self.tasks[task].state = TaskState::Aborting { failed };
                 let staged = std::mem::take(&mut self.tasks[task].staged);
+                if self.tasks[task].decided {
+                    let keys: Vec<LoadKey> = staged.iter().map(|load| load.key.clone()).collect();
+                    let written = self.driver.store.given_up(&self.id, &keys).await;
+                    self.written(written);
+                }
                 let job = self.job(task, 1, JobPhase::Abort { staged });
                 // Not to be stopped: it is the stopping. But a target that hangs must not hold the run for ever.
                 self.spawn_job(task, Purpose::Abort { failed }, vec![job], CancellationToken::new(), Some(GRACE));
@@ -267,6 +277,35 @@ impl<'a> Session<'a> {
             }
             Action::Cancel { task } => self.settle(task, TaskState::Canceled).await,
         }
+    }
+
+    /// Records, before the first commit of a wave, everything that is going to be published with it: a process that
+    /// dies between two commits must not leave the one load without the other. False when it cannot be recorded, and
+    /// nothing may be committed then.
+    async fn decide(&mut self, task: usize) -> bool {
+        if self.tasks[task].decided {
+            return true;
+        }
+        let wave = self.plan.tasks[task].wave;
+        let together: Vec<usize> = (0..self.tasks.len())
+            .filter(|other| {
+                self.plan.tasks[*other].wave <= wave && matches!(self.tasks[*other].state, TaskState::Staged { .. })
+            })
+            .collect();
+        let loads = together.iter().flat_map(|task| &self.tasks[*task].staged).filter_map(|staged| {
+            let StepBody::Load(spec) = &self.spec.step(staged.step.as_str())?.body else { return None };
+            Some(DecidedLoad { spec: spec.clone(), staged: staged.clone() })
+        });
+        let loads: Vec<DecidedLoad> = loads.collect();
+        let written = self.driver.store.decided(&self.id, &loads).await;
+        let done = written.is_ok();
+        self.written(written);
+        if done {
+            for task in together {
+                self.tasks[task].decided = true;
+            }
+        }
+        done
     }
 
     async fn start(&mut self, task: usize, attempt: u32) {

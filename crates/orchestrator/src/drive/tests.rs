@@ -236,7 +236,7 @@ async fn nothing_is_committed_before_everything_is_staged() {
 #[tokio::test]
 async fn a_failed_attempt_is_tried_again_and_then_succeeds() {
     let yard = Yard::new(&[("p", &format!("retries: 2\nretry_delay: 10ms\nsteps:{TWO_LOADS}"))]);
-    yard.fake.says("stage lake", &[Does::Fails(ErrorKind::Unavailable), Does::Panics]);
+    yard.fake.says("stage lake", &[Does::Fails(ErrorKind::Unavailable), Does::Fails(ErrorKind::Storage)]);
     let report = yard.run("p").await;
     assert_eq!(ends(&report), ["lake=success", "warehouse=success"], "{report:?}");
     assert_eq!(report.steps.iter().find(|step| step.step.as_str() == "lake").unwrap().attempts, 3);
@@ -244,7 +244,7 @@ async fn a_failed_attempt_is_tried_again_and_then_succeeds() {
     let lake = steps.iter().find(|step| step.step.as_str() == "lake").unwrap();
     let errors: Vec<Option<ErrorKind>> =
         lake.attempts.iter().map(|attempt| attempt.error.as_ref().map(Error::kind)).collect();
-    assert_eq!(errors, [Some(ErrorKind::Unavailable), Some(ErrorKind::Internal), None]);
+    assert_eq!(errors, [Some(ErrorKind::Unavailable), Some(ErrorKind::Storage), None]);
     let retries = yard.events.lock().unwrap().iter().filter(|event| matches!(event, RunEvent::Retry { .. })).count();
     assert_eq!(retries, 2);
 }
@@ -458,6 +458,23 @@ async fn an_awaited_pipeline_that_fails_fails_the_step_that_waits() {
 }
 
 #[tokio::test]
+async fn a_wait_that_is_tried_again_ends_with_what_kept_it_from_succeeding() {
+    let waits = format!("retries: 1\nretry_delay: 5ms\nsteps:{WAITS}");
+    let yard = Yard::new(&[("export", "\n  done: {command: exit 4}\n"), ("p", &waits)]);
+    let error = yard.run("p").await.error.unwrap();
+    assert!(error.message().contains("did not succeed") && error.to_string().contains("status 4"), "{error}");
+}
+
+#[tokio::test]
+async fn a_runner_that_panics_fails_the_step_at_once() {
+    let yard = Yard::new(&[("p", &format!("retries: 2\nretry_delay: 10ms\nsteps:{TWO_LOADS}"))]);
+    yard.fake.says("stage lake", &[Does::Panics]);
+    let report = yard.run("p").await;
+    assert_eq!(report.error.unwrap().kind(), ErrorKind::Internal);
+    assert_eq!(yard.fake.log().iter().filter(|line| *line == "stage lake").count(), 1);
+}
+
+#[tokio::test]
 async fn pipelines_that_wait_for_each_other_are_refused() {
     let waits = |other: &str| format!("\n  w: {{wait_for: {{pipeline: {other}}}}}\n");
     let yard = Yard::new(&[("a", &waits("b")), ("b", &waits("a")), ("c", &waits("c"))]);
@@ -502,35 +519,139 @@ async fn an_append_that_is_done_is_skipped_aloud() {
     let skipped = report.steps.iter().find(|step| step.step.as_str() == "a").unwrap();
     assert!(skipped.notes[0].contains("loaded already (generation 1)"), "{:?}", skipped.notes);
     assert_eq!(yard.fake.log()[2..], ["stage b", "commit b"]);
-    let again = RunRequest { full_refresh: true, ..request("p") };
-    let report = yard.driver().await.run(&again).await.unwrap();
-    assert!(report.succeeded());
-    let last = yard.fake.jobs.lock().unwrap().iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
-    assert!(last.full_refresh);
-    assert_eq!(last.loads.iter().map(|(_, key)| key.generation).collect::<Vec<_>>(), [2, 3]);
-    assert!(last.resumed.is_empty());
 }
 
 #[tokio::test]
-async fn a_run_whose_process_died_is_marked_and_its_generation_resumed() {
-    let yard = Yard::new(&[("p", TWO_LOADS)]);
-    // A run that is dropped in the middle leaves what a killed process leaves: the record, and a free lock.
-    yard.fake.says("commit lake", &[Does::Hangs]);
-    yard.fake.says("commit warehouse", &[Does::Hangs]);
+async fn a_full_refresh_of_an_append_is_refused_and_takes_nothing() {
+    let steps = |strategy: &str| {
+        format!(
+            "\n  v: {{extract: {{from: db, table: t}}}}\n  a: {{load: {{from: v, to: db, table: a, strategy: {strategy}}}}}\n"
+        )
+    };
+    let yard = Yard::new(&[("p", &steps("append"))]);
+    let again = RunRequest { full_refresh: true, ..request("p") };
+    assert!(yard.driver().await.run(&again).await.unwrap().succeeded(), "there is nothing to double yet");
+    let refused = yard.driver().await.run(&again).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Config);
+    assert!(refused.message().contains("`append` cannot replace them"), "{refused}");
+    let store = yard.store().await;
+    assert_eq!(store.runs(&RunFilter::default()).await.unwrap().len(), 1, "a refused run is no run");
+    let slot = yard.fake.jobs.lock().unwrap()[0].loads[0].1.slot.clone();
+    assert_eq!(store.loads(&slot).await.unwrap().len(), 1);
+    assert_eq!(ends(&yard.run("p").await), ["a=skipped"]);
+    yard.write("p", &steps("replace"));
+    let report = yard.driver().await.run(&again).await.unwrap();
+    assert!(report.succeeded());
+    let last = yard.fake.jobs.lock().unwrap().iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
+    assert!(last.full_refresh && last.resumed.is_empty());
+    assert_eq!(last.loads[0].1.generation, 2);
+}
+
+/// Begins a run and lets it die after a moment, as a killed process does: the record stays, and the lock is free.
+async fn dies(yard: &Yard) -> RunId {
     let driver = yard.driver().await;
     let died = tokio::time::timeout(Duration::from_millis(300), driver.run(&request("p"))).await;
     assert!(died.is_err());
     let dead = find_run(&yard.store().await, "last").await.unwrap();
     assert_eq!(dead.state, RunState::Running);
+    dead.id
+}
+
+async fn stand(yard: &Yard, run: &RunId) -> Vec<(String, StepState)> {
+    let steps = yard.store().await.steps(run).await.unwrap();
+    let loads = steps.into_iter().filter(|step| step.kind == StepKind::Load);
+    loads.map(|step| (step.step.to_string(), step.state)).collect()
+}
+
+#[tokio::test]
+async fn a_run_that_died_between_two_commits_is_published_whole() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("commit warehouse", &[Does::Hangs]);
+    let dead = dies(&yard).await;
+    let recovered = yard.driver().await.recover(false).await.unwrap();
+    let told = recovered.notes.join("\n");
+    assert!(told.contains("warehouse/2024-01-15/db:b#1` was about to be published, and is now: 5 rows"), "{told}");
+    let ledger: Vec<String> = yard.fake.ledger.lock().unwrap().iter().cloned().collect();
+    assert_eq!(ledger, ["p/lake/2024-01-15/db:a#1", "p/warehouse/2024-01-15/db:b#1"]);
+    let success = |step: &str| (step.to_owned(), StepState::Success);
+    assert_eq!(stand(&yard, &dead).await, [success("lake"), success("warehouse")]);
+    assert!(yard.store().await.unfinished(None).await.unwrap().is_empty());
+    assert!(yard.driver().await.recover(true).await.unwrap().notes.is_empty());
+    let report = yard.run("p").await;
+    assert!(report.succeeded(), "{report:?}");
+    let last = yard.fake.jobs.lock().unwrap().iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
+    assert!(last.resumed.is_empty() && last.loads[0].1.generation == 2, "{last:?}");
+}
+
+#[tokio::test]
+async fn what_was_decided_waits_for_its_target_and_is_not_swept_meanwhile() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("commit warehouse", &[Does::Hangs, Does::Fails(ErrorKind::Unavailable)]);
+    let dead = dies(&yard).await;
+    let recovered = yard.driver().await.recover(false).await.unwrap();
+    let told = recovered.notes.join("\n");
+    assert!(told.contains("is not published, though it was about to be") && told.contains("tries again"), "{told}");
+    assert!(!yard.fake.log().iter().any(|line| line.starts_with("recover")), "{:?}", yard.fake.log());
+    assert_eq!(stand(&yard, &dead).await[1].1, StepState::Failed);
+    yard.driver().await.recover(true).await.unwrap();
+    assert_eq!(stand(&yard, &dead).await[1].1, StepState::Success);
+}
+
+#[tokio::test]
+async fn what_was_decided_and_is_gone_is_said_and_left_to_the_next_run() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("commit warehouse", &[Does::Hangs, Does::Fails(ErrorKind::NotFound)]);
+    dies(&yard).await;
+    let report = yard.run("p").await;
+    assert!(report.succeeded(), "{report:?}");
+    let told = report.notes.join("\n");
+    assert!(told.contains("is not published") && told.contains("run the pipeline for that interval again"), "{told}");
+    let last = yard.fake.jobs.lock().unwrap().iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
+    assert_eq!(last.loads[0].0.as_str(), "warehouse");
+    assert_eq!((last.loads[0].1.generation, last.resumed.len()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_was_decided_for_another_target_is_not_published_there() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("commit warehouse", &[Does::Hangs]);
+    dies(&yard).await;
+    yard.write("p", &TWO_LOADS.replace("table: b, strategy: replace", "table: b, strategy: append"));
+    let told = yard.driver().await.recover(false).await.unwrap().notes.join("\n");
+    assert!(told.contains("the step `warehouse` was changed meanwhile"), "{told}");
+    assert_eq!(yard.fake.ledger.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_dead_run_of_another_profile_is_left_to_its_own() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("stage lake", &[Does::Hangs]);
+    let dead = dies(&yard).await;
+    std::fs::write(
+        yard.folder.path().join("gristmill.yaml"),
+        "name: yard\nconnections: {db: {type: sqlite, path: x.db}}\nprofiles: {pg: {connections: {db: {type: sqlite, path: y.db}}}}\n",
+    )
+    .unwrap();
+    let driver = yard.driver().await;
+    let other = Driver { project: Arc::new(Project::load(yard.folder.path(), Some("pg")).unwrap()), ..driver };
+    assert!(other.recover(true).await.unwrap().dead.is_empty());
+    assert_eq!(yard.driver().await.recover(false).await.unwrap().dead, [dead]);
+}
+
+#[tokio::test]
+async fn a_run_whose_process_died_is_marked_and_its_generation_resumed() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("stage lake", &[Does::Hangs]);
+    let dead = dies(&yard).await;
     let report = yard.run("p").await;
     assert!(report.succeeded(), "{report:?}");
     assert!(report.notes[0].contains("had died; it is marked as failed"), "{:?}", report.notes);
-    assert!(report.notes[1].contains(&format!("swept after {}", dead.id)), "{:?}", report.notes);
+    assert!(report.notes[1].contains(&format!("swept after {dead}")), "{:?}", report.notes);
     let store = yard.store().await;
-    assert_eq!(store.run(&dead.id).await.unwrap().unwrap().state, RunState::Failed);
+    assert_eq!(store.run(&dead).await.unwrap().unwrap().state, RunState::Failed);
     for job in yard.fake.jobs.lock().unwrap().iter() {
         assert!(job.loads.iter().all(|(_, key)| key.generation == 1));
-        assert_eq!(job.resumed.is_empty(), job.run == dead.id && !matches!(job.phase, JobPhase::Recover { .. }));
+        assert_eq!(job.resumed.is_empty(), job.run == dead && !matches!(job.phase, JobPhase::Recover { .. }));
     }
     assert!(yard.driver().await.recover(true).await.unwrap().dead.is_empty());
     assert_eq!(std::fs::read_dir(yard.state().join("owners")).unwrap().count(), 1, "only the start lock is left");

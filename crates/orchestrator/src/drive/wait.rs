@@ -155,13 +155,14 @@ impl Driver {
         cancel: &CancellationToken,
     ) -> Result<String> {
         let what = format!("`{}` ({})", wait.spec.pipeline, wait.interval);
-        match outcome {
+        let before = match outcome {
             Outcome::Satisfied => return Ok(format!("{what} had succeeded before")),
             Outcome::Ran(run) => return Ok(format!("{what} was run first, as run `{run}`")),
             // A retry looks whether somebody has run it meanwhile.
             Outcome::Failed(error) if attempt == 1 => return Err(error),
-            Outcome::Failed(_) | Outcome::Elsewhere => {}
-        }
+            Outcome::Failed(error) => Some(error),
+            Outcome::Elsewhere => None,
+        };
         let began = Instant::now();
         let limit = wait.spec.timeout.0;
         loop {
@@ -171,6 +172,10 @@ impl Driver {
                 return Ok(format!("{what} has succeeded in another process"));
             }
             let Some(run) = going_on else {
+                // What kept it from succeeding says more than that it has not.
+                if let Some(error) = before {
+                    return Err(error);
+                }
                 return Err(Error::new(
                     ErrorKind::NotFound,
                     format!("{what} has not succeeded, and no run of it is going on"),

@@ -87,7 +87,7 @@ impl Project {
             .map(|position| drafts[position].name.clone());
         refuse_double_names(&mut drafts);
         let state = root.join(".gristmill");
-        Ok(Self { root, spec, connections, state, dotenv, drafts, chosen, main_place })
+        Ok(Self { root, spec, connections, state, dotenv, drafts, made: false, chosen, main_place })
     }
 }
 

@@ -44,6 +44,7 @@ impl Project {
             state,
             dotenv: BTreeMap::new(),
             drafts: vec![draft],
+            made: true,
             chosen: Some(name),
             main_place: None,
         })

@@ -33,6 +33,8 @@ pub struct Project {
     pub(crate) dotenv: BTreeMap<String, String>,
     /// The pipeline files, in the order of their paths.
     pub(crate) drafts: Vec<Draft>,
+    /// Made for one command: its pipeline is not in any file, and another command makes another one of that name.
+    pub(crate) made: bool,
     /// The pipeline whose file was named when the project was loaded.
     pub(crate) chosen: Option<PipelineName>,
     /// Where `main:` stands.

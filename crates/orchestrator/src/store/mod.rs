@@ -14,9 +14,10 @@ pub use sqlite::SqliteStore;
 use crate::{RunReport, RunState};
 use async_trait::async_trait;
 use chrono::{DateTime, Utc};
+use gristmill_model::spec::LoadSpec;
 use gristmill_model::{
-    Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StepKind, StepName, StepReport,
-    StepState, one_of,
+    Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StagedLoad, StepKind, StepName,
+    StepReport, StepState, one_of,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -48,7 +49,8 @@ pub struct NewRun {
 pub struct WantedLoad {
     /// Where its answer belongs.
     pub slot: Slot,
-    /// Do not take a new generation where the slot is finished: adding the same rows again would double them.
+    /// Do not take a new generation where the slot has ever been finished, not even one that was taken since: adding
+    /// the same rows again would double them.
     pub once: bool,
 }
 
@@ -116,6 +118,16 @@ pub struct AttemptRecord {
     pub error: Option<Error>,
 }
 
+/// A load that is staged and audited like everything else of its wave: it is going to be published, and from then on
+/// whoever finds its run dead finishes it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecidedLoad {
+    /// The load as the pipeline described it then; another target or strategy must not be given these rows.
+    pub spec: LoadSpec,
+    /// What was staged.
+    pub staged: StagedLoad,
+}
+
 /// A load, as the store knows it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LoadRecord {
@@ -127,6 +139,8 @@ pub struct LoadRecord {
     pub run: RunId,
     /// What its target answered; none while it is unfinished.
     pub committed: Option<Committed>,
+    /// What is to be published, once that is decided; none before, and after the load was given up or taken again.
+    pub decided: Option<Box<DecidedLoad>>,
 }
 
 /// Which runs to list.
@@ -153,8 +167,8 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// of `run.loads`.
     ///
     /// The rule per slot and profile: an unfinished load is resumed under its own generation; a finished one gets the
-    /// next generation, or, wanted `once`, comes back as finished. Generations of a slot are unique across profiles,
-    /// because profiles may share a target, whose ledger knows keys and no profiles.
+    /// next generation, or, wanted `once`, comes back as finished. Generations that are taken are unique across
+    /// profiles, because profiles may share a target, whose ledger knows keys and no profiles.
     ///
     /// # Errors
     /// [`ErrorKind::Conflict`] when a run of the same pipeline, profile and interval is recorded as running.
@@ -185,11 +199,26 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A store that cannot be written.
     async fn steps_changed(&self, run: &RunId, steps: &[StepReport]) -> Result<()>;
 
-    /// Records that a runner went to a later generation than the store gave it, since the target's ledger was ahead.
+    /// Records that a runner went to another generation than the store gave it: to a later one, since the target's
+    /// ledger was ahead, or, for an append, to the one that the ledger holds already. Where the slot has that one under
+    /// the same profile, the run takes it over and lets go of its own.
+    ///
+    /// # Errors
+    /// A store that cannot be written, or a key that the run does not hold.
+    async fn generation_moved(&self, run: &RunId, from: &LoadKey, to: &LoadKey) -> Result<()>;
+
+    /// Records that loads of a run are going to be published, all or nothing: everything beside them is staged and
+    /// audited too.
+    ///
+    /// # Errors
+    /// A store that cannot be written, or a key that the run does not hold.
+    async fn decided(&self, run: &RunId, loads: &[DecidedLoad]) -> Result<()>;
+
+    /// Records that loads are not going to be published after all: what was staged is thrown away.
     ///
     /// # Errors
     /// A store that cannot be written.
-    async fn generation_moved(&self, run: &RunId, from: &LoadKey, to: &LoadKey) -> Result<()>;
+    async fn given_up(&self, run: &RunId, loads: &[LoadKey]) -> Result<()>;
 
     /// Records that a load is committed.
     ///

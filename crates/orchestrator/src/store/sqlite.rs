@@ -4,7 +4,9 @@
 //! go through one connection and begin with `BEGIN IMMEDIATE`: two processes wait for each other instead of failing in
 //! the middle. That a slot has one running run at a time is a unique index, not a habit of the caller.
 
-use super::{AttemptRecord, LoadRecord, NewRun, RunFilter, RunRecord, StepRecord, Store, TakenLoad, WantedLoad};
+use super::{
+    AttemptRecord, DecidedLoad, LoadRecord, NewRun, RunFilter, RunRecord, StepRecord, Store, TakenLoad, WantedLoad,
+};
 use crate::{RunReport, RunState};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -23,7 +25,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// One step of the schema's history. They are applied in order, each once; never change one that was released.
-const MIGRATIONS: [&str; 1] = ["
+const MIGRATIONS: [&str; 2] = [
+    "
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
     pipeline TEXT NOT NULL,
@@ -68,7 +71,27 @@ CREATE TABLE loads (
     PRIMARY KEY (slot, generation)
 ) STRICT;
 CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
-"];
+",
+    // Profiles that share a target come to share a generation, too, where the target's ledger holds an append already.
+    "
+CREATE TABLE loads_of_profiles (
+    slot TEXT NOT NULL,
+    generation INTEGER NOT NULL,
+    profile TEXT NOT NULL,
+    run TEXT NOT NULL REFERENCES runs (id),
+    state TEXT NOT NULL CHECK (state IN ('unfinished', 'committed')),
+    slot_json TEXT NOT NULL,
+    committed TEXT,
+    decided TEXT,
+    PRIMARY KEY (slot, generation, profile)
+) STRICT;
+INSERT INTO loads_of_profiles (slot, generation, profile, run, state, slot_json, committed)
+    SELECT slot, generation, profile, run, state, slot_json, committed FROM loads;
+DROP TABLE loads;
+ALTER TABLE loads_of_profiles RENAME TO loads;
+CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
+",
+];
 
 /// The embedded store.
 #[derive(Debug, Clone)]
@@ -165,30 +188,36 @@ impl SqliteStore {
             .await;
         let mut latest = 0u32;
         let mut own: Option<(u32, bool)> = None;
+        let mut finished: Option<u32> = None;
         for row in self.sql(rows)? {
             let generation = self.sql(row.try_get::<i64, _>("generation"))?;
             let generation = u32::try_from(generation).unwrap_or(u32::MAX);
             latest = latest.max(generation);
             let profile: String = self.sql(row.try_get("profile"))?;
             let state: String = self.sql(row.try_get("state"))?;
-            if own.is_none() && profile == profile_text(run.profile.as_deref()) {
-                own = Some((generation, state == "committed"));
+            if profile == profile_text(run.profile.as_deref()) {
+                let committed = state == "committed";
+                own.get_or_insert((generation, committed));
+                finished = finished.or(committed.then_some(generation));
             }
         }
         let key = |generation| LoadKey { slot: wanted.slot.clone(), generation };
+        if let Some(generation) = finished.filter(|_| wanted.once) {
+            return Ok(TakenLoad { key: key(generation), resumed: false, finished: true });
+        }
         match own {
             Some((generation, false)) => {
-                let changed = sqlx::query("UPDATE loads SET run = ? WHERE slot = ? AND generation = ?")
-                    .bind(run.id.as_str())
-                    .bind(&slot)
-                    .bind(i64::from(generation))
-                    .execute(&mut *connection)
-                    .await;
+                let changed = sqlx::query(
+                    "UPDATE loads SET run = ?, decided = NULL WHERE slot = ? AND generation = ? AND profile = ?",
+                )
+                .bind(run.id.as_str())
+                .bind(&slot)
+                .bind(i64::from(generation))
+                .bind(profile_text(run.profile.as_deref()))
+                .execute(&mut *connection)
+                .await;
                 self.sql(changed)?;
                 Ok(TakenLoad { key: key(generation), resumed: true, finished: false })
-            }
-            Some((generation, true)) if wanted.once => {
-                Ok(TakenLoad { key: key(generation), resumed: false, finished: true })
             }
             _ => {
                 let generation = latest.saturating_add(1);
@@ -250,6 +279,7 @@ impl SqliteStore {
         let text = |column: &str| self.sql(row.try_get::<String, _>(column));
         let generation = self.sql(row.try_get::<i64, _>("generation"))?;
         let committed = self.sql(row.try_get::<Option<String>, _>("committed"))?;
+        let decided = self.sql(row.try_get::<Option<String>, _>("decided"))?;
         Ok(LoadRecord {
             key: LoadKey {
                 slot: self.parse(&text("slot_json")?)?,
@@ -258,6 +288,7 @@ impl SqliteStore {
             profile: Some(text("profile")?).filter(|profile| !profile.is_empty()),
             run: RunId::from(text("run")?),
             committed: committed.map(|committed| self.parse(&committed)).transpose()?,
+            decided: decided.map(|decided| self.parse(&decided)).transpose()?,
         })
     }
 
@@ -378,16 +409,61 @@ impl Store for SqliteStore {
     }
 
     async fn generation_moved(&self, run: &RunId, from: &LoadKey, to: &LoadKey) -> Result<()> {
+        let slot = from.slot.text();
         let mut transaction = self.write().await?;
-        let changed = sqlx::query("UPDATE loads SET generation = ? WHERE slot = ? AND generation = ? AND run = ?")
-            .bind(i64::from(to.generation))
-            .bind(from.slot.text())
+        let held = sqlx::query("DELETE FROM loads WHERE slot = ? AND generation = ? AND run = ? RETURNING *")
+            .bind(&slot)
             .bind(i64::from(from.generation))
             .bind(run.as_str())
-            .execute(&mut *transaction)
+            .fetch_optional(&mut *transaction)
             .await;
-        if self.sql(changed)?.rows_affected() != 1 {
-            return Err(Error::internal(format!("the run `{run}` does not hold the load `{from}`")));
+        let Some(held) = self.sql(held)? else { return Err(not_held(run, from)) };
+        let text = |column: &str| self.sql(held.try_get::<String, _>(column));
+        // A row that is there keeps what it knows, whether it is committed above all.
+        let moved = sqlx::query(
+            "INSERT INTO loads (slot, generation, profile, run, state, slot_json) VALUES (?, ?, ?, ?, ?, ?)
+             ON CONFLICT (slot, generation, profile) DO UPDATE SET run = excluded.run",
+        )
+        .bind(&slot)
+        .bind(i64::from(to.generation))
+        .bind(text("profile")?)
+        .bind(run.as_str())
+        .bind(text("state")?)
+        .bind(text("slot_json")?)
+        .execute(&mut *transaction)
+        .await;
+        self.sql(moved)?;
+        self.done(transaction).await
+    }
+
+    async fn decided(&self, run: &RunId, loads: &[DecidedLoad]) -> Result<()> {
+        let mut transaction = self.write().await?;
+        for load in loads {
+            let key = &load.staged.key;
+            let changed = sqlx::query("UPDATE loads SET decided = ? WHERE slot = ? AND generation = ? AND run = ?")
+                .bind(json(load)?)
+                .bind(key.slot.text())
+                .bind(i64::from(key.generation))
+                .bind(run.as_str())
+                .execute(&mut *transaction)
+                .await;
+            if self.sql(changed)?.rows_affected() != 1 {
+                return Err(not_held(run, key));
+            }
+        }
+        self.done(transaction).await
+    }
+
+    async fn given_up(&self, run: &RunId, loads: &[LoadKey]) -> Result<()> {
+        let mut transaction = self.write().await?;
+        for key in loads {
+            let changed = sqlx::query("UPDATE loads SET decided = NULL WHERE slot = ? AND generation = ? AND run = ?")
+                .bind(key.slot.text())
+                .bind(i64::from(key.generation))
+                .bind(run.as_str())
+                .execute(&mut *transaction)
+                .await;
+            self.sql(changed)?;
         }
         self.done(transaction).await
     }
@@ -395,7 +471,8 @@ impl Store for SqliteStore {
     async fn committed(&self, run: &RunId, load: &Committed) -> Result<()> {
         let mut transaction = self.write().await?;
         let changed = sqlx::query(
-            "UPDATE loads SET state = 'committed', committed = ? WHERE slot = ? AND generation = ? AND run = ?",
+            "UPDATE loads SET state = 'committed', committed = ?, decided = NULL
+             WHERE slot = ? AND generation = ? AND run = ?",
         )
         .bind(json(load)?)
         .bind(load.key.slot.text())
@@ -404,7 +481,7 @@ impl Store for SqliteStore {
         .execute(&mut *transaction)
         .await;
         if self.sql(changed)?.rows_affected() != 1 {
-            return Err(Error::internal(format!("the run `{run}` does not hold the load `{}`", load.key)));
+            return Err(not_held(run, &load.key));
         }
         self.done(transaction).await
     }
@@ -560,6 +637,10 @@ fn time(at: DateTime<Utc>) -> String {
 /// No profile is the empty text: a unique index takes every NULL for another value.
 fn profile_text(profile: Option<&str>) -> &str {
     profile.unwrap_or_default()
+}
+
+fn not_held(run: &RunId, key: &LoadKey) -> Error {
+    Error::internal(format!("the run `{run}` does not hold the load `{key}`"))
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String> {

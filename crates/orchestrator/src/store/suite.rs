@@ -3,11 +3,12 @@
 //! They panic where a store breaks its contract, so they are for tests only.
 #![expect(clippy::expect_used, reason = "a test suite, public so that every store can call it")]
 
-use super::{LoadRecord, NewRun, RunFilter, Store, TakenLoad, WantedLoad, find_run};
+use super::{DecidedLoad, LoadRecord, NewRun, RunFilter, Store, TakenLoad, WantedLoad, find_run};
 use crate::{RunReport, RunState};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use gristmill_model::{
-    Checkpoint, Committed, Error, ErrorKind, Interval, LoadKey, RunId, Slot, StepKind, StepReport, StepState,
+    Checkpoint, Committed, Error, ErrorKind, Interval, LoadKey, RunId, Slot, StagedLoad, StepKind, StepReport,
+    StepState,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +30,8 @@ where
     a_crash_fails_the_run_and_leaves_its_loads_to_be_resumed(&make().await).await;
     a_run_ends_once(&make().await).await;
     a_moved_generation_is_kept(&make().await).await;
+    a_generation_that_another_profile_holds_can_be_shared(&make().await).await;
+    what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(&make().await).await;
     runs_are_listed_newest_first_and_filtered(&make().await).await;
     attempts_are_kept(&make().await).await;
     a_run_that_is_refused_leaves_nothing_behind(&make().await).await;
@@ -111,8 +114,13 @@ async fn a_run_is_recorded_and_read_back(store: &dyn Store) {
     assert_eq!((read.state, read.ended), (RunState::Success, Some(at(100))));
     assert_eq!(read.report, Some(report("r1", 1, RunState::Success)));
     let load = store.loads(&slot(1)).await.expect("loads").remove(0);
-    let wanted =
-        LoadRecord { key: key(1, 1), profile: None, run: run.id.clone(), committed: Some(committed(taken.key)) };
+    let wanted = LoadRecord {
+        key: key(1, 1),
+        profile: None,
+        run: run.id.clone(),
+        committed: Some(committed(taken.key)),
+        decided: None,
+    };
     assert_eq!(load, wanted);
     assert_eq!(store.run(&RunId::from("nobody")).await.expect("an answer"), None);
 }
@@ -153,6 +161,10 @@ async fn a_finished_load_that_is_wanted_once_is_not_taken_again(store: &dyn Stor
     store.end(&report("r2", 1, RunState::Success), at(2)).await.expect("the run ends");
     let taken = begin(store, &new_run("r3", 1)).await;
     assert_eq!(taken.key, key(1, 2));
+    // A later generation that came to nothing does not open the slot again.
+    store.end(&report("r3", 1, RunState::Failed), at(3)).await.expect("the run ends");
+    let taken = begin(store, &once("r4")).await;
+    assert_eq!(taken, TakenLoad { key: key(1, 1), resumed: false, finished: true });
 }
 
 async fn generations_are_unique_across_profiles(store: &dyn Store) {
@@ -203,6 +215,58 @@ async fn a_moved_generation_is_kept(store: &dyn Store) {
     assert!(store.committed(&run, &committed(taken.key)).await.is_err(), "nor can it be committed");
     finish(store, "r1", 1, key(1, 8)).await;
     assert_eq!(begin(store, &new_run("r2", 1)).await.key, key(1, 9));
+}
+
+async fn a_generation_that_another_profile_holds_can_be_shared(store: &dyn Store) {
+    let pg = |id: &str| NewRun { profile: Some("pg".to_owned()), ..new_run(id, 1) };
+    let first = begin(store, &new_run("r1", 1)).await;
+    finish(store, "r1", 1, first.key.clone()).await;
+    let taken = begin(store, &pg("r2")).await;
+    assert_eq!(taken.key, key(1, 2));
+    let run = RunId::from("r2");
+    store.generation_moved(&run, &taken.key, &first.key).await.expect("moved");
+    finish(store, "r2", 1, first.key.clone()).await;
+    let all = store.loads(&slot(1)).await.expect("loads");
+    let seen: Vec<_> = all.iter().map(|load| (load.key.generation, load.committed.is_some())).collect();
+    assert_eq!(seen, [(1, true), (1, true)]);
+    // Where the profile has that generation itself, its row is taken over and stays committed.
+    let taken = begin(store, &pg("r3")).await;
+    store.generation_moved(&RunId::from("r3"), &taken.key, &first.key).await.expect("moved");
+    store.committed(&RunId::from("r3"), &committed(first.key)).await.expect("the load is recorded");
+    assert_eq!(store.loads(&slot(1)).await.expect("loads").len(), 2);
+}
+
+async fn what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(store: &dyn Store) {
+    let decide = |key: &LoadKey| DecidedLoad {
+        spec: serde_json::from_str(r#"{"from": "v", "to": "lake", "path": "out/", "strategy": "replace"}"#)
+            .expect("a load"),
+        staged: StagedLoad {
+            step: "load".into(),
+            key: key.clone(),
+            schema: serde_json::Value::Null,
+            staged: Vec::new(),
+            checkpoint: Checkpoint::default(),
+        },
+    };
+    let held = async || store.loads(&slot(1)).await.expect("loads").remove(0).decided;
+    let taken = begin(store, &new_run("r1", 1)).await;
+    let run = RunId::from("r1");
+    let decided = decide(&taken.key);
+    store.decided(&run, std::slice::from_ref(&decided)).await.expect("written");
+    assert_eq!(held().await, Some(Box::new(decided.clone())));
+    store.given_up(&run, std::slice::from_ref(&taken.key)).await.expect("written");
+    assert_eq!(held().await, None);
+    store.decided(&run, std::slice::from_ref(&decided)).await.expect("written");
+    let strange = decide(&key(1, 7));
+    assert!(store.decided(&run, &[strange]).await.is_err(), "nobody took it");
+    store.crashed(&run, at(1)).await.expect("a mark");
+    let left = store.unfinished(Some(&run)).await.expect("loads").remove(0);
+    assert_eq!(left.decided, Some(Box::new(decided.clone())));
+    begin(store, &new_run("r2", 1)).await;
+    assert_eq!(held().await, None, "the new run stages again");
+    store.decided(&RunId::from("r2"), &[decided]).await.expect("written");
+    finish(store, "r2", 1, taken.key).await;
+    assert_eq!(held().await, None);
 }
 
 async fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {

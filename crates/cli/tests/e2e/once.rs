@@ -1,0 +1,116 @@
+//! That rows are loaded once: appends, profiles that share a target, loads of one run, dead letters.
+
+use crate::support::{Folder, Said};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+const DAY: &str = "2024-01-15";
+
+fn project(loads: &str) -> Folder {
+    let folder = Folder::new();
+    folder.write(
+        "gristmill.yaml",
+        "name: once\nmain: p\nconnections:\n  in: {type: files, url: ./in}\n  lake: {type: files, url: ./lake}\n  db: {type: sqlite, path: out.db}\nprofiles:\n  other: {connections: {in: {type: files, url: ./in}}}\n",
+    );
+    folder.write("in/a.csv", "id,name\n1,a\n2,b\n3,c\n");
+    folder.write("pipelines/p.yaml", format!("name: p\nsteps:\n  v: {{extract: {{from: in, path: a.csv}}}}\n{loads}"));
+    folder
+}
+
+fn run(folder: &Folder, more: &[&str]) -> Said {
+    folder.run(&[&["run", ".", "--date", DAY], more].concat())
+}
+
+fn count(folder: &Folder, table: &str) -> i64 {
+    let database = rusqlite::Connection::open(folder.path().join("out.db")).unwrap();
+    database.query_row(&format!("select count(*) from {table}"), [], |row| row.get(0)).unwrap()
+}
+
+const APPENDS: &str = "  l1: {load: {from: v, to: db, table: t, strategy: append}}\n  l2: {load: {from: v, to: lake, path: t/, strategy: append}}\n";
+
+#[test]
+fn a_refused_full_refresh_does_not_double_an_append_by_the_next_run() {
+    let folder = project(APPENDS);
+    assert_eq!(run(&folder, &[]).code, Some(0));
+    let refused = run(&folder, &["--full-refresh"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert!(refused.error().contains("`append` cannot replace them"), "{refused}");
+    let again = run(&folder, &[]);
+    assert!(again.code == Some(0) && again.out.contains("is loaded already"), "{again}");
+    assert_eq!((count(&folder, "t"), folder.rows("select count(*) from 'lake/t/'")), (3, vec!["3".to_owned()]));
+    // Where the store is lost the target's ledger knows, and the refusal leaves a generation behind.
+    std::fs::remove_dir_all(folder.path().join(".gristmill")).unwrap();
+    let refused = run(&folder, &["--full-refresh"]);
+    assert_eq!(refused.code, Some(2), "{refused}");
+    assert_eq!(run(&folder, &[]).code, Some(0));
+    assert_eq!((count(&folder, "t"), folder.rows("select count(*) from 'lake/t/'")), (3, vec!["3".to_owned()]));
+}
+
+#[test]
+fn an_append_is_not_doubled_by_a_profile_that_shares_the_target() {
+    let folder = project(APPENDS);
+    assert_eq!(run(&folder, &[]).code, Some(0));
+    for _ in 0..2 {
+        let other = run(&folder, &["--profile", "other"]);
+        assert_eq!(other.code, Some(0), "{other}");
+        assert_eq!((count(&folder, "t"), folder.rows("select count(*) from 'lake/t/'")), (3, vec!["3".to_owned()]));
+    }
+    let again = run(&folder, &[]);
+    assert!(again.code == Some(0) && again.out.contains("is loaded already"), "{again}");
+    assert_eq!(count(&folder, "t"), 3);
+}
+
+#[test]
+fn a_run_killed_between_its_two_commits_is_published_whole_by_recover() {
+    let folder = project(
+        "  l1: {load: {from: v, to: lake, path: t/, strategy: replace}}\n  l2: {load: {from: v, to: db, table: t, strategy: replace}}\n",
+    );
+    assert_eq!(run(&folder, &[]).code, Some(0));
+    folder.write("in/a.csv", "id,name\n1,a\n2,b\n3,c\n4,d\n5,e\n");
+    let mut holder = rusqlite::Connection::open(folder.path().join("out.db")).unwrap();
+    let held = holder.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).unwrap();
+    let mut child =
+        folder.command(&["run", ".", "--date", DAY]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let log = folder.path().join("lake/t/_gristmill/log");
+    let entries = || std::fs::read_dir(&log).map(Iterator::count).unwrap_or_default();
+    let (before, began) = (entries(), Instant::now());
+    while entries() == before && began.elapsed() < Duration::from_secs(30) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "it waits for the database");
+    Command::new("kill").args(["-KILL", &child.id().to_string()]).status().unwrap();
+    child.wait().unwrap();
+    drop(held);
+    assert_eq!((count(&folder, "t"), folder.rows("select count(*) from 'lake/t/'")), (3, vec!["5".to_owned()]));
+    let said = folder.ok(&["recover"]);
+    assert!(said.contains("was about to be published, and is now: 5 rows"), "{said}");
+    assert_eq!((count(&folder, "t"), folder.rows("select count(*) from 'lake/t/'")), (5, vec!["5".to_owned()]));
+    let shown = folder.ok(&["show", "last"]);
+    for load in ["l1", "l2"] {
+        let line = shown.lines().find(|line| line.trim_start().starts_with(load)).unwrap();
+        assert!(line.contains("success"), "{shown}");
+    }
+    assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover");
+}
+
+#[test]
+fn dead_letters_of_a_failed_run_go_with_it_and_of_a_run_before_with_the_next() {
+    let folder = project(
+        "  c:\n    sql: SELECT *, CAST(NULL AS int) AS nothing FROM v\n    checks: [{not_null: {column: name, on_fail: dead_letter}}]\n  l1: {load: {from: c, to: lake, path: t/, strategy: replace}}\n  l2:\n    load: {from: v, to: db, table: t, strategy: replace}\n    checks: [{row_count: {max: 4}}]\n",
+    );
+    folder.write("in/a.csv", "id,name\n1,a\n2,\n3,c\n4,d\n5,e\n");
+    let letters = || {
+        let folder_of = folder.path().join(format!(".gristmill/dead_letters/p/{DAY}"));
+        std::fs::read_dir(folder_of).map(Iterator::count).unwrap_or_default()
+    };
+    assert_eq!(run(&folder, &[]).code, Some(1));
+    assert_eq!(letters(), 0);
+    folder.write("in/a.csv", "id,name\n1,a\n2,\n3,c\n");
+    for _ in 0..2 {
+        assert_eq!(run(&folder, &[]).code, Some(0));
+        assert_eq!(letters(), 1);
+    }
+    let rows = folder.rows(&format!("select \"load\", record from '.gristmill/dead_letters/p/{DAY}/'"));
+    assert_eq!(rows, [format!(r#"p/l1/{DAY}/lake:t/#2,"{{""id"":2,""name"":null,""nothing"":null}}""#)]);
+}
