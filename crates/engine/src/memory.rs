@@ -12,9 +12,11 @@ use std::time::Duration;
 /// The share of the machine (or cgroup) that is used when nothing else is said.
 const DEFAULT_SHARE: f64 = 0.7;
 
-/// The share of the limit that goes to DataFusion's pool. The rest is for what it does not account for: decoders,
-/// encoders, multipart buffers, channels, the allocator's slack.
+/// The share of the limit that goes to DataFusion's pool, after [`FIXED`]. The rest is for what it does not account for:
+/// encoders, multipart buffers, channels, tables while they double, the allocator's slack.
 const POOL_SHARE: f64 = 0.65;
+/// What a process needs whatever it does, in bytes: the program, decoders, open files. Of a small limit a third.
+const FIXED: u64 = 192 << 20;
 
 /// A limit on the process's resident memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +32,7 @@ impl MemoryLimit {
     #[must_use]
     pub fn decide(wanted: Option<ByteSize>) -> Self {
         let total = wanted.map_or_else(|| share(available(), DEFAULT_SHARE), |size| size.0);
-        Self { total, pool: share(total, POOL_SHARE) }
+        Self { total, pool: share(total - FIXED.min(total / 3), POOL_SHARE) }
     }
 }
 

@@ -21,6 +21,15 @@ use gristmill_model::{ConnectionName, Error, WorkUnit};
 use std::fmt;
 use std::sync::Arc;
 
+/// What a value of a type without a fixed width is taken for, in bytes.
+const USUAL_WIDTH: usize = 32;
+
+/// Bytes of a row in a source, about.
+fn row_width(schema: &Schema) -> u64 {
+    let of = |field: &Arc<Field>| field.data_type().primitive_width().unwrap_or(USUAL_WIDTH);
+    schema.fields().iter().map(of).sum::<usize>().max(1) as u64
+}
+
 /// The schema of the leaf: one row per unit, the unit as JSON.
 pub(crate) fn units_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("unit", DataType::Utf8, false)]))
@@ -180,7 +189,8 @@ impl ExecutionPlan for ExtractExec {
             value.and_then(|value| usize::try_from(value).ok()).map_or(Precision::Absent, Precision::Inexact)
         };
         Ok(Arc::new(Statistics {
-            num_rows: estimate(self.stats.rows),
+            // Files tell their size, not their rows; joins choose their sides by rows.
+            num_rows: estimate(self.stats.rows.or(self.stats.bytes.map(|bytes| bytes / row_width(&self.scan.schema)))),
             total_byte_size: estimate(self.stats.bytes),
             column_statistics: vec![ColumnStatistics::new_unknown(); self.scan.schema.fields().len()],
         }))
