@@ -12,7 +12,17 @@ use std::process::ExitCode;
 /// `--help` with 0, as clap does it.
 #[must_use]
 pub fn run() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            if error.use_stderr() && wants_json() {
+                let text = error.render().to_string();
+                let said = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_owned();
+                Printer::json_only().failure(&Error::new(gristmill_model::ErrorKind::Usage, said));
+            }
+            error.exit();
+        }
+    };
     let printer = Printer::new(&cli.global);
     logs::begin(cli.global.verbose);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -32,10 +42,18 @@ pub fn run() -> ExitCode {
         Ok(outcome) => outcome.code(),
         Err(error) if is_closed_output(&error) => ExitCode::from(exit::DONE),
         Err(error) => {
+            printer.failure(&error);
             printer.error(&error);
             ExitCode::from(exit::code_of(&error))
         }
     }
+}
+
+/// Whether words that clap did not take ask for JSON all the same.
+fn wants_json() -> bool {
+    let words: Vec<String> = std::env::args().collect();
+    words.iter().any(|word| word == "--output=json")
+        || words.windows(2).any(|two| two[0] == "--output" && two[1] == "json")
 }
 
 /// The command line as clap knows it, for the generated reference.

@@ -31,7 +31,7 @@ pub(crate) async fn existing_store(project: &Project) -> Result<Option<Arc<Sqlit
     if !project.state.is_dir() {
         return Ok(None);
     }
-    Ok(Some(Arc::new(SqliteStore::open(&project.state).await?)))
+    Ok(Some(Arc::new(SqliteStore::open_to_look(&project.state).await?)))
 }
 
 /// The pipeline that is meant: the named one, or the project's main one.

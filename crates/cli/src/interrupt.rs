@@ -5,21 +5,29 @@ use crate::printer::Printer;
 use gristmill_model::CancellationToken;
 
 /// Listens for Ctrl-C, and for the polite request to end (SIGTERM) that service managers and containers send.
+///
+/// On a thread and a runtime of its own: when every worker of the big one computes, nobody there hears a signal.
 pub(crate) fn listen(printer: &Printer) -> CancellationToken {
     let token = CancellationToken::new();
     let (cancel, printer) = (token.clone(), printer.clone());
-    tokio::spawn(async move {
-        if !asked_to_stop().await {
-            return;
-        }
-        printer.warning("stopping; what is staged is thrown away (Ctrl-C again quits at once)");
-        cancel.cancel();
-        if asked_to_stop().await {
-            // The next run, or `gristmill recover`, cleans up after this one.
-            #[expect(clippy::exit, reason = "quitting at once is what was asked for")]
-            std::process::exit(i32::from(exit::INTERRUPTED));
-        }
-    });
+    let hear = move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let Ok(runtime) = runtime else { return };
+        runtime.block_on(async {
+            if !asked_to_stop().await {
+                return;
+            }
+            printer.warning("stopping; what is staged is thrown away (Ctrl-C again quits at once)");
+            cancel.cancel();
+            if asked_to_stop().await {
+                // The next run, or `gristmill recover`, cleans up after this one.
+                #[expect(clippy::exit, reason = "quitting at once is what was asked for")]
+                std::process::exit(i32::from(exit::INTERRUPTED));
+            }
+        });
+    };
+    // Without the thread Ctrl-C ends the process as it ends any other.
+    let _ = std::thread::Builder::new().name("signals".to_owned()).spawn(hear);
     token
 }
 

@@ -54,6 +54,9 @@ impl Place {
             if scheme == "file" {
                 return local(Path::new(rest), files);
             }
+            if let Some(place) = below_a_connection(text, project) {
+                return Ok(place);
+            }
             let (host, path) = rest.split_once('/').unwrap_or((rest, ""));
             return files(
                 &format!("{scheme}://{host}"),
@@ -61,6 +64,7 @@ impl Place {
             );
         }
         if let Some((name, rest)) = text.split_once(':')
+            && !name.contains(['/', '\\'])
             && !Path::new(text).exists()
         {
             let known = project.map(|project| &project.connections);
@@ -80,6 +84,33 @@ impl Place {
             }));
         }
         local(Path::new(text), files)
+    }
+
+    /// The place, with a connection that was made for it named by its URL: then the slot of a load says where the rows
+    /// went, and [`Place::of_slot`] finds it again.
+    #[must_use]
+    pub(crate) fn named_by_url(mut self) -> Self {
+        if let Some(url) = self.made.as_ref().and_then(|node| node.get("url")).and_then(Node::text) {
+            self.connection = without_user(url).into();
+        }
+        self
+    }
+
+    /// The place of a load's slot, `connection:table` or `connection:path`, where `connection` may be a URL or folder.
+    ///
+    /// # Errors
+    /// A text that no load of `copy` has written.
+    pub(crate) fn of_slot(target: &str, project: Option<&Project>) -> Result<Self> {
+        let scheme = target.find("://").map_or(0, |at| at + 3);
+        let Some(at) = target[scheme..].find(':').map(|at| at + scheme) else {
+            return Err(Error::internal(format!("the slot `{target}` names no place")));
+        };
+        let (connection, path) = (&target[..at], &target[at + 1..]);
+        if project.is_some_and(|project| project.connections.contains_key(connection)) {
+            return Self::parse(target, connection, project);
+        }
+        let made = Some(files_connection(connection)?);
+        Ok(Self { connection: connection.into(), made, what: What::Path(path.to_owned()) })
     }
 
     /// The table, for an extract or a load.
@@ -111,6 +142,35 @@ impl Place {
         if let Some(node) = &self.made {
             connections.insert(self.connection.clone(), node.clone());
         }
+    }
+}
+
+/// A URL below one of the project's connections, with the keys and rights that one has; the closest one.
+fn below_a_connection(text: &str, project: Option<&Project>) -> Option<Place> {
+    let connections = project.into_iter().flat_map(|project| &project.connections);
+    let below = connections.filter_map(|(name, node)| {
+        if node.get("type").and_then(Node::text) != Some("files") {
+            return None;
+        }
+        let url = node.get("url").and_then(Node::text)?.trim_end_matches('/');
+        let rest =
+            text.strip_prefix(url).filter(|rest| url.contains("://") && (rest.is_empty() || rest.starts_with('/')));
+        Some((url.len(), name, rest?.trim_start_matches('/')))
+    });
+    let (_, name, rest) = below.max_by_key(|(length, ..)| *length)?;
+    let path = if rest.is_empty() { "./" } else { rest };
+    Some(Place { connection: name.clone(), made: None, what: What::Path(path.to_owned()) })
+}
+
+/// A URL without the user and password it may hold.
+fn without_user(url: &str) -> String {
+    match url.split_once("://") {
+        Some((scheme, rest)) => {
+            let (host, path) = rest.split_once('/').map_or((rest, None), |(host, path)| (host, Some(path)));
+            let host = host.rsplit_once('@').map_or(host, |(_, host)| host);
+            path.map_or_else(|| format!("{scheme}://{host}"), |path| format!("{scheme}://{host}/{path}"))
+        }
+        None => url.to_owned(),
     }
 }
 
@@ -197,6 +257,22 @@ mod tests {
     fn an_unknown_connection_is_said() {
         let error = Place::parse("sales_db:orders", "src", None).unwrap_err();
         assert!(error.message().contains("`sales_db`"), "{error}");
+    }
+
+    #[test]
+    fn a_path_with_a_colon_is_a_path() {
+        let (url, path) = path_and_url("./a:b.parquet");
+        assert_eq!((path.as_str(), url.is_empty()), ("a:b.parquet", false));
+    }
+
+    #[test]
+    fn a_slot_leads_back_to_its_place() {
+        for text in ["/data/out/orders.parquet", "/data/out/orders/", "s3://lake/a/b.parquet"] {
+            let place = Place::parse(text, "target", None).unwrap().named_by_url();
+            let slot = format!("{}:{}", place.connection, place.path().unwrap());
+            assert_eq!(Place::of_slot(&slot, None).unwrap(), place, "{text}");
+        }
+        assert_eq!(without_user("https://me:secret@x.org/a@b"), "https://x.org/a@b");
     }
 
     #[test]

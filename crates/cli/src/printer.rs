@@ -10,6 +10,7 @@ use gristmill_model::{Error, ErrorKind, Result};
 use indicatif::MultiProgress;
 use serde::Serialize;
 use std::io::{self, IsTerminal, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use unicode_width::UnicodeWidthStr;
 
@@ -48,6 +49,8 @@ pub(crate) struct Printer {
     colour_out: bool,
     colour_err: bool,
     live: bool,
+    /// Something is on standard output already.
+    begun: Arc<AtomicBool>,
     /// While bars are drawn, lines go through their owner, or they would tear each other.
     bars: Arc<Mutex<Option<MultiProgress>>>,
 }
@@ -63,7 +66,29 @@ impl Printer {
             colour_out: colour && io::stdout().is_terminal(),
             colour_err: colour && io::stderr().is_terminal(),
             live: io::stderr().is_terminal(),
+            begun: Arc::default(),
             bars: Arc::default(),
+        }
+    }
+
+    /// A printer for a command line that could not be read, but asks for JSON.
+    pub(crate) fn json_only() -> Self {
+        Self {
+            format: OutputFormat::Json,
+            quiet: true,
+            colour_out: false,
+            colour_err: false,
+            live: false,
+            begun: Arc::default(),
+            bars: Arc::default(),
+        }
+    }
+
+    /// That the command failed, as the one JSON document, where there is none yet; nothing in text form.
+    pub(crate) fn failure(&self, error: &Error) {
+        if self.json() && !self.begun.load(Ordering::Relaxed) {
+            // Standard error says the same; whoever closed standard output does not want to know.
+            let _ = self.document(&serde_json::json!({"error": error}));
         }
     }
 
@@ -108,6 +133,7 @@ impl Printer {
 
     /// Bytes of the result, as they are, in either form: rows of a query, a completion script.
     pub(crate) fn raw(&self, bytes: &[u8]) -> Result<()> {
+        self.begun.store(true, Ordering::Relaxed);
         let mut out = io::stdout().lock();
         out.write_all(bytes).and_then(|()| out.flush()).map_err(|error| closed(&error))
     }

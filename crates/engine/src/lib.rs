@@ -23,6 +23,7 @@ mod pipe;
 mod resolve;
 mod runner;
 mod session;
+mod spill;
 mod stage;
 mod table;
 

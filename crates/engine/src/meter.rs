@@ -1,5 +1,8 @@
 //! Counting rows and bytes per step, and telling about it while it goes on.
 
+use datafusion::arrow::array::{Array, AsArray, RecordBatch};
+use datafusion::arrow::datatypes::DataType;
+use gristmill_connect::Reject;
 use gristmill_model::{EventSink, RunEvent, StepName};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,6 +19,29 @@ pub(crate) struct Meter {
     started: Mutex<Option<Instant>>,
     ended: Mutex<Option<Instant>>,
     told: AtomicU64,
+    /// The first rows that were left out with a warning.
+    warned: Mutex<Vec<String>>,
+}
+
+/// So many warnings of a step are said one by one.
+const WARNINGS: usize = 3;
+
+/// The bytes that the rows of a batch take: of a slice only its own part, not the buffers it lies in.
+pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
+    batch.columns().iter().map(|column| bytes_of_array(column)).sum()
+}
+
+fn bytes_of_array(array: &dyn Array) -> usize {
+    // The lower half of a view is the length of its value; up to twelve bytes stand in the view itself.
+    let viewed = |views: &[u128]| -> usize {
+        let beside = views.iter().map(|view| (view & 0xffff_ffff) as usize).filter(|length| *length > 12);
+        views.len() * 16 + beside.sum::<usize>()
+    };
+    match array.data_type() {
+        DataType::Utf8View => viewed(array.as_string_view().views()),
+        DataType::BinaryView => viewed(array.as_binary_view().views()),
+        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
+    }
 }
 
 impl Meter {
@@ -29,6 +55,7 @@ impl Meter {
             started: Mutex::new(None),
             ended: Mutex::new(None),
             told: AtomicU64::new(0),
+            warned: Mutex::default(),
         })
     }
 
@@ -48,6 +75,26 @@ impl Meter {
 
     pub(crate) fn reject(&self, rows: usize) {
         self.rejects.fetch_add(rows as u64, Ordering::Relaxed);
+    }
+
+    /// Counts a row that is left out, and says the first few of them aloud.
+    pub(crate) fn warn(&self, reject: &Reject) {
+        self.reject(1);
+        let Ok(mut warned) = self.warned.lock() else { return };
+        if warned.len() < WARNINGS {
+            tracing::warn!("step `{}` leaves out `{}`: {}", self.step, reject.place, reject.error);
+            warned.push(format!("`{}`: {}", reject.place, reject.error));
+        }
+    }
+
+    /// What the report says about rows that were left out with a warning.
+    pub(crate) fn warning(&self) -> Option<String> {
+        let warned = self.warned.lock().ok()?;
+        let (rows, first) = (self.rejects(), warned.first()?);
+        Some(match rows {
+            1 => format!("1 row could not be read and was left out: {first}"),
+            _ => format!("{rows} rows could not be read and were left out, e.g. {}", warned.join("; ")),
+        })
     }
 
     pub(crate) fn expect(&self, rows: u64) {
@@ -103,5 +150,43 @@ impl Meter {
                 total_rows: self.expected(),
             });
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::{ArrayRef, Int64Array, StringArray, StringViewArray};
+
+    #[test]
+    fn the_bytes_of_slices_add_up_to_those_of_the_whole() {
+        let texts: Vec<String> = (0..1000).map(|row| format!("{row} and some more text")).collect();
+        let columns: Vec<(&str, ArrayRef)> = vec![
+            ("n", Arc::new(Int64Array::from_iter_values(0..1000))),
+            ("t", Arc::new(StringArray::from_iter_values(&texts))),
+            ("v", Arc::new(StringViewArray::from_iter_values(&texts))),
+        ];
+        let batch = RecordBatch::try_from_iter(columns).unwrap();
+        let whole = bytes_of(&batch);
+        let parts: usize = (0..100).map(|part| bytes_of(&batch.slice(part * 10, 10))).sum();
+        assert!(parts >= whole && parts < whole + whole / 10, "{parts} for {whole}");
+        assert!((60_000..100_000).contains(&whole), "{whole}");
+    }
+
+    #[test]
+    fn a_warning_names_the_first_rows_and_counts_all() {
+        let meter = Meter::new("v".into());
+        for line in 2..12 {
+            meter.warn(&Reject {
+                record: String::new(),
+                error: "no number".to_owned(),
+                place: format!("a.csv:{line}"),
+            });
+        }
+        let said = meter.warning().unwrap();
+        assert_eq!(
+            said,
+            "10 rows could not be read and were left out, e.g. `a.csv:2`: no number; `a.csv:3`: no number; `a.csv:4`: no number"
+        );
     }
 }

@@ -286,6 +286,10 @@ impl Resolver {
                 let counted = meter.clone();
                 Some(letters.sink(meter.step.clone(), move || counted.reject(1)))
             }
+            (OnFail::Warn, _) => {
+                let warned = meter.clone();
+                Some(gristmill_connect::RejectSink::new(move |reject| warned.warn(&reject)))
+            }
             _ => {
                 let counted = meter.clone();
                 Some(gristmill_connect::RejectSink::new(move |_| counted.reject(1)))

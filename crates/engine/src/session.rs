@@ -3,6 +3,7 @@
 use crate::error::from_datafusion;
 use crate::memory::{MemoryLimit, Pressure, SpillFirstPool};
 use crate::resolve::{Origin, Resolver};
+use crate::spill::SpillFolder;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
@@ -16,6 +17,7 @@ use gristmill_model::spec::PipelineSpec;
 use gristmill_model::yaml::Node;
 use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Result, one_of};
 use std::collections::BTreeMap;
+use std::io::ErrorKind as ErrorOf;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -68,6 +70,8 @@ pub struct Engine {
     pub(crate) pressure: Pressure,
     runtime: Arc<RuntimeEnv>,
     connections: Mutex<BTreeMap<ConnectionName, Arc<dyn Connection>>>,
+    /// After the runtime, whose files are in it.
+    spill: Option<SpillFolder>,
 }
 
 impl std::fmt::Debug for Engine {
@@ -80,7 +84,7 @@ impl Engine {
     /// An engine with its memory pool. Makes the folder for spill files where the project has state; may block on it.
     ///
     /// # Errors
-    /// A state folder that cannot be written.
+    /// A disk that is full. A state folder that must not be written is none: then the system's temporary folder is used.
     pub fn new(options: EngineOptions) -> Result<Arc<Self>> {
         let limit = MemoryLimit::decide(options.memory);
         gristmill_connect::memory::set_process_limit(limit.total);
@@ -88,13 +92,21 @@ impl Engine {
         let pressure = Pressure::default();
         let shown = NonZeroUsize::new(3).unwrap_or(NonZeroUsize::MIN);
         // A query outside of any project leaves nothing behind, so it spills to the system's temporary folder.
-        let mode = if options.state_dir.is_dir() {
-            let folder = spill_dir(&options);
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| Error::io(&error, format!("the folder `{}`", folder.display())))?;
-            DiskManagerMode::Directories(vec![folder])
+        let spill = if options.state_dir.is_dir() {
+            match SpillFolder::new(&options.state_dir.join("spill")) {
+                Ok(spill) => Some(spill),
+                // Somebody else's project can be looked at all the same.
+                Err(error) if matches!(error.kind(), ErrorOf::PermissionDenied | ErrorOf::ReadOnlyFilesystem) => None,
+                Err(error) => {
+                    return Err(Error::io(&error, format!("the folder `{}/spill`", options.state_dir.display())));
+                }
+            }
         } else {
-            DiskManagerMode::OsTmpDirectory
+            None
+        };
+        let mode = match &spill {
+            Some(spill) => DiskManagerMode::Directories(vec![spill.path().to_owned()]),
+            None => DiskManagerMode::OsTmpDirectory,
         };
         let disk = DiskManagerBuilder::default().with_mode(mode);
         let runtime = RuntimeEnvBuilder::new()
@@ -104,7 +116,7 @@ impl Engine {
             .map_err(from_datafusion)?;
         let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
         let parallelism = options.parallelism.unwrap_or(cores).max(1);
-        Ok(Arc::new(Self { options, limit, parallelism, pressure, runtime, connections: Mutex::default() }))
+        Ok(Arc::new(Self { options, limit, parallelism, pressure, runtime, connections: Mutex::default(), spill }))
     }
 
     /// A fresh session. Hash joins keep their build side in memory and cannot spill; `hash_joins: false` plans
@@ -145,7 +157,7 @@ impl Engine {
     }
 
     pub(crate) fn spill_dir(&self) -> PathBuf {
-        spill_dir(&self.options)
+        self.spill.as_ref().map_or_else(std::env::temp_dir, |spill| spill.path().to_owned())
     }
 
     /// The folders every connector gets to know.
@@ -185,10 +197,6 @@ impl Engine {
         opened.insert(name.clone(), connection.clone());
         Ok(connection)
     }
-}
-
-fn spill_dir(options: &EngineOptions) -> PathBuf {
-    options.state_dir.join("spill")
 }
 
 /// A session for interactive queries and for programs: DataFusion's DataFrames over the project's views and any file.

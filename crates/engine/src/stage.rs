@@ -4,7 +4,7 @@ use crate::dead_letters::{self, DeadLetters};
 use crate::error::{from_datafusion, in_step};
 use crate::exec::StageExec;
 use crate::memory::Pressure;
-use crate::meter::Meter;
+use crate::meter::{Meter, bytes_of};
 use crate::pipe::Pipe;
 use crate::resolve::{Origin, PipeJob, Resolver, bare};
 use crate::session::Engine;
@@ -201,6 +201,17 @@ impl Group {
                 _ => None,
             })
             .collect();
+        // A query of its own has no reader that counts; its pipe knows how many rows went on.
+        let is_query = |step: &StepName| {
+            self.resolver.views.iter().any(|view| view.step == *step && matches!(view.origin, Origin::Query))
+        };
+        let piped: Vec<_> = self
+            .resolver
+            .pipes
+            .iter()
+            .filter(|job| is_query(&job.step))
+            .map(|job| (job.out.clone(), job.passed.clone()))
+            .collect();
         let events = events.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(TELL_EVERY);
@@ -208,6 +219,10 @@ impl Group {
                 tick.tick().await;
                 for (meter, table) in &natives {
                     meter.settle(table.rows_read());
+                }
+                for (meter, passed) in &piped {
+                    let rows = passed.load(std::sync::atomic::Ordering::Relaxed);
+                    meter.settle((rows > meter.rows()).then_some(rows));
                 }
                 for meter in &meters {
                     meter.tell(&events);
@@ -310,6 +325,7 @@ impl Group {
                 Origin::Query => {}
             }
             report.rejects = meter.rejects();
+            report.notes.extend(meter.warning());
             report.millis = meter.millis();
             reports.push(report);
         }
@@ -409,11 +425,15 @@ fn verdict(steps: &[StepReport]) -> Option<Error> {
             format!("check `{}`{of} failed: {}", check.name, check.observed)
         })
         .collect();
-    Some(
-        Error::new(ErrorKind::Check, lines.join("; "))
-            .hint("nothing was published; mend the rows, or let bad ones go with `on_fail: dead_letter`, `drop` or `warn`")
-            .context(format!("step `{first_step}`")),
-    )
+    // A set check judges all rows together: there is none it could leave out.
+    let of_rows =
+        failing.iter().any(|(_, check)| !check.name.starts_with("unique") && !check.name.starts_with("row_count"));
+    let hint = if of_rows {
+        "nothing was published; mend the rows, or let bad ones go with `on_fail: dead_letter`, `drop` or `warn`"
+    } else {
+        "nothing was published; mend the rows, or go on in spite of it with `on_fail: warn`"
+    };
+    Some(Error::new(ErrorKind::Check, lines.join("; ")).hint(hint).context(format!("step `{first_step}`")))
 }
 
 async fn stage(plan: Arc<dyn ExecutionPlan>, partition: usize, context: Arc<TaskContext>) -> Result<Option<Staged>> {
@@ -485,7 +505,7 @@ impl Feed {
         while self.must_finish || self.pipe.wanted(self.lane) {
             self.pressure.ease().await;
             let Some(batch) = rows.try_next().await.map_err(from_datafusion)? else { break };
-            self.seen.add(batch.num_rows(), batch.get_array_memory_size());
+            self.seen.add(batch.num_rows(), bytes_of(&batch));
             let judged = self.judge.judge(&batch)?;
             if judged.rejected > 0 {
                 self.out.reject(judged.rejected);

@@ -33,4 +33,4 @@ pub use size::ByteSize;
 pub use suggest::{did_you_mean, one_of};
 pub use template::{TemplateContext, render_text};
 pub use tokio_util::sync::CancellationToken;
-pub use unit::{UnitReceipt, WorkUnit};
+pub use unit::WorkUnit;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "do")]
 pub enum JobPhase {
-    /// Read, transform, check and stage; publish nothing. For `load`, `check` and `generate` steps.
+    /// Read, transform, check and stage; publish nothing. For `load` and `check` steps.
     Stage,
     /// Publish what was staged.
     Commit {
@@ -321,7 +321,8 @@ pub enum RunEvent {
     },
 }
 
-/// Where events go. Cheap to clone, never blocks.
+/// Where events go. Cheap to clone. Events are sent from the midst of the work: a receiver may take a moment (a line on
+/// a terminal), but must not wait for anything.
 #[derive(Clone)]
 pub struct EventSink(Arc<dyn Fn(RunEvent) + Send + Sync>);
 

@@ -20,16 +20,3 @@ pub struct WorkUnit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bytes: Option<u64>,
 }
-
-/// What reading one unit came to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct UnitReceipt {
-    /// The unit's position in its plan.
-    pub ordinal: u32,
-    /// Rows that were read and passed on.
-    pub rows: u64,
-    /// Bytes read from the source (arrow memory, where the source cannot tell).
-    pub bytes: u64,
-    /// Rows the reader refused.
-    pub rejects: u64,
-}

@@ -8,7 +8,11 @@ use gristmill_model::{ByteSize, CancellationToken, Error, ErrorKind, Result};
 use gristmill_orchestrator::RunReport;
 use serde::Serialize;
 use std::process::Stdio;
+use std::time::Duration;
 use tokio::process::Command;
+
+/// How long a run may take to end after it was asked to.
+const GRACE: Duration = Duration::from_secs(30);
 
 /// What one of the two runs took.
 #[derive(Debug, Serialize)]
@@ -53,8 +57,35 @@ pub(crate) async fn run(args: &RunArgs, printer: &Printer, cancel: CancellationT
     }
     table.print(printer, "")?;
     printer.document(&measured)?;
+    if let [streaming, collecting] = measured.as_slice()
+        && streaming.rows_loaded != collecting.rows_loaded
+    {
+        // An append is loaded by the first of the two and skipped by the second.
+        printer.error(
+            &Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "the two runs did not do the same: one loaded {} rows, the other {}",
+                    crate::printer::number(streaming.rows_loaded),
+                    crate::printer::number(collecting.rows_loaded)
+                ),
+            )
+            .hint("compare a pipeline whose loads replace what is there (`replace`, `delete+insert`, `partition_overwrite`)"),
+        );
+        return Ok(Outcome::Ended(exit::FAILED));
+    }
     let all = measured.iter().all(|one| one.succeeded);
     Ok(if all { Outcome::Done } else { Outcome::Ended(exit::FAILED) })
+}
+
+/// Asks a process to end as Ctrl-C does.
+fn interrupt(id: Option<u32>) {
+    #[cfg(unix)]
+    if let Some(id) = id.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
+        let _ = rustix::process::kill_process(id, rustix::process::Signal::INT);
+    }
+    #[cfg(not(unix))]
+    let _ = id;
 }
 
 /// One run in a process of its own; its report comes back as JSON.
@@ -77,9 +108,21 @@ async fn child(args: &RunArgs, collect: bool, cancel: &CancellationToken) -> Res
     }
     command.args(args.full_refresh.then_some("--full-refresh")).args(collect.then_some("--collect"));
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    // A second request to stop quits at once: the terminal must not send one beside ours.
+    #[cfg(unix)]
+    command.process_group(0);
+    let child = command.spawn().map_err(|error| Error::io(&error, "a second process"))?;
+    let id = child.id();
+    let output = child.wait_with_output();
+    let mut output = std::pin::pin!(output);
     let output = tokio::select! {
-        output = command.output() => output.map_err(|error| Error::io(&error, "a second process"))?,
-        () = cancel.cancelled() => return Err(Error::new(ErrorKind::Canceled, "stopped on request")),
+        output = &mut output => output.map_err(|error| Error::io(&error, "a second process"))?,
+        () = cancel.cancelled() => {
+            // It may be in the middle of a commit: it is asked to end, and killed only when it does not.
+            interrupt(id);
+            let _ = tokio::time::timeout(GRACE, &mut output).await;
+            return Err(Error::new(ErrorKind::Canceled, "stopped on request"));
+        }
     };
     serde_json::from_slice(&output.stdout).map_err(|_| {
         // It could not even begin: what it said about that is on its standard error.

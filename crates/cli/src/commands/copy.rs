@@ -7,14 +7,14 @@ use crate::place::{Place, What};
 use crate::printer::Printer;
 use crate::progress::Progress;
 use crate::{context, local_engine};
-use chrono::{TimeDelta, Utc};
+use chrono::{SubsecRound, TimeDelta, Utc};
 use gristmill_connect::{OpenContext, registry};
 use gristmill_model::spec::{
     CsvOptions, ExtractSpec, FileFormat, LoadSpec, OnFail, OneOrMany, SchemaContract, Strategy,
 };
 use gristmill_model::yaml::{Node, parse, to_error};
 use gristmill_model::{ByteSize, CancellationToken, ConnectionName, Error, ErrorKind, Interval, Result, one_of};
-use gristmill_orchestrator::{Driver, DriverOptions, Project, RunRequest};
+use gristmill_orchestrator::{Driver, DriverOptions, ONE_LINE, Project, RunRequest};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use std::sync::Arc;
 pub(crate) async fn run(args: CopyArgs, printer: &Printer, cancel: CancellationToken) -> Result<Outcome> {
     let project = surrounding(&args.project.project, args.project.profile.as_deref()).await?;
     let source = Place::parse(&args.source, "source", project.as_deref())?;
-    let target = Place::parse(&args.target, "target", project.as_deref())?;
+    let target = Place::parse(&args.target, "target", project.as_deref())?.named_by_url();
     if target.path().as_deref() == Some("-") {
         return Err(Error::new(ErrorKind::Usage, "standard output cannot be loaded exactly once")
             .hint("print rows with `gristmill sql … --format csv`"));
@@ -79,7 +79,7 @@ pub(super) struct Job {
 
 /// Runs the job by the one driver.
 pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationToken) -> Result<Outcome> {
-    let Job { project, places, mut steps, load, target, given, memory } = job;
+    let Job { project, places, steps, load, target, given, memory } = job;
     let mut connections: BTreeMap<ConnectionName, Node> =
         project.as_ref().map(|project| project.connections.clone()).unwrap_or_default();
     for place in &places {
@@ -92,19 +92,17 @@ pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationTok
         return Err(Error::new(ErrorKind::Usage, format!("the target `{}` is there already", shown(&target)))
             .hint("say how new rows meet old ones: `--strategy replace` or `--strategy append`"));
     }
-    steps.insert("copy".to_owned(), serde_json::json!({"load": load}));
-    let text = serde_json::json!({"name": "copy", "steps": steps}).to_string();
-    let pipeline = parse("<command line>", &text).map_err(|mistakes| to_error(&mistakes))?;
-    let made = Arc::new(Project::in_memory(root, state, connections, pipeline)?);
+    let made = made_up(root, state, connections, steps, &load)?;
     let store = context::open_state(&made).await?;
     let options = context::engine_options(&made, memory);
     let memory = options.memory;
     let runner = local_engine::runner(options)?;
     let progress = Progress::new(printer);
     // Every copy is a slot of its own: a second one is meant as a second one, not as a retry of the first.
-    let start = Utc::now();
+    // As exact as the store keeps it, so that a recovery finds the same slot.
+    let start = Utc::now().trunc_subsecs(6);
     let request = RunRequest {
-        pipeline: "copy".into(),
+        pipeline: ONE_LINE.into(),
         interval: Interval { start, end: start + TimeDelta::seconds(1) },
         params: BTreeMap::new(),
         selection: None,
@@ -113,7 +111,26 @@ pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationTok
     let options = DriverOptions { cancel, memory, ..DriverOptions::default() };
     let report = Driver::new(made, store, runner, progress.events(), options).run(&request).await;
     progress.finish();
-    conclude(printer, &[report?], false)
+    let mut report = report?;
+    report.error = report.error.map(own_flags);
+    for step in &mut report.steps {
+        step.error = step.error.take().map(own_flags);
+    }
+    conclude(printer, &[report], false)
+}
+
+/// A project of one pipeline of one load.
+pub(super) fn made_up(
+    root: PathBuf,
+    state: PathBuf,
+    connections: BTreeMap<ConnectionName, Node>,
+    mut steps: serde_json::Map<String, serde_json::Value>,
+    load: &LoadSpec,
+) -> Result<Arc<Project>> {
+    steps.insert("copy".to_owned(), serde_json::json!({"load": load}));
+    let text = serde_json::json!({"name": ONE_LINE, "steps": steps}).to_string();
+    let pipeline = parse("<command line>", &text).map_err(|mistakes| to_error(&mistakes))?;
+    Project::in_memory(root, state, connections, pipeline).map(Arc::new)
 }
 
 /// The project around the command, if there is one: `copy` works without, but a broken one must be said.
@@ -139,6 +156,24 @@ pub(super) fn folders(project: Option<&Project>) -> Result<(PathBuf, PathBuf)> {
         .unwrap_or_else(std::env::temp_dir)
         .join("gristmill");
     Ok((root, state))
+}
+
+/// Readers speak of the keys of a pipeline file; on this command line they are flags.
+fn own_flags(error: Error) -> Error {
+    let Some(hint) = error.hint_text() else { return error };
+    let mut said = hint.to_owned();
+    for what in ["dead_letter", "drop", "warn"] {
+        said = said.replace(&format!("`on_bad_row: {what}`"), &format!("`--on-bad-row {what}`"));
+    }
+    said = said.replace("`on_bad_row`", "`--on-bad-row`").replace("`format:`", "`--from-format`");
+    for (key, flag) in [("`format: ", "`--from-format "), ("`schema: {", "`--type ")] {
+        while let Some(at) = said.find(key) {
+            let inside = said[at + key.len()..].find('`').map_or(said.len(), |end| at + key.len() + end);
+            let value = said[at + key.len()..inside].trim_end_matches('}').replace(": ", "=");
+            said.replace_range(at..inside, &format!("{flag}{value}"));
+        }
+    }
+    error.hint(said)
 }
 
 fn shown(place: &Place) -> String {
@@ -242,4 +277,26 @@ pub(super) fn plain_load(target: &Target<'_>, strategy: Option<Strategy>) -> Res
         row_group_rows: None,
         csv: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hints_name_the_flags_of_the_command_line() {
+        let said = |hint: &str| {
+            let error = own_flags(Error::new(ErrorKind::Data, "x").hint(hint));
+            error.hint_text().map(str::to_owned).unwrap_or_default()
+        };
+        assert_eq!(
+            said("correct the file, or say `on_bad_row: dead_letter` to go on"),
+            "correct the file, or say `--on-bad-row dead_letter` to go on"
+        );
+        assert_eq!(said("read it as text (`schema: {column: text}`)"), "read it as text (`--type column=text`)");
+        assert_eq!(
+            said("say it with `format:`; or `format: json`"),
+            "say it with `--from-format`; or `--from-format json`"
+        );
+    }
 }

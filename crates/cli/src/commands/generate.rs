@@ -8,12 +8,12 @@ use crate::place::Place;
 use crate::printer::Printer;
 use crate::rows;
 use gristmill_model::spec::{ColumnRule, GenerateSpec, GenerateTable};
-use gristmill_model::yaml::{decode, parse, to_error};
+use gristmill_model::yaml::{Value, decode, parse, to_error};
 use gristmill_model::{CancellationToken, Error, ErrorKind, Result, one_of};
 use serde::Deserialize;
 use std::path::Path;
 
-/// A file of columns: the keys of a `generate` step that say what the rows look like.
+/// A file of columns: the keys of a `generate` step that say what the rows look like, or the list alone.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct ColumnsFile {
@@ -24,19 +24,20 @@ struct ColumnsFile {
 pub(crate) async fn run(args: GenerateArgs, printer: &Printer, cancel: CancellationToken) -> Result<Outcome> {
     let spec = spec(&args)?;
     if let Some(problem) = local_engine::generator_problem(&spec) {
-        return Err(problem);
+        let of_file = Path::new(&args.table).exists() && !spec.columns.is_empty();
+        return Err(if of_file { problem.context(format!("`{}`", args.table)) } else { problem });
     }
     let Some(to) = &args.to else {
         let format = args.format.unwrap_or(if printer.json() { RowFormat::Json } else { RowFormat::Csv });
         let rows = local_engine::generated(&spec)?;
-        return tokio::select! {
-            printed = rows::print(rows, format, None, printer) => printed.map(|()| Outcome::Done),
-            () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
-        };
+        // A task of its own: rows that are always ready would never let the request to stop be heard.
+        let printer = printer.clone();
+        let printing = tokio::spawn(async move { rows::print(rows, format, None, &printer).await });
+        return super::or_canceled(printing, &cancel).await.map(|()| Outcome::Done);
     };
     let project = surrounding(&args.project.project, args.project.profile.as_deref()).await?;
     folders(project.as_deref())?;
-    let target = Place::parse(to, "target", project.as_deref())?;
+    let target = Place::parse(to, "target", project.as_deref())?.named_by_url();
     let load = plain_load(&Target { place: &target, from: "made_up", format: args.to_format }, args.strategy)?;
     let mut steps = serde_json::Map::new();
     steps.insert("made_up".to_owned(), serde_json::json!({"generate": spec}));
@@ -58,6 +59,9 @@ fn spec(args: &GenerateArgs) -> Result<GenerateSpec> {
     }
     let text = std::fs::read_to_string(path).map_err(|error| Error::io(&error, format!("`{}`", args.table)))?;
     let node = parse(&args.table, &text).map_err(|mistakes| to_error(&mistakes))?;
-    let file: ColumnsFile = decode(&node).map_err(|mistakes| to_error(&mistakes))?;
-    Ok(GenerateSpec { columns: file.columns, ..plain })
+    let columns = match &node.value {
+        Value::List(_) => decode(&node),
+        _ => decode(&node).map(|file: ColumnsFile| file.columns),
+    };
+    Ok(GenerateSpec { columns: columns.map_err(|mistakes| to_error(&mistakes))?, ..plain })
 }

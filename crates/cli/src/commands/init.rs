@@ -39,13 +39,23 @@ pub(crate) fn run(args: &InitArgs, printer: &Printer) -> Result<Outcome> {
         printer.line(format!("  {path}"))?;
     }
     printer.line("try it:")?;
-    printer.line(format!("  gristmill run {dir} --date 2024-01-15"))?;
+    printer.line(format!("  gristmill run {} --date 2024-01-15", quoted(&dir.to_string())))?;
     printer.document(&serde_json::json!({
         "project": name,
         "dir": args.dir,
         "files": FILES.map(|(path, _)| path),
     }))?;
     Ok(Outcome::Done)
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "-_./=:@%+,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 /// The folder's own name, made fit for a project.
@@ -74,4 +84,16 @@ fn write(path: &Path, text: &str) -> Result<()> {
         fs::create_dir_all(parent).map_err(|error| Error::io(&error, format!("`{}`", parent.display())))?;
     }
     fs::write(path, text).map_err(|error| Error::io(&error, format!("`{}`", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strange_folder_can_be_pasted_into_a_shell() {
+        assert_eq!(quoted("./shop-1"), "./shop-1");
+        assert_eq!(quoted("we ird"), "'we ird'");
+        assert_eq!(quoted("it's"), r"'it'\''s'");
+    }
 }

@@ -19,6 +19,7 @@ use crate::args::Command;
 use crate::exit::Outcome;
 use crate::printer::Printer;
 use gristmill_model::{CancellationToken, Error, ErrorKind, Result};
+use tokio::task::JoinHandle;
 
 /// Does what the command line says.
 pub(crate) async fn dispatch(command: Command, printer: &Printer, cancel: CancellationToken) -> Result<Outcome> {
@@ -30,9 +31,20 @@ pub(crate) async fn dispatch(command: Command, printer: &Printer, cancel: Cancel
         Command::Recover(args) => return recover::run(&args, printer, cancel).await,
         looking => looking,
     };
+    // A task of its own: an operator that computes for a minute without a pause must not keep the request from being heard.
+    let printer = printer.clone();
+    let work = tokio::spawn(async move { look(looking, &printer).await });
+    or_canceled(work, &cancel).await
+}
+
+/// The answer of a task, unless somebody asks for a stop before it is there.
+async fn or_canceled<T>(mut work: JoinHandle<Result<T>>, cancel: &CancellationToken) -> Result<T> {
     tokio::select! {
-        outcome = look(looking, printer) => outcome,
-        () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
+        ended = &mut work => ended.map_err(|error| Error::internal("the command ended early").cause(error))?,
+        () = cancel.cancelled() => {
+            work.abort();
+            Err(Error::new(ErrorKind::Canceled, "stopped on request"))
+        }
     }
 }
 

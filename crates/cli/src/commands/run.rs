@@ -53,7 +53,16 @@ pub(crate) async fn run(args: RunArgs, printer: &Printer, cancel: CancellationTo
         None => driver.run(&request).await.map(|report| vec![report]),
     };
     progress.finish();
-    conclude(printer, &outcome?, range.is_some())
+    let reports = outcome?;
+    let outcome = conclude(printer, &reports, range.is_some());
+    if let (Some((_, to)), Some(last)) = (range, reports.last())
+        && let Some(next) = last.interval.date().succ_opt().filter(|next| *next <= to)
+    {
+        let left = (to - next).num_days() + 1;
+        let dates = if left == 1 { next.to_string() } else { format!("{next} to {to} ({left} dates)") };
+        printer.warning(format!("not run, since {} did not succeed: {dates}", last.interval));
+    }
+    outcome
 }
 
 /// Prints the reports, the error last, and answers with the exit code of the last run: the others have succeeded.

@@ -173,7 +173,17 @@ fn place_of(
         [connection, rest @ ..] if !rest.is_empty() => {
             let is_known = project.is_some_and(|project| project.connections.contains_key(connection.value.as_str()));
             if !is_known {
-                return Ok(None);
+                let own = ["information_schema", "datafusion", "public"];
+                let known = project.into_iter().flat_map(|project| project.connections.keys());
+                let names: Vec<&str> = known.map(ConnectionName::as_str).collect();
+                if names.is_empty() || own.contains(&connection.value.to_lowercase().as_str()) {
+                    return Ok(None);
+                }
+                return Err(Error::new(
+                    ErrorKind::Usage,
+                    format!("the connection `{}` does not exist", connection.value),
+                )
+                .hint(gristmill_model::one_of(&connection.value, names)));
             }
             let rest: Vec<&str> = rest.iter().map(|part| part.value.as_str()).collect();
             format!("{}:{}", connection.value, rest.join("."))

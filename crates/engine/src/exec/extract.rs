@@ -1,7 +1,7 @@
 //! Extract: unit rows in, the units' rows out.
 
 use crate::error::{in_step, to_datafusion};
-use crate::meter::Meter;
+use crate::meter::{Meter, bytes_of};
 use datafusion::arrow::array::{Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::stats::Precision;
@@ -180,7 +180,7 @@ impl ExecutionPlan for ExtractExec {
                 })
             })
             .try_flatten()
-            .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), batch.get_array_memory_size()));
+            .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), bytes_of(batch)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.scan.schema.clone(), rows)))
     }
 

@@ -1,7 +1,7 @@
 //! Stage: rows in, one manifest row out.
 
 use crate::error::{from_datafusion, to_datafusion};
-use crate::meter::Meter;
+use crate::meter::{Meter, bytes_of};
 use datafusion::arrow::array::{RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -121,7 +121,7 @@ impl ExecutionPlan for StageExec {
         let rows = Rows::new(
             schema,
             input.map_err(from_datafusion).inspect_ok(move |batch| {
-                counted.add(batch.num_rows(), batch.get_array_memory_size());
+                counted.add(batch.num_rows(), bytes_of(batch));
             }),
         );
         let collect = self.collect;

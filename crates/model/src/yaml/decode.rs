@@ -50,16 +50,6 @@ pub fn decode_partly<T: DeserializeOwned>(node: &Node) -> (Option<T>, Vec<Diagno
     (value, mistakes)
 }
 
-/// The keys a JSON schema of an object lists; for "did you mean" outside of serde.
-#[must_use]
-pub fn from_json_schema_keys(schema: &schemars::Schema) -> Vec<String> {
-    schema
-        .get("properties")
-        .and_then(|properties| properties.as_object())
-        .map(|properties| properties.keys().cloned().collect())
-        .unwrap_or_default()
-}
-
 /// Where a mistake is. A mapping begins where its first key does, so the place alone does not tell which of them is
 /// meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -3,7 +3,7 @@
 mod decode;
 mod node;
 
-pub use decode::{decode, decode_partly, from_json_schema_keys};
+pub use decode::{decode, decode_partly};
 pub use node::{Entry, Node, Value, parse};
 
 use serde::{Deserialize, Serialize};

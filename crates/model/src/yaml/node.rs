@@ -114,24 +114,6 @@ impl Node {
         }
     }
 
-    /// Lays `over` on top: mappings are merged key by key, anything else is replaced.
-    #[must_use]
-    pub fn overlaid(&self, over: &Node) -> Node {
-        match (&self.value, &over.value) {
-            (Value::Map(base), Value::Map(top)) => {
-                let mut merged = base.clone();
-                for entry in top {
-                    match merged.iter_mut().find(|old| old.key.text() == entry.key.text()) {
-                        Some(old) => old.value = old.value.overlaid(&entry.value),
-                        None => merged.push(entry.clone()),
-                    }
-                }
-                Node { value: Value::Map(merged), ..over.clone() }
-            }
-            _ => over.clone(),
-        }
-    }
-
     /// Applies `change` to the text of every scalar value (never to a key); mistakes are collected with their places.
     pub fn map_scalars(
         &mut self,

@@ -17,6 +17,10 @@ mod wait;
 
 pub use recover::Recovered;
 
+/// The name of the pipeline that a command of one line (`copy`, `generate`) makes for itself. A project whose pipelines
+/// have other names leaves its runs to `gristmill recover`, which makes the pipeline again from the load's slot.
+pub const ONE_LINE: &str = "copy";
+
 use crate::dag::{Dag, RunPlan, TaskKind};
 use crate::store::{NewRun, OwnerLock, Owners, Store, TakenLoad, WantedLoad};
 use crate::{Project, RunReport, RunState};

@@ -1,6 +1,6 @@
 //! What dead runs left behind.
 
-use super::{Driver, blocking, slot};
+use super::{Driver, ONE_LINE, blocking, slot};
 use crate::RunState;
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
@@ -90,7 +90,8 @@ impl Driver {
             return Ok(true);
         }
         if !self.project.made {
-            return Ok(false);
+            let known = self.project.pipelines().iter().any(|draft| draft.name == run.pipeline);
+            return Ok(run.pipeline.as_str() == ONE_LINE && !known);
         }
         if beginning == Some(&run.interval) && self.project.pipeline(run.pipeline.as_str()).is_ok() {
             return Ok(false);

@@ -257,7 +257,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A store that cannot be read.
     async fn steps(&self, run: &RunId) -> Result<Vec<StepRecord>>;
 
-    /// Loads that were taken but not committed, of runs that have ended; of one run, or of all.
+    /// Loads that were taken but not committed: of one run, or of all that have ended.
     ///
     /// # Errors
     /// A store that cannot be read.
@@ -270,7 +270,21 @@ pub trait Store: fmt::Debug + Send + Sync {
     async fn loads(&self, slot: &Slot) -> Result<Vec<LoadRecord>>;
 }
 
-/// Finds a run by what a person types: its id, a unique beginning or end of it, or `last` for the newest run.
+/// The newest run but for those that were begun only because another one awaited them.
+async fn newest_asked_for(store: &dyn Store) -> Result<Option<RunRecord>> {
+    // A run awaits few others, and they begin right after it.
+    const NEAR: u32 = 64;
+    let newest = store.runs(&RunFilter { limit: Some(NEAR), ..RunFilter::default() }).await?;
+    let awaited: Vec<RunId> = newest
+        .iter()
+        .filter_map(|run| run.report.as_ref())
+        .flat_map(|report| report.awaited.iter().map(|awaited| awaited.run.clone()))
+        .collect();
+    Ok(newest.into_iter().find(|run| !awaited.contains(&run.id)))
+}
+
+/// Finds a run by what a person types: its id, a unique beginning or end of it, or `last` for the newest run that somebody
+/// asked for.
 ///
 /// # Errors
 /// No such run, or several.
@@ -280,8 +294,7 @@ pub async fn find_run(store: &dyn Store, text: &str) -> Result<RunRecord> {
         return Ok(run);
     }
     if text == "last" {
-        let newest = store.runs(&RunFilter { limit: Some(1), ..RunFilter::default() }).await?;
-        return newest.into_iter().next().ok_or_else(|| {
+        return newest_asked_for(store).await?.ok_or_else(|| {
             Error::new(ErrorKind::NotFound, "there are no runs yet").hint("begin one with `gristmill run`")
         });
     }

@@ -124,6 +124,32 @@ impl SqliteStore {
         Ok(store)
     }
 
+    /// Opens the store of a project to look at it, also where it must not be written.
+    ///
+    /// # Errors
+    /// As [`SqliteStore::open`], but for a folder that cannot be written.
+    pub async fn open_to_look(state: &Path) -> Result<Self> {
+        let error = match Self::open(state).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        if !matches!(error.kind(), ErrorKind::Storage | ErrorKind::Denied) {
+            return Err(error);
+        }
+        // Without the files beside it that a write-ahead log needs, SQLite reads a database only when it is told that
+        // nobody writes it.
+        for immutable in [false, true] {
+            let path = state.join("store.db");
+            let options = SqliteConnectOptions::new().filename(&path).read_only(true).immutable(immutable);
+            let pool = SqlitePoolOptions::new().max_connections(2).connect_lazy_with(options);
+            let store = Self { path, writer: pool.clone(), readers: pool };
+            if store.runs(&RunFilter { limit: Some(1), ..RunFilter::default() }).await.is_ok() {
+                return Ok(store);
+            }
+        }
+        Err(error)
+    }
+
     /// The file.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -610,11 +636,12 @@ impl Store for SqliteStore {
     async fn unfinished(&self, run: Option<&RunId>) -> Result<Vec<LoadRecord>> {
         let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
             "SELECT loads.* FROM loads JOIN runs ON runs.id = loads.run
-             WHERE loads.state = 'unfinished' AND runs.state <> 'running'",
+             WHERE loads.state = 'unfinished'",
         );
-        if let Some(run) = run {
-            query.push(" AND loads.run = ").push_bind(run.as_str());
-        }
+        match run {
+            Some(run) => query.push(" AND loads.run = ").push_bind(run.as_str()),
+            None => query.push(" AND runs.state <> 'running'"),
+        };
         query.push(" ORDER BY loads.slot, loads.generation");
         let rows = self.sql(query.build().fetch_all(&self.readers).await)?;
         rows.iter().map(|row| self.load_of(row)).collect()

@@ -285,6 +285,10 @@ async fn runs_are_listed_newest_first_and_filtered(store: &dyn Store) {
     assert!(ids(RunFilter { profile: Some(Some("pg".to_owned())), ..RunFilter::default() }).await.is_empty());
     assert_eq!(ids(RunFilter { profile: Some(None), ..RunFilter::default() }).await.len(), 4);
     assert_eq!(find_run(store, "last").await.expect("a run").id.as_str(), "run-4");
+    let mut waited = report("run-2", 2, RunState::Success);
+    waited.awaited = vec![report("run-3", 3, RunState::Success), report("run-4", 4, RunState::Success)];
+    store.end(&waited, at(60)).await.expect("the run ends");
+    assert_eq!(find_run(store, "last").await.expect("a run").id.as_str(), "run-2", "the others it only awaited");
     assert_eq!(find_run(store, "un-2").await.expect("a run").id.as_str(), "run-2");
     assert_eq!(find_run(store, "run-").await.expect_err("several").kind(), ErrorKind::Usage);
     assert_eq!(find_run(store, "gone").await.expect_err("none").kind(), ErrorKind::NotFound);
