@@ -8,6 +8,7 @@
 
 mod bad_input;
 mod commands;
+mod guards;
 mod killed;
 mod oracle;
 mod sales;
