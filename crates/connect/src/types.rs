@@ -4,43 +4,56 @@ use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataT
 use gristmill_model::{Error, ErrorKind, Result, did_you_mean};
 use std::sync::Arc;
 
-/// Names without parameters, and what they mean.
-const PLAIN: [(&str, DataType); 43] = [
+/// Names without parameters, and what they mean; the first name of a type is the one that people are shown. The widths
+/// are SQL's (PostgreSQL, DuckDB, DataFusion): `int` has 32 bits and `int8` eight bytes, `real` is a float of 32 bits.
+const PLAIN: [(&str, DataType); 59] = [
     ("boolean", DataType::Boolean),
     ("bool", DataType::Boolean),
-    ("int8", DataType::Int8),
     ("tinyint", DataType::Int8),
-    ("int16", DataType::Int16),
+    ("int1", DataType::Int8),
+    ("byte", DataType::Int8),
     ("smallint", DataType::Int16),
-    ("int32", DataType::Int32),
+    ("int2", DataType::Int16),
+    ("int16", DataType::Int16),
+    ("short", DataType::Int16),
+    ("int", DataType::Int32),
+    ("integer", DataType::Int32),
     ("int4", DataType::Int32),
-    ("int64", DataType::Int64),
+    ("int32", DataType::Int32),
     ("bigint", DataType::Int64),
-    ("integer", DataType::Int64),
-    ("int", DataType::Int64),
+    ("int8", DataType::Int64),
+    ("int64", DataType::Int64),
     ("long", DataType::Int64),
+    ("utinyint", DataType::UInt8),
     ("uint8", DataType::UInt8),
+    ("usmallint", DataType::UInt16),
     ("uint16", DataType::UInt16),
+    ("uint", DataType::UInt32),
+    ("uinteger", DataType::UInt32),
     ("uint32", DataType::UInt32),
+    ("ubigint", DataType::UInt64),
     ("uint64", DataType::UInt64),
-    ("float32", DataType::Float32),
+    ("real", DataType::Float32),
     ("float4", DataType::Float32),
-    ("float64", DataType::Float64),
-    ("float8", DataType::Float64),
-    ("float", DataType::Float64),
+    ("float32", DataType::Float32),
     ("double", DataType::Float64),
     ("double precision", DataType::Float64),
-    ("real", DataType::Float64),
-    ("utf8", DataType::Utf8),
+    ("float", DataType::Float64),
+    ("float8", DataType::Float64),
+    ("float64", DataType::Float64),
     ("text", DataType::Utf8),
     ("string", DataType::Utf8),
     ("varchar", DataType::Utf8),
     ("char", DataType::Utf8),
+    ("character varying", DataType::Utf8),
+    ("utf8", DataType::Utf8),
+    ("json", DataType::Utf8),
+    ("uuid", DataType::Utf8),
     ("binary", DataType::Binary),
     ("varbinary", DataType::Binary),
-    ("bytes", DataType::Binary),
     ("bytea", DataType::Binary),
     ("blob", DataType::Binary),
+    ("bytes", DataType::Binary),
     ("date", DataType::Date32),
     ("date32", DataType::Date32),
     ("time", DataType::Time64(TimeUnit::Microsecond)),
@@ -48,12 +61,16 @@ const PLAIN: [(&str, DataType); 43] = [
     ("timestamp", DataType::Timestamp(TimeUnit::Microsecond, None)),
     ("datetime", DataType::Timestamp(TimeUnit::Microsecond, None)),
     ("timestamp without time zone", DataType::Timestamp(TimeUnit::Microsecond, None)),
+    ("timestamp_us", DataType::Timestamp(TimeUnit::Microsecond, None)),
+    ("timestamp_s", DataType::Timestamp(TimeUnit::Second, None)),
+    ("timestamp_ms", DataType::Timestamp(TimeUnit::Millisecond, None)),
+    ("timestamp_ns", DataType::Timestamp(TimeUnit::Nanosecond, None)),
     ("null", DataType::Null),
 ];
 
-/// The arrow type of a name such as `int64`, `text`, `decimal(10,2)`, `timestamp(ms)`, `timestamptz` or
-/// `timestamp(us, Europe/Paris)`. Case does not matter. `int` and `integer` have 64 bits, `float` and `real` too, and a
-/// timestamp counts microseconds unless `s`, `ms`, `us` or `ns` is said.
+/// The arrow type of a name such as `bigint`, `text`, `decimal(10,2)`, `timestamp(ms)`, `timestamptz` or
+/// `timestamp(us, Europe/Paris)`, the same for every connector. Case does not matter. A timestamp counts microseconds
+/// unless `s`, `ms`, `us` or `ns` is said; `decimal` alone is `decimal(38,10)`.
 ///
 /// # Errors
 /// A name that is no type, or parameters it does not take, with the name that was probably meant.
@@ -76,9 +93,8 @@ pub fn parse_type(name: &str) -> Result<DataType> {
         inner.rsplit(',').next().unwrap_or_default().trim().to_owned()
     };
     match (word, parameters.as_deref()) {
-        ("decimal" | "numeric" | "decimal128" | "decimal256", Some(digits)) => parse_decimal(name, digits),
-        ("decimal" | "numeric" | "decimal128" | "decimal256", None) => Err(wrong(format!("`{name}` needs its digits"))
-            .hint("write all digits and those after the point: `decimal(18,6)`")),
+        ("decimal" | "numeric" | "number" | "decimal128" | "decimal256", Some(digits)) => parse_decimal(name, digits),
+        ("decimal" | "numeric" | "number", None) => Ok(DataType::Decimal128(38, 10)),
         ("timestamptz" | "timestamp with time zone", None) => {
             Ok(DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC"))))
         }
@@ -92,7 +108,9 @@ pub fn parse_type(name: &str) -> Result<DataType> {
             }
             Ok(DataType::Timestamp(parse_unit(name, unit)?, Some(Arc::from(zone))))
         }
-        ("varchar" | "char", Some([digits])) if digits.parse::<u32>().is_ok() => Ok(DataType::Utf8),
+        ("varchar" | "char" | "character varying", Some([digits])) if digits.parse::<u32>().is_ok() => {
+            Ok(DataType::Utf8)
+        }
         (word, None) => PLAIN
             .iter()
             .find(|(plain, _)| *plain == word)
@@ -109,8 +127,8 @@ fn nearest(word: &str) -> String {
     let names = PLAIN.iter().map(|(plain, _)| *plain).chain(["decimal(18,6)", "timestamptz"]);
     did_you_mean(word, names).map_or_else(
         || {
-            "valid: `boolean`, `int8` to `int64`, `uint8` to `uint64`, `float32`, `float64`, `text`, `binary`, `date`, \
-             `time`, `timestamp`, `timestamptz`, `decimal(18,6)`"
+            "valid: `boolean`, `tinyint`, `smallint`, `int`, `bigint`, the same with `u` before it, `real`, `double`, \
+             `text`, `binary`, `date`, `time`, `timestamp`, `timestamptz`, `decimal(18,6)`"
                 .to_owned()
         },
         |near| format!("did you mean `{near}`?"),
@@ -174,7 +192,7 @@ pub fn type_name(kind: &DataType) -> String {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => "text".to_owned(),
         DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "binary".to_owned(),
         DataType::Date32 => "date".to_owned(),
-        DataType::Time64(TimeUnit::Microsecond) => "time".to_owned(),
+        DataType::Time64(_) | DataType::Time32(_) => "time".to_owned(),
         DataType::Timestamp(TimeUnit::Microsecond, None) => "timestamp".to_owned(),
         DataType::Timestamp(TimeUnit::Microsecond, Some(zone)) if zone.as_ref() == "UTC" => "timestamptz".to_owned(),
         DataType::Timestamp(each, None) => format!("timestamp({})", unit(each)),
@@ -197,14 +215,15 @@ mod tests {
     fn names_and_types_go_both_ways() {
         for name in [
             "boolean",
-            "int8",
-            "int16",
-            "int32",
-            "int64",
-            "uint8",
-            "uint64",
-            "float32",
-            "float64",
+            "tinyint",
+            "smallint",
+            "int",
+            "bigint",
+            "utinyint",
+            "uint",
+            "ubigint",
+            "real",
+            "double",
             "text",
             "binary",
             "date",
@@ -220,6 +239,11 @@ mod tests {
             assert_eq!(type_name(&parse_type(name).unwrap()), name);
         }
         assert_eq!(parse_type(" Decimal( 10 , 2 ) ").unwrap(), DataType::Decimal128(10, 2));
+        for (name, same) in [("int8", "bigint"), ("int64", "bigint"), ("integer", "int"), ("float32", "real")] {
+            assert_eq!(parse_type(name).unwrap(), parse_type(same).unwrap(), "{name}");
+        }
+        assert_eq!(parse_type("decimal").unwrap(), DataType::Decimal128(38, 10));
+        assert_eq!(parse_type("timestamp_ns").unwrap(), parse_type("timestamp(ns)").unwrap());
         assert_eq!(parse_type("NUMERIC(5)").unwrap(), DataType::Decimal128(5, 0));
         assert_eq!(parse_type("varchar(20)").unwrap(), DataType::Utf8);
     }
@@ -228,7 +252,6 @@ mod tests {
     fn a_wrong_name_says_what_may_be_meant() {
         let hint = |name: &str| parse_type(name).unwrap_err().hint_text().unwrap_or_default().to_owned();
         assert_eq!(hint("timestmp"), "did you mean `timestamp`?");
-        assert!(hint("decimal").contains("decimal(18,6)"));
         assert!(hint("decimal(2,10)").contains("decimal(18,6)"));
         assert!(hint("timestamp(us, Mars)").contains("Europe/Paris"));
         assert!(hint("int64(3)").contains("int64"));

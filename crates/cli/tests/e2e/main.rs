@@ -10,6 +10,7 @@ mod asked;
 mod bad_input;
 mod checked;
 mod commands;
+mod guards;
 mod killed;
 mod once;
 mod oracle;

@@ -128,7 +128,7 @@ pub struct CsvOptions {
     /// Whether the first line names the columns; true by default. Without it they are `column_1`, `column_2`, …
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub header: Option<bool>,
-    /// Texts that mean NULL; the empty field by default.
+    /// Texts that mean NULL; the empty field by default. A text in quotes is never NULL.
     #[serde(default, rename = "null", skip_serializing_if = "Option::is_none")]
     pub null_text: Option<OneOrMany>,
     /// The text's encoding by its WHATWG name, e.g. `windows-1252`; UTF-8 by default.

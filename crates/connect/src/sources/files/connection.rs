@@ -3,9 +3,10 @@
 use super::config::FilesConfig;
 use super::formats::{self, FileInput};
 use super::source::FilesSource;
-use super::{compress, csv, hive, list, picture, types};
+use super::{compress, csv, hive, list, picture};
 use crate::registry::Connector;
 use crate::stores::{self, Store, StoreKind, StoreOptions};
+use crate::types::type_name;
 use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
 use async_trait::async_trait;
 use futures::TryStreamExt;
@@ -222,12 +223,11 @@ impl FilesConnection {
         match picture::guarded(&file, formats::reader(group.format).infer(&input)).await {
             Ok((schema, rows)) => {
                 discovered.rows = rows.filter(|_| group.files == 1);
-                let columns =
-                    schema.fields().iter().map(|field| (field.name().clone(), types::name(field.data_type())));
+                let columns = schema.fields().iter().map(|field| (field.name().clone(), type_name(field.data_type())));
                 discovered.columns = columns.collect();
                 for field in hive::columns(std::iter::once(group.hive.as_slice())) {
                     discovered.columns.retain(|(name, _)| name != field.name());
-                    discovered.columns.push((field.name().clone(), types::name(field.data_type())));
+                    discovered.columns.push((field.name().clone(), type_name(field.data_type())));
                 }
             }
             Err(error) => tracing::debug!(file, %error, "the columns of a file cannot be told"),

@@ -93,7 +93,7 @@ pub(super) fn array(field: &Field, value: Option<&str>, rows: usize, file: &str)
                 "the path of `{file}` says `{}={}`, which is not of type {}",
                 field.name(),
                 value.unwrap_or(NULL_TEXT),
-                super::types::name(field.data_type())
+                crate::types::type_name(field.data_type())
             ),
         )
         .hint(format!("declare it as text: `schema: {{{}: text}}`", field.name()))

@@ -23,7 +23,6 @@ mod schema;
 mod source;
 #[cfg(test)]
 mod tests;
-mod types;
 mod units;
 
 pub(crate) use connection::connector;

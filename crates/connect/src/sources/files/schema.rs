@@ -5,7 +5,7 @@
 //! (whose types are guesses) anything to text. Under `freeze` any difference is an error.
 
 use super::formats::settle;
-use super::types::name;
+use crate::types::type_name as name;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
 use gristmill_model::spec::SchemaContract;
 use gristmill_model::{Error, ErrorKind, Result, one_of};

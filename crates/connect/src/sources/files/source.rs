@@ -1,8 +1,9 @@
 //! Reading files.
 
 use super::picture::{self, Picture, SourceFile, Wanted};
-use super::{csv, formats, hive, list, native, types, units};
+use super::{csv, formats, hive, list, native, units};
 use crate::stores::{Store, StoreKind, StoreOptions};
+use crate::types::parse_type;
 use crate::{Consistency, NativeScan, OpenContext, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -66,9 +67,9 @@ impl FilesSource {
         csv::Dialect::new(&spec.csv.clone().unwrap_or_default())?;
         let mut overrides = BTreeMap::new();
         for (column, text) in &spec.schema {
-            let data_type = types::parse(text).map_err(|hint| {
-                Error::new(ErrorKind::Config, format!("`schema:` gives `{column}` the unknown type `{text}`"))
-                    .hint(hint)
+            let data_type = parse_type(text).map_err(|error| {
+                let message = format!("`schema:` gives `{column}` the unknown type `{text}`");
+                Error::new(ErrorKind::Config, message).hint(error.hint_text().unwrap_or_default())
             })?;
             overrides.insert(column.clone(), data_type);
         }

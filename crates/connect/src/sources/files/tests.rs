@@ -1,7 +1,8 @@
 //! A source of files as a whole, on a local folder.
 
-use super::{FilesConnection, types};
+use super::FilesConnection;
 use crate::stores::StoreOptions;
+use crate::types::type_name;
 use crate::{Connection, Consistency, OpenContext, ReadRequest, Reject, RejectSink, Scan, Source, registry};
 use arrow::array::{Array, AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
@@ -102,7 +103,7 @@ async fn units(
     }
     let rejects = std::mem::take(&mut *rejects.lock().unwrap());
     let (columns, types) =
-        schema.fields().iter().map(|field| (field.name().clone(), types::name(field.data_type()))).unzip();
+        schema.fields().iter().map(|field| (field.name().clone(), type_name(field.data_type()))).unzip();
     Ok(Table { columns, types, rows, rejects })
 }
 
@@ -540,14 +541,18 @@ async fn web(body: &'static str) -> u16 {
 #[tokio::test]
 async fn a_web_address_is_one_file_and_its_signature_stays_secret() {
     let lake = Lake::new(&[]);
-    let port = web("x\n1\n2\n").await;
+    let port = web("x\n100001\n100002\n").await;
     let yaml = format!("path: \"http://127.0.0.1:{port}/d/a.csv?sig=hush\"");
     let source = lake.source(&yaml).unwrap();
     let schema = source.schema().await.unwrap();
-    assert_eq!(all(&source, schema, OnFail::Fail).await.unwrap().lines(), ["1", "2"]);
+    assert_eq!(all(&source, schema, OnFail::Fail).await.unwrap().lines(), ["100001", "100002"]);
     assert!(source.native().await.unwrap().is_none());
     let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
     assert!(!serde_json::to_string(&plan.units).unwrap().contains("hush"));
+    // Parquet is read in pieces, which this server does not give.
+    let error = lake.read(&format!("{yaml}\nformat: parquet")).await.err().unwrap();
+    assert!(error.message().contains("/d/a.csv` gives whole files only"), "{error:?}");
+    assert!(error.hint_text().unwrap().contains("fetch it first"), "{error:?}");
     let error = lake.read(&yaml.replace("a.csv", "b.csv")).await.err().unwrap();
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     assert!(!error.to_string().contains("hush"), "{error}");
@@ -604,6 +609,7 @@ async fn parquet_files_that_the_engine_would_misread_are_read_by_us() {
     for (name, rows) in [
         ("parquet-testing/data/repeated_no_annotation.parquet", 6),
         ("parquet-testing/data/dict-page-offset-zero.parquet", 39),
+        ("arrow-testing/data/parquet/fuzzing/clusterfuzz-testcase-minimized-parquet-arrow-fuzz-5382863341289472", 5120),
     ] {
         take(name);
         let source = lake.source("path: x.parquet").unwrap();

@@ -119,7 +119,7 @@ async fn a_value_that_does_not_fit_names_column_value_and_row() {
     let error = read(&connection, "table: t").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Data);
     let text = error.to_string();
-    assert!(text.contains("column `n`: `abc` is not of type `int64`"), "{text}");
+    assert!(text.contains("column `n`: `abc` is not of type `bigint`"), "{text}");
     assert!(text.contains("rowid 9") && text.contains("schema: {n: text}"), "{text}");
 
     let seen = Arc::new(Mutex::new(Vec::<Reject>::new()));
@@ -146,8 +146,8 @@ async fn types_can_be_overridden_by_name() {
     assert_eq!(batch.column(0).as_primitive::<Decimal128Type>().value(0), 12_345);
     assert_eq!(batch.column(1).data_type(), &DataType::UInt8);
     assert_eq!(batch.column(2).as_primitive::<Decimal128Type>().value(0), 1_000_000_000);
-    let error = read(&connection, "table: t\nschema: {b: int8}").await.unwrap_err();
-    assert!(error.to_string().contains("`255` is not of type `int8`"), "{error}");
+    let error = read(&connection, "table: t\nschema: {b: tinyint}").await.unwrap_err();
+    assert!(error.to_string().contains("`255` is not of type `tinyint`"), "{error}");
     let error = read(&connection, "table: t\nschema: {zz: text}").await.unwrap_err();
     assert_eq!(error.hint_text(), Some("valid: `a`, `b`, `c`"));
     let error = connection.source(&extract("table: t\nschema: {a: intt}")).unwrap_err();

@@ -105,7 +105,7 @@ async fn rows_that_would_make_the_folder_unreadable_are_refused_before_any_is_re
     again(Strategy::Replace, schema(DataType::Utf8, "more")).prepare().await.unwrap();
     let error = again(Strategy::Append, schema(DataType::Utf8, "more")).prepare().await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema);
-    assert_eq!(error.message(), "the column `id` is text in the rows but int64 in the files of `lake/rows`");
+    assert_eq!(error.message(), "the column `id` is text in the rows but bigint in the files of `lake/rows`");
 }
 
 #[test]

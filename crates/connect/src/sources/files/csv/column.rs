@@ -90,11 +90,7 @@ pub(super) fn column(field: &Field) -> Result<Box<dyn Column>> {
         other => {
             return Err(Error::new(
                 ErrorKind::Schema,
-                format!(
-                    "the column `{}` cannot be read from text as {}",
-                    field.name(),
-                    crate::sources::files::types::name(other)
-                ),
+                format!("the column `{}` cannot be read from text as {}", field.name(), crate::types::type_name(other)),
             ));
         }
     })

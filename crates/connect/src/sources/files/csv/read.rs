@@ -7,7 +7,7 @@ use super::text::Text;
 use super::{MAX_RECORD, names, numbered};
 use crate::sources::files::formats::FileInput;
 use crate::sources::files::formats::bytes::Purpose;
-use crate::sources::files::types;
+use crate::types::type_name;
 use crate::{Reject, Rows, Scan};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field};
@@ -246,7 +246,7 @@ fn wrong_type(field: &Field, text: &str) -> Refusal {
         shown.push('…');
     }
     Refusal {
-        error: format!("`{shown}` in the column `{}` is not of type {}", field.name(), types::name(field.data_type())),
+        error: format!("`{shown}` in the column `{}` is not of type {}", field.name(), type_name(field.data_type())),
         hint: Some(format!(
             "correct it, declare `schema: {{{}: text}}`, or say `on_bad_row: dead_letter`",
             field.name()

@@ -113,8 +113,7 @@ async fn types_are_told_from_the_rows() {
     let text = "id,price,day,at,ok,name,zip,none\n1,1.5,2024-01-15,2024-01-15 10:00:00,true,x,01234,\n2,2,2024-01-16,2024-01-15T11:00:00,false,,99999,\n";
     let input = file(text.as_bytes(), CsvOptions::default()).await;
     let (schema, rows) = CsvReader.infer(&input).await.unwrap();
-    let types: Vec<String> =
-        schema.fields().iter().map(|f| crate::sources::files::types::name(f.data_type())).collect();
+    let types: Vec<String> = schema.fields().iter().map(|f| crate::types::type_name(f.data_type())).collect();
     assert_eq!(types, ["bigint", "double", "date", "timestamp", "boolean", "text", "text", "null"]);
     assert_eq!(rows, None);
 }

@@ -52,7 +52,9 @@ impl FileReader for ParquetReader {
             check(metadata.metadata(), &ProjectionMask::all(), input.meta.size, usize::MAX, &bridge.blame)?;
             let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
             let mut schema = metadata.schema().as_ref().clone();
-            if !as_written || has_bare_repetition(metadata.parquet_schema().root_schema()) {
+            let mut columns = metadata.metadata().row_groups().iter().flat_map(|group| group.columns());
+            let no_index = columns.any(|column| has_false_index(column, input.meta.size));
+            if !as_written || no_index || has_bare_repetition(metadata.parquet_schema().root_schema()) {
                 schema.metadata.insert(OURS_ONLY.to_owned(), String::new());
             }
             Ok((Arc::new(schema), rows))
@@ -143,6 +145,22 @@ impl AsyncFileReader for StoredFile {
 
 /// Marks the schema of a file that only our reader reads right: see [`has_bare_repetition`] and [`Opened::as_written`].
 pub(in crate::sources::files) const OURS_ONLY: &str = "gristmill.ours_only";
+
+/// Whether the page index, the bloom filter or the column itself is said to be where no bytes are. Our reader asks for
+/// none of these; the engine's scan does, and fails.
+fn has_false_index(column: &ColumnChunkMetaData, file_bytes: u64) -> bool {
+    let outside = |offset: Option<i64>, length: Option<i32>| match (offset, length) {
+        (Some(offset), Some(length)) => match (u64::try_from(offset), u64::try_from(length)) {
+            (Ok(offset), Ok(length)) => offset.saturating_add(length) > file_bytes || offset >= file_bytes,
+            _ => true,
+        },
+        _ => false,
+    };
+    outside(column.offset_index_offset(), column.offset_index_length())
+        || outside(column.column_index_offset(), column.column_index_length())
+        || column.bloom_filter_offset().is_some_and(|at| u64::try_from(at).is_ok_and(|at| at >= file_bytes))
+        || column.compressed_size() == 0
+}
 
 /// Whether a column repeats that is in no LIST or MAP (`repeated` alone makes a list, says the format's LogicalTypes.md):
 /// the engine's scan finds no rows in such a file, and says nothing.
