@@ -153,7 +153,7 @@ fn plan_error(message: &str) -> Error {
         return Error::new(ErrorKind::NotFound, format!("table `{name}` does not exist"))
             .hint("name a step of the pipeline, or a file in quotes: `'data/x.parquet'`");
     }
-    Error::new(ErrorKind::Query, lower_first(&text))
+    wrong_types(&text).unwrap_or_else(|| Error::new(ErrorKind::Query, lower_first(&text)))
 }
 
 fn strip_parser(message: &str) -> String {
@@ -192,9 +192,12 @@ mod tests {
     fn a_function_that_is_given_the_wrong_type_is_a_mistake_of_the_query() {
         let text = "Function 'sum' failed to match any signature, errors: Error during planning: Function 'sum' requires \
                     Int64, but received String (DataType: Utf8).";
-        let error = from_datafusion(DataFusionError::Internal(text.to_owned()));
-        assert_eq!(error.kind(), ErrorKind::Query);
-        assert_eq!(error.message(), "the function `sum` does not take values of these types, but is given String");
+        let planned = DataFusionError::Plan(format!("Internal error: {text}"));
+        for error in [DataFusionError::Internal(text.to_owned()), planned] {
+            let error = from_datafusion(error);
+            assert_eq!(error.kind(), ErrorKind::Query);
+            assert_eq!(error.message(), "the function `sum` does not take values of these types, but is given String");
+        }
         assert_eq!(from_datafusion(DataFusionError::Internal("x".to_owned())).kind(), ErrorKind::Internal);
     }
 
