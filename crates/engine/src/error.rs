@@ -71,8 +71,26 @@ fn classify(error: &DataFusionError) -> Error {
             Error::new(ErrorKind::Query, format!("not supported: {}", first_line(message)))
         }
         DataFusionError::Execution(message) => Error::new(ErrorKind::Data, first_line(message)),
-        other => Error::internal(first_line(&other.to_string())),
+        other => {
+            let text = first_line(&other.to_string());
+            wrong_types(&text).unwrap_or_else(|| Error::internal(text))
+        }
     }
+}
+
+/// A function that is given what it does not take is a mistake in the query, whatever the planner calls it.
+fn wrong_types(text: &str) -> Option<Error> {
+    let (before, after) = text.split_once("Function '")?;
+    let (name, rest) = after.split_once('\'')?;
+    if !rest.contains("failed to match any signature") || before.contains('`') {
+        return None;
+    }
+    let got = rest.split("but received ").nth(1).and_then(|got| got.split([' ', '.', ',']).next());
+    let given = got.map_or_else(String::new, |got| format!(", but is given {got}"));
+    Some(
+        Error::new(ErrorKind::Query, format!("the function `{name}` does not take values of these types{given}"))
+            .hint("change the type first: `try_cast(x AS double)`"),
+    )
 }
 
 fn from_dyn(error: &(dyn std::error::Error + 'static)) -> Error {
@@ -137,7 +155,7 @@ fn plan_error(message: &str) -> Error {
         return Error::new(ErrorKind::NotFound, format!("table `{name}` does not exist"))
             .hint("name a step of the pipeline, or a file in quotes: `'data/x.parquet'`");
     }
-    Error::new(ErrorKind::Query, lower_first(&text))
+    wrong_types(&text).unwrap_or_else(|| Error::new(ErrorKind::Query, lower_first(&text)))
 }
 
 fn strip_parser(message: &str) -> String {
@@ -170,6 +188,19 @@ mod tests {
             )));
             assert_eq!(from_datafusion(wrapped), error);
         }
+    }
+
+    #[test]
+    fn a_function_that_is_given_the_wrong_type_is_a_mistake_of_the_query() {
+        let text = "Function 'sum' failed to match any signature, errors: Error during planning: Function 'sum' requires \
+                    Int64, but received String (DataType: Utf8).";
+        let planned = DataFusionError::Plan(format!("Internal error: {text}"));
+        for error in [DataFusionError::Internal(text.to_owned()), planned] {
+            let error = from_datafusion(error);
+            assert_eq!(error.kind(), ErrorKind::Query);
+            assert_eq!(error.message(), "the function `sum` does not take values of these types, but is given String");
+        }
+        assert_eq!(from_datafusion(DataFusionError::Internal("x".to_owned())).kind(), ErrorKind::Internal);
     }
 
     #[test]
