@@ -87,7 +87,6 @@ pub(crate) async fn explain(
             attempt: 1,
             phase: JobPhase::Stage,
             full_refresh: false,
-            memory: None,
         };
         let report = engine.explain(&job).await?;
         describe(&mut text, &report);

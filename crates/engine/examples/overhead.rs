@@ -115,7 +115,6 @@ async fn gristmill(file: &Path) -> Result<u64> {
         attempt: 1,
         phase: JobPhase::Stage,
         full_refresh: false,
-        memory: None,
     };
     let staged = runner.run(job.clone(), EventSink::none(), CancellationToken::new()).await;
     if let Some(error) = staged.error {

@@ -1,9 +1,7 @@
 //! What a runner is asked to do, what it tells meanwhile, and what it answers.
 
 use crate::spec::{OnFail, PipelineSpec};
-use crate::{
-    ByteSize, CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext,
-};
+use crate::{CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use std::future::Future;
@@ -62,9 +60,6 @@ pub struct JobSpec {
     /// Replace everything instead of continuing from a checkpoint.
     #[serde(default)]
     pub full_refresh: bool,
-    /// A limit on resident memory, in bytes; none means the runner's default.
-    #[serde(default)]
-    pub memory: Option<ByteSize>,
 }
 
 /// A load that has been staged and audited, and waits for its commit.

@@ -95,7 +95,6 @@ pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationTok
     let made = made_up(root, state, connections, steps, &load)?;
     let store = context::open_state(&made).await?;
     let options = context::engine_options(&made, memory);
-    let memory = options.memory;
     let runner = local_engine::runner(options)?;
     let progress = Progress::new(printer);
     // Every copy is a slot of its own: a second one is meant as a second one, not as a retry of the first.
@@ -108,7 +107,7 @@ pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationTok
         selection: None,
         full_refresh: false,
     };
-    let options = DriverOptions { cancel, memory, ..DriverOptions::default() };
+    let options = DriverOptions { cancel, ..DriverOptions::default() };
     let report = Driver::new(made, store, runner, progress.events(), options).run(&request).await;
     progress.finish();
     let mut report = report?;

@@ -37,17 +37,11 @@ pub(crate) async fn run(args: RunArgs, printer: &Printer, cancel: CancellationTo
     };
     let mut options = context::engine_options(&project, args.memory);
     options.collect = args.collect;
-    let memory = options.memory;
     let store = context::open_state(&project).await?;
     let runner = local_engine::runner(options)?;
     let progress = Progress::new(printer);
-    let driver = Driver::new(
-        project,
-        store,
-        runner,
-        progress.events(),
-        DriverOptions { cancel, memory, ..DriverOptions::default() },
-    );
+    let driver =
+        Driver::new(project, store, runner, progress.events(), DriverOptions { cancel, ..DriverOptions::default() });
     let outcome = match range {
         Some((from, to)) => driver.run_many(&request, from, to).await,
         None => driver.run(&request).await.map(|report| vec![report]),

@@ -30,8 +30,8 @@ use futures::future::BoxFuture;
 use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody, Strategy};
 use gristmill_model::yaml::to_error;
 use gristmill_model::{
-    ByteSize, CancellationToken, Error, ErrorKind, EventSink, Interval, JobRunner, PipelineName, Result, ResultExt,
-    RunEvent, RunId, Slot, StepName, TemplateContext,
+    CancellationToken, Error, ErrorKind, EventSink, Interval, JobRunner, PipelineName, Result, ResultExt, RunEvent,
+    RunId, Slot, StepName, TemplateContext,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,15 +54,13 @@ pub struct DriverOptions {
     /// Stops everything: running jobs are asked to end, what is staged is thrown away, the run ends as canceled. A
     /// commit that has begun goes on to its end.
     pub cancel: CancellationToken,
-    /// A limit on resident memory for the runner; `defaults: {memory: …}` of the project where none is given.
-    pub memory: Option<ByteSize>,
     /// At most so many tasks (stage groups, commands, waits) at once.
     pub max_active: usize,
 }
 
 impl Default for DriverOptions {
     fn default() -> Self {
-        Self { cancel: CancellationToken::new(), memory: None, max_active: 4 }
+        Self { cancel: CancellationToken::new(), max_active: 4 }
     }
 }
 
@@ -310,10 +308,6 @@ impl Driver {
 
     fn owners(&self) -> Owners {
         Owners::new(&self.project.state)
-    }
-
-    fn memory(&self) -> Option<ByteSize> {
-        self.options.memory.or(self.project.spec.defaults.memory)
     }
 
     fn note(&self, step: Option<&StepName>, text: impl Into<String>) {

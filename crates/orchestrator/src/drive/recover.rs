@@ -265,7 +265,6 @@ impl Left<'_> {
             attempt: 1,
             phase,
             full_refresh: false,
-            memory: self.driver.memory(),
             pipeline: self.pipeline.clone(),
         };
         // The notes are in the report; as events they would be told twice.

@@ -396,7 +396,6 @@ impl<'a> Session<'a> {
             attempt,
             phase,
             full_refresh: self.request.full_refresh,
-            memory: self.driver.memory(),
         }
     }
 
