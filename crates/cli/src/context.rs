@@ -4,7 +4,7 @@ use crate::printer::Printer;
 use crate::{local_engine, logs};
 use chrono::{Days, NaiveDate, Utc};
 use gristmill_connect::{Connection, OpenContext, registry};
-use gristmill_model::yaml::to_error;
+use gristmill_model::yaml::{Diagnostic, to_error};
 use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Interval, Result, one_of};
 use gristmill_orchestrator::{Project, SqliteStore};
 use std::collections::BTreeMap;
@@ -18,6 +18,15 @@ pub(crate) async fn load(path: &Path, profile: Option<&str>) -> Result<Arc<Proje
         .await
         .map_err(|error| Error::internal("loading the project ended early").cause(error))?
         .map(Arc::new)
+}
+
+/// Loads a project that may have mistakes, and says which.
+pub(crate) async fn load_to_validate(path: &Path, profile: Option<&str>) -> Result<(Arc<Project>, Vec<Diagnostic>)> {
+    let (path, profile) = (path.to_owned(), profile.map(str::to_owned));
+    let loaded = tokio::task::spawn_blocking(move || Project::load_to_validate(&path, profile.as_deref()))
+        .await
+        .map_err(|error| Error::internal("loading the project ended early").cause(error))?;
+    loaded.map(|(project, mistakes)| (Arc::new(project), mistakes))
 }
 
 /// Opens the project's store and begins its log file; both make the state folder.

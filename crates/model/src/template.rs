@@ -72,9 +72,25 @@ pub fn render_text(text: &str, context: &TemplateContext) -> Result<String> {
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     let mut values: BTreeMap<&str, minijinja::Value> =
         context.values.iter().map(|(name, value)| (name.as_str(), minijinja::Value::from(value.as_str()))).collect();
-    values.insert("params", map(&context.params));
+    let params = context.params.iter().map(|(name, value)| (name.as_str(), typed(value)));
+    values.insert("params", minijinja::Value::from_pairs(params));
     values.insert("var", map(&context.var));
     environment.render_str(text, values).map_err(|error| explain(text, &error, context))
+}
+
+/// A parameter's value: a number or a truth value where its text is how that is written, so that `params.n + 1` counts and
+/// `if params.full` asks. It renders as the text it was.
+fn typed(text: &str) -> minijinja::Value {
+    if let Ok(whole) = text.parse::<i64>()
+        && whole.to_string() == text
+    {
+        return whole.into();
+    }
+    match text {
+        "true" => true.into(),
+        "false" => false.into(),
+        _ => text.into(),
+    }
 }
 
 fn map(values: &BTreeMap<String, String>) -> minijinja::Value {
@@ -137,6 +153,16 @@ mod tests {
         let interval = Interval::day(NaiveDate::from_ymd_opt(2024, 3, 1).unwrap());
         let params = BTreeMap::from([("region".to_owned(), "eu".to_owned())]);
         TemplateContext::new("sales", &RunId::from("r1"), interval, params, BTreeMap::new())
+    }
+
+    #[test]
+    fn parameters_count_and_ask_and_render_as_they_were_written() {
+        let text = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let params = BTreeMap::from([text("n", "3"), text("code", "007"), text("full", "false")]);
+        let context = TemplateContext { params, ..context() };
+        let rendered = render_text("{{ params.n + 1 }} {{ params.n }} {{ params.code }} {{ params.full }}", &context);
+        assert_eq!(rendered.unwrap(), "4 3 007 false");
+        assert_eq!(render_text("{% if params.full %}all{% else %}some{% endif %}", &context).unwrap(), "some");
     }
 
     #[test]

@@ -14,15 +14,16 @@ use std::sync::Arc;
 
 /// Validates.
 pub(crate) async fn run(args: &ValidateArgs, printer: &Printer) -> Result<Outcome> {
-    let project = context::load(&args.path, args.profile.as_deref()).await?;
+    let (project, mut mistakes) = context::load_to_validate(&args.path, args.profile.as_deref()).await?;
     let checked = project.clone();
-    let mut mistakes = tokio::task::spawn_blocking(move || {
-        let mut mistakes = checked.validate();
-        mistakes.extend(connectors(&checked));
-        mistakes
+    let found = tokio::task::spawn_blocking(move || {
+        let mut found = checked.validate();
+        found.extend(connectors(&checked));
+        found
     })
     .await
     .map_err(|error| gristmill_model::Error::internal("validating ended early").cause(error))?;
+    mistakes.extend(found);
     mistakes.sort_by(|a, b| (&a.file, a.line, a.column, &a.message).cmp(&(&b.file, b.line, b.column, &b.message)));
     mistakes.dedup();
     printer.document(&serde_json::json!({

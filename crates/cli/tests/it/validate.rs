@@ -83,3 +83,12 @@ fn the_examples_are_fine() {
         assert_eq!(said.code, Some(0), "{}: {said}", path.display());
     }
 }
+
+#[test]
+fn missing_variables_and_mistakes_of_pipelines_are_said_together() {
+    let project = Folder::new();
+    project.write("gristmill.yaml", "name: p\nconnections:\n  db: {type: postgres, host: \"${NO_SUCH_VARIABLE}\"}\n");
+    project.write("pipelines/p.yaml", "name: p\nsteps:\n  a: {extract: {from: nowhere, table: t}}\n");
+    let said = project.run(&["validate"]).to_string();
+    assert!(said.contains("NO_SUCH_VARIABLE") && said.contains("nowhere"), "{said}");
+}

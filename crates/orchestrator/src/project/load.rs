@@ -33,6 +33,27 @@ impl Project {
     /// # Errors
     /// As [`Project::load`].
     pub fn load_with(path: &Path, profile: Option<&str>, environment: &dyn Fn(&str) -> Option<String>) -> Result<Self> {
+        match Self::load_partly(path, profile, environment)? {
+            (project, mistakes) if mistakes.is_empty() => Ok(project),
+            (_, mistakes) => Err(to_error(&mistakes)),
+        }
+    }
+
+    /// As [`Project::load`], for whoever wants to see every mistake at once: variables and secret files that are missing,
+    /// and what is wrong in `.env`, come beside the project instead of in its place, so that the pipelines can be looked
+    /// at too. It is not fit to run.
+    ///
+    /// # Errors
+    /// A path that does not exist, no project there, everything wrong in `gristmill.yaml`.
+    pub fn load_to_validate(path: &Path, profile: Option<&str>) -> Result<(Self, Vec<Diagnostic>)> {
+        Self::load_partly(path, profile, &|name| std::env::var(name).ok())
+    }
+
+    fn load_partly(
+        path: &Path,
+        profile: Option<&str>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<(Self, Vec<Diagnostic>)> {
         let Place { root, pipeline, is_project } = find(path)?;
         let text = if is_project { Some(read(&root.join(PROJECT_FILE))?) } else { None };
         let mut mistakes: Vec<Diagnostic> = Vec::new();
@@ -68,10 +89,7 @@ impl Project {
         for connection in connections.values_mut() {
             resolve(connection, &variables, &mut mistakes);
         }
-        if !mistakes.is_empty() {
-            mistakes.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
-            return Err(to_error(&mistakes));
-        }
+        mistakes.sort_by(|a, b| (&a.file, a.line, a.column).cmp(&(&b.file, b.line, b.column)));
         let mut files = pipeline_files(&root)?;
         if let Some(pipeline) = &pipeline
             && !files.contains(pipeline)
@@ -87,7 +105,8 @@ impl Project {
             .map(|position| drafts[position].name.clone());
         refuse_double_names(&mut drafts);
         let state = root.join(".gristmill");
-        Ok(Self { root, spec, connections, state, dotenv, drafts, made: false, chosen, main_place })
+        let made = false;
+        Ok((Self { root, spec, connections, state, dotenv, drafts, made, chosen, main_place }, mistakes))
     }
 }
 
