@@ -1,7 +1,7 @@
 """lineitem.csv to one Parquet file, zstd 1, the types declared."""
 
 from harness import checksum, tpch
-from harness.benchmark import BENCH, OUT, Benchmark, gristmill, peer
+from harness.benchmark import BENCH, OUT, Benchmark, peer, pipeline
 
 HERE = BENCH / "copy_csv"
 
@@ -23,10 +23,7 @@ BENCHMARK = Benchmark(
     about="copy lineitem (CSV, 766 MB, 6,001,215 rows) to one zstd Parquet file",
     prepare=tpch.csv,
     contenders=[
-        gristmill(
-            "run", HERE, "--date", "2024-01-01", "--full-refresh",
-            out=out("gristmill"), also_wipe=[HERE / ".gristmill"], answer=answer, sized="lineitem",
-        ),
+        pipeline(HERE, out=out("gristmill"), answer=answer, sized="lineitem"),
         scripted("polars"),
         scripted("duckdb"),
     ],

@@ -1,7 +1,7 @@
 """lineitem from PostgreSQL to zstd Parquet."""
 
 from harness import checksum, postgres, tpch
-from harness.benchmark import BENCH, OUT, PYTHON, Benchmark, Contender, gristmill, peer
+from harness.benchmark import BENCH, OUT, PYTHON, Benchmark, Contender, peer, pipeline
 
 HERE = BENCH / "extract"
 
@@ -26,9 +26,8 @@ BENCHMARK = Benchmark(
     about="lineitem from PostgreSQL (6,001,215 rows, 839 MB of heap) to zstd Parquet",
     prepare=postgres.lineitem,
     contenders=[
-        gristmill(
-            "run", HERE, "--date", "2024-01-01", "--full-refresh",
-            out=out("gristmill"), also_wipe=[HERE / ".gristmill"], env={"LINEITEM_URL": postgres.URL}, answer=answer,
+        pipeline(
+            HERE, out=out("gristmill"), env={"LINEITEM_URL": postgres.URL}, answer=answer,
             sized="lineitem",
         ),
         # Not a peer: what the server needs for sending the rows to nobody, on two connections.

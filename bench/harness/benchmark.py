@@ -73,6 +73,12 @@ def gristmill(*arguments, **options):
     return Contender(options.pop("name", "gristmill"), [str(binary), *map(str, arguments)], missing=missing, **options)
 
 
+def pipeline(folder, *arguments, **options):
+    """Our own contender, for a benchmark that is a project: its pipeline, everything loaded anew."""
+    state = [folder / ".gristmill"]
+    return gristmill("run", folder, "--date", "2024-01-01", "--full-refresh", *arguments, also_wipe=state, **options)
+
+
 def peer(name, script, *arguments, **options):
     """A peer's script, run by the pinned Python."""
     missing = None

@@ -1,7 +1,7 @@
 """lineitem.parquet to folders by year and month of shipping: 84 of them, zstd 1."""
 
 from harness import checksum, tpch
-from harness.benchmark import BENCH, OUT, Benchmark, gristmill, peer
+from harness.benchmark import BENCH, OUT, Benchmark, peer, pipeline
 
 HERE = BENCH / "hive"
 
@@ -26,10 +26,7 @@ BENCHMARK = Benchmark(
     about="write lineitem (Parquet, 6,001,215 rows) by year and month, 84 partitions",
     prepare=tpch.parquet,
     contenders=[
-        gristmill(
-            "run", HERE, "--date", "2024-01-01", "--full-refresh",
-            out=out("gristmill"), also_wipe=[HERE / ".gristmill"], answer=answer, sized="lineitem",
-        ),
+        pipeline(HERE, out=out("gristmill"), answer=answer, sized="lineitem"),
         scripted("duckdb"),
         scripted("polars"),
     ],

@@ -1,7 +1,7 @@
 """Ten times the rows, the same peak memory: a streaming copy of 600,000 and of 6,000,000 rows."""
 
 from harness import tpch
-from harness.benchmark import BENCH, DATA, OUT, Benchmark, gristmill, peer
+from harness.benchmark import BENCH, DATA, OUT, Benchmark, peer, pipeline
 
 HERE = BENCH / "memory"
 FOLDER = DATA / "memory"
@@ -30,9 +30,9 @@ def out(name):
 def ours(size):
     name = f"gristmill {size}"
     folder = out(f"gristmill_{size}")
-    return gristmill(
-        "run", HERE, "--date", "2024-01-01", "--full-refresh", "--param", f"size={size}",
-        name=name, out=folder, also_wipe=[HERE / ".gristmill"], sized="lineitem",
+    return pipeline(
+        HERE, "--param", f"size={size}",
+        name=name, out=folder, sized="lineitem",
     )
 
 

@@ -3,7 +3,7 @@
 import subprocess
 
 from harness import checksum
-from harness.benchmark import BENCH, DATA, OUT, PYTHON, Benchmark, gristmill, peer
+from harness.benchmark import BENCH, DATA, OUT, PYTHON, Benchmark, peer, pipeline
 
 HERE = BENCH / "sales"
 INPUT = DATA / "sales"
@@ -54,10 +54,7 @@ BENCHMARK = Benchmark(
     about="sales ETL on 5 million orders: all joins, all checks, both outputs",
     prepare=prepare,
     contenders=[
-        gristmill(
-            "run", HERE, "--date", "2024-01-01", "--full-refresh",
-            out=out("gristmill"), also_wipe=[HERE / ".gristmill"], answer=answer, sized="lake/enriched_orders",
-        ),
+        pipeline(HERE, out=out("gristmill"), answer=answer, sized="lake/enriched_orders"),
         scripted("duckdb"),
         scripted("pyspark"),
     ],

@@ -1,5 +1,7 @@
 //! Names of files and folders, as sources read them and sinks write them: both must agree on what a reader sees.
 
+use std::borrow::Cow;
+
 /// What Hive and Spark write for NULL in a folder's name.
 pub(crate) const NULL_TEXT: &str = "__HIVE_DEFAULT_PARTITION__";
 
@@ -16,26 +18,8 @@ pub(crate) fn is_pair(name: &str) -> bool {
 
 /// Undoes percent-encoding; what is not valid stays as it is.
 pub(crate) fn percent_decoded(text: &str) -> String {
-    if !text.contains('%') {
-        return text.to_owned();
-    }
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        let hex = |index: usize| bytes.get(index).and_then(|byte| (*byte as char).to_digit(16));
-        match (bytes[at], hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push(u8::try_from(high * 16 + low).unwrap_or(b'%'));
-                at += 3;
-            }
-            (byte, _, _) => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    String::from_utf8(out).unwrap_or_else(|_| text.to_owned())
+    let decoded = percent_encoding::percent_decode_str(text).decode_utf8();
+    decoded.map_or_else(|_| text.to_owned(), Cow::into_owned)
 }
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod checks;
 mod dead_letters;
 mod error;
 pub mod exec;
+mod expect;
 mod explain;
 mod memory;
 mod meter;

@@ -1,7 +1,7 @@
 //! How much memory the process may use, and how much it does.
 
 use datafusion::error::{DataFusionError, Result as DfResult};
-use datafusion::execution::memory_pool::{MemoryLimit as PoolLimit, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryLimit as PoolLimit, MemoryPool, MemoryReservation};
 use gristmill_model::ByteSize;
 use std::collections::HashSet;
 use std::fmt;
@@ -178,6 +178,10 @@ impl MemoryPool for SpillFirstPool {
         "spill first"
     }
 
+    fn unregister(&self, consumer: &MemoryConsumer) {
+        self.refused().remove(&consumer.id());
+    }
+
     fn grow(&self, _: &MemoryReservation, additional: usize) {
         self.used.fetch_add(additional, Ordering::Relaxed);
     }
@@ -238,6 +242,22 @@ mod tests {
         let pressed = SpillFirstPool::new(3200, Pressure(Arc::new(AtomicBool::new(true))));
         assert!(!pressed.may_grow(true, 1, 0, 200), "the process is over its limit");
         assert!(pressed.may_grow(false, 1, 0, 200));
+    }
+
+    #[test]
+    fn who_is_refused_and_asks_again_without_giving_anything_back_gets_it() {
+        let pool = Arc::new(SpillFirstPool::new(3200, Pressure::default()));
+        let shared: Arc<dyn MemoryPool> = pool.clone();
+        let operator = MemoryConsumer::new("sort").with_can_spill(true).register(&shared);
+        operator.try_grow(2000).unwrap();
+        assert!(operator.try_grow(500).is_err(), "asked to spill");
+        operator.shrink(1900);
+        operator.try_grow(1900).unwrap();
+        assert!(operator.try_grow(500).is_err(), "it had made room, so it is asked once more");
+        operator.try_grow(500).unwrap();
+        assert!(operator.try_grow(1000).is_err() && operator.try_grow(1000).is_err(), "what is not there nobody gets");
+        drop(operator);
+        assert_eq!((pool.reserved(), pool.refused().len()), (0, 0));
     }
 
     #[test]

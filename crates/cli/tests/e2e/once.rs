@@ -77,7 +77,9 @@ fn a_run_killed_between_its_two_commits_is_published_whole_by_recover() {
     while entries() == before && began.elapsed() < Duration::from_secs(30) {
         std::thread::sleep(Duration::from_millis(20));
     }
-    std::thread::sleep(Duration::from_millis(500));
+    // The log decides; the file follows.
+    let published = || folder.rows("select count(*) from 'lake/t/'") == ["5"];
+    while !published() && began.elapsed() < Duration::from_secs(30) {}
     assert!(child.try_wait().unwrap().is_none(), "it waits for the database");
     Command::new("kill").args(["-KILL", &child.id().to_string()]).status().unwrap();
     child.wait().unwrap();
@@ -113,4 +115,23 @@ fn dead_letters_of_a_failed_run_go_with_it_and_of_a_run_before_with_the_next() {
     }
     let rows = folder.rows(&format!("select \"load\", record from '.gristmill/dead_letters/p/{DAY}/'"));
     assert_eq!(rows, [format!(r#"p/l1/{DAY}/lake:t/#2,"{{""id"":2,""name"":null,""nothing"":null}}""#)]);
+}
+
+#[test]
+fn a_table_that_one_load_reads_twice_is_read_once_unless_that_is_not_wanted() {
+    for (cache, once) in [("", true), (", cache: true", true), (", cache: false", false)] {
+        let folder = project(&format!(
+            "  a: {{extract: {{from: db, table: s}}{cache}}}\n  j: {{sql: \"SELECT x.n FROM a AS x JOIN a AS y ON x.n = y.n\"}}\n  l: {{load: {{from: j, to: lake, path: j/, strategy: replace}}}}\n",
+        ));
+        let database = rusqlite::Connection::open(folder.path().join("out.db")).unwrap();
+        database.execute_batch("create table s (n integer); insert into s values (1), (2), (3)").unwrap();
+        let planned = folder.ok(&["plan", ".", "--date", DAY]);
+        let line = planned.lines().find(|line| line.starts_with("a (extract)")).unwrap();
+        assert_eq!(line.contains("[computed once]"), once, "{planned}");
+        let report: serde_json::Value =
+            serde_json::from_str(&folder.ok(&["run", ".", "--date", DAY, "--output", "json"])).unwrap();
+        let read = report["steps"].as_array().unwrap().iter().find(|step| step["step"] == "a").unwrap();
+        assert_eq!(read["rows_out"], if once { 3 } else { 6 }, "{report}");
+        assert_eq!(folder.rows("select count(*) from 'lake/j/'"), ["3"]);
+    }
 }

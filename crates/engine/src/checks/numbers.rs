@@ -16,8 +16,9 @@ use roaring::RoaringTreemap;
 use std::fs::File;
 use std::io::{BufWriter, Read, Seek, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// Values between two looks at how large the bitmap has become.
 const LOOK_EVERY: u64 = 256 << 10;
@@ -39,7 +40,8 @@ pub(crate) struct UniqueNumbers {
     lanes: AtomicUsize,
     limit: usize,
     spill_dir: PathBuf,
-    seen: Mutex<Seen>,
+    /// Held while values go to the disk, too, by a thread that may block; the lanes wait for it without blocking theirs.
+    seen: Arc<Mutex<Seen>>,
 }
 
 #[derive(Debug)]
@@ -77,17 +79,13 @@ impl UniqueNumbers {
             lanes: AtomicUsize::new(lanes),
             limit,
             spill_dir,
-            seen: Mutex::new(Seen {
+            seen: Arc::new(Mutex::new(Seen {
                 reservation: MemoryConsumer::new(tally.check.name.clone()).register(&runtime.memory_pool),
                 added: 0,
                 kept: Kept::Memory { once: RoaringTreemap::new(), again: RoaringTreemap::new() },
-            }),
+            })),
             tally,
         })
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes the column's values in; NULL is no value.
@@ -98,29 +96,26 @@ impl UniqueNumbers {
         let mut keys = keys(values)?;
         // Neighbours share a page of the bitmap.
         keys.sort_unstable();
-        let on_disk = {
-            let mut seen = self.lock();
-            match &mut seen.kept {
-                Kept::Memory { once, again } => {
-                    for key in &keys {
-                        if !once.insert(*key) {
-                            again.insert(*key);
-                        }
+        let mut seen = self.seen.clone().lock_owned().await;
+        match &mut seen.kept {
+            Kept::Memory { once, again } => {
+                for key in &keys {
+                    if !once.insert(*key) {
+                        again.insert(*key);
                     }
-                    seen.added += keys.len() as u64;
-                    keys.clear();
-                    seen.added >= LOOK_EVERY && !self.fits(&mut seen)
                 }
-                Kept::Disk(_) => true,
-                Kept::Done => return Err(Error::internal("a unique check got values after its verdict")),
+                seen.added += keys.len() as u64;
+                keys.clear();
+                if seen.added < LOOK_EVERY || self.fits(&mut seen) {
+                    return Ok(());
+                }
             }
-        };
-        if on_disk {
-            let this = self.clone();
-            let written = tokio::task::spawn_blocking(move || this.write(&keys)).await;
-            written.map_err(|error| Error::internal(format!("spilling ended: {error}")))??;
+            Kept::Disk(_) => {}
+            Kept::Done => return Err(Error::internal("a unique check got values after its verdict")),
         }
-        Ok(())
+        let this = self.clone();
+        let written = tokio::task::spawn_blocking(move || this.write(&mut seen, &keys)).await;
+        written.map_err(|error| Error::internal(format!("spilling ended: {error}")))?
     }
 
     /// Whether the bitmaps may stay in memory as they are now.
@@ -132,14 +127,13 @@ impl UniqueNumbers {
     }
 
     /// Writes values to their shares' files; the first time, what the bitmaps hold goes before them.
-    fn write(&self, keys: &[u64]) -> Result<()> {
+    fn write(&self, seen: &mut Seen, keys: &[u64]) -> Result<()> {
         let failed = |error: std::io::Error| {
             Error::io(
                 &error,
                 format!("a spill file of check `{}` below `{}`", self.tally.check.name, self.spill_dir.display()),
             )
         };
-        let mut seen = self.lock();
         let held = match &mut seen.kept {
             Kept::Memory { once, again } => Some((std::mem::take(once), std::mem::take(again))),
             Kept::Disk(_) => None,
@@ -175,17 +169,13 @@ impl UniqueNumbers {
         if self.lanes.fetch_sub(1, Ordering::AcqRel) > 1 {
             return Ok(());
         }
-        let this = self.clone();
-        let ended = tokio::task::spawn_blocking(move || this.judge()).await;
+        let (this, seen) = (self.clone(), self.seen.clone().lock_owned().await);
+        let ended = tokio::task::spawn_blocking(move || this.judge(seen)).await;
         ended.map_err(|error| Error::internal(format!("a unique check ended: {error}")))?
     }
 
-    fn judge(&self) -> Result<()> {
-        let kept = {
-            let mut seen = self.lock();
-            std::mem::replace(&mut seen.kept, Kept::Done)
-        };
-        match kept {
+    fn judge(&self, mut seen: OwnedMutexGuard<Seen>) -> Result<()> {
+        match std::mem::replace(&mut seen.kept, Kept::Done) {
             Kept::Memory { again, .. } => self.count(again.len(), again.iter().take(SAMPLES)),
             Kept::Disk(files) => {
                 for file in files {
@@ -197,7 +187,7 @@ impl UniqueNumbers {
             }
             Kept::Done => {}
         }
-        self.lock().reservation.free();
+        seen.reservation.free();
         Ok(())
     }
 
@@ -312,7 +302,7 @@ mod tests {
         let run = async {
             for (number, batch) in batches.iter().enumerate() {
                 if small_looks && number == 1 {
-                    check.lock().added = LOOK_EVERY;
+                    check.seen.lock().await.added = LOOK_EVERY;
                 }
                 check.add(batch).await.unwrap();
             }

@@ -1,6 +1,7 @@
 //! Extract: unit rows in, the units' rows out.
 
 use crate::error::{in_step, to_datafusion};
+use crate::expect::row_width;
 use crate::meter::{Meter, bytes_of};
 use datafusion::arrow::array::{Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -20,15 +21,6 @@ use gristmill_connect::{Pin, Scan, Source, SourceStats};
 use gristmill_model::{ConnectionName, Error, WorkUnit};
 use std::fmt;
 use std::sync::Arc;
-
-/// What a value of a type without a fixed width is taken for, in bytes.
-const USUAL_WIDTH: usize = 32;
-
-/// Bytes of a row in a source, about.
-fn row_width(schema: &Schema) -> u64 {
-    let of = |field: &Arc<Field>| field.data_type().primitive_width().unwrap_or(USUAL_WIDTH);
-    schema.fields().iter().map(of).sum::<usize>().max(1) as u64
-}
 
 /// The schema of the leaf: one row per unit, the unit as JSON.
 pub(crate) fn units_schema() -> SchemaRef {
@@ -190,7 +182,9 @@ impl ExecutionPlan for ExtractExec {
         };
         Ok(Arc::new(Statistics {
             // Files tell their size, not their rows; joins choose their sides by rows.
-            num_rows: estimate(self.stats.rows.or(self.stats.bytes.map(|bytes| bytes / row_width(&self.scan.schema)))),
+            num_rows: estimate(
+                self.stats.rows.or(self.stats.bytes.map(|bytes| bytes / row_width(&self.scan.schema) as u64)),
+            ),
             total_byte_size: estimate(self.stats.bytes),
             column_statistics: vec![ColumnStatistics::new_unknown(); self.scan.schema.fields().len()],
         }))

@@ -1,8 +1,9 @@
 //! A checked or shared view as a table: its rows come out of a pipe.
 
+use crate::expect::row_width;
 use crate::pipe::{Pipe, PipeReader};
 use async_trait::async_trait;
-use datafusion::arrow::datatypes::{DataType, Schema, SchemaRef};
+use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Statistics;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -18,9 +19,6 @@ use datafusion::physical_plan::{DisplayFormatType, ExecutionPlan};
 use futures::TryStreamExt;
 use std::fmt;
 use std::sync::Arc;
-
-/// What a value of a type without a fixed width is taken for, in bytes.
-const USUAL_WIDTH: usize = 32;
 
 /// The reading end of a pipe. Every scan is a reader of its own and gets every row once.
 #[derive(Debug)]
@@ -119,7 +117,7 @@ impl DataSource for Lanes {
     fn partition_statistics(&self, partition: Option<usize>) -> DfResult<Arc<Statistics>> {
         let share = if partition.is_some() { self.lanes.max(1) } else { 1 };
         let rows = self.expected.num_rows.map(|rows| rows / share);
-        let width = width(&self.schema);
+        let width = row_width(&self.schema);
         Ok(Arc::new(Statistics {
             num_rows: rows,
             total_byte_size: rows.map(|rows| rows.saturating_mul(width)),
@@ -145,10 +143,4 @@ impl DataSource for Lanes {
     ) -> DfResult<TreeNodeRecursion> {
         Ok(TreeNodeRecursion::Continue)
     }
-}
-
-/// Bytes of a row, about.
-fn width(schema: &Schema) -> usize {
-    let of = |data_type: &DataType| data_type.primitive_width().unwrap_or(USUAL_WIDTH);
-    schema.fields().iter().map(|field| of(field.data_type())).sum()
 }

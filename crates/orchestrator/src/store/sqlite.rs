@@ -4,6 +4,8 @@
 //! go through one connection and begin with `BEGIN IMMEDIATE`: two processes wait for each other instead of failing in
 //! the middle. That a slot has one running run at a time is a unique index, not a habit of the caller.
 
+mod schema;
+
 use super::{
     AttemptRecord, DecidedLoad, LoadRecord, NewRun, RunFilter, RunRecord, StepRecord, Store, TakenLoad, WantedLoad,
 };
@@ -23,75 +25,6 @@ use sqlx::sqlite::{
 use sqlx::{QueryBuilder, Row, Sqlite, Transaction};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-
-/// One step of the schema's history. They are applied in order, each once; never change one that was released.
-const MIGRATIONS: [&str; 2] = [
-    "
-CREATE TABLE runs (
-    id TEXT PRIMARY KEY,
-    pipeline TEXT NOT NULL,
-    profile TEXT NOT NULL,
-    interval_start TEXT NOT NULL,
-    interval_end TEXT NOT NULL,
-    state TEXT NOT NULL,
-    params TEXT NOT NULL,
-    started TEXT NOT NULL,
-    ended TEXT,
-    error TEXT,
-    report TEXT
-) STRICT;
-CREATE UNIQUE INDEX runs_running ON runs (pipeline, profile, interval_start, interval_end) WHERE state = 'running';
-CREATE INDEX runs_started ON runs (started);
-CREATE TABLE steps (
-    run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    position INTEGER NOT NULL,
-    step TEXT NOT NULL,
-    kind TEXT NOT NULL,
-    state TEXT NOT NULL,
-    report TEXT,
-    PRIMARY KEY (run, step)
-) STRICT;
-CREATE TABLE attempts (
-    run TEXT NOT NULL REFERENCES runs (id) ON DELETE CASCADE,
-    step TEXT NOT NULL,
-    attempt INTEGER NOT NULL,
-    started TEXT NOT NULL,
-    ended TEXT,
-    error TEXT,
-    PRIMARY KEY (run, step, attempt)
-) STRICT;
-CREATE TABLE loads (
-    slot TEXT NOT NULL,
-    generation INTEGER NOT NULL,
-    profile TEXT NOT NULL,
-    run TEXT NOT NULL REFERENCES runs (id),
-    state TEXT NOT NULL CHECK (state IN ('unfinished', 'committed')),
-    slot_json TEXT NOT NULL,
-    committed TEXT,
-    PRIMARY KEY (slot, generation)
-) STRICT;
-CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
-",
-    // Profiles that share a target come to share a generation, too, where the target's ledger holds an append already.
-    "
-CREATE TABLE loads_of_profiles (
-    slot TEXT NOT NULL,
-    generation INTEGER NOT NULL,
-    profile TEXT NOT NULL,
-    run TEXT NOT NULL REFERENCES runs (id),
-    state TEXT NOT NULL CHECK (state IN ('unfinished', 'committed')),
-    slot_json TEXT NOT NULL,
-    committed TEXT,
-    decided TEXT,
-    PRIMARY KEY (slot, generation, profile)
-) STRICT;
-INSERT INTO loads_of_profiles (slot, generation, profile, run, state, slot_json, committed)
-    SELECT slot, generation, profile, run, state, slot_json, committed FROM loads;
-DROP TABLE loads;
-ALTER TABLE loads_of_profiles RENAME TO loads;
-CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
-",
-];
 
 /// The embedded store.
 #[derive(Debug, Clone)]
@@ -160,38 +93,6 @@ impl SqliteStore {
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
-    }
-
-    async fn migrate(&self) -> Result<()> {
-        let mut transaction = self.write().await?;
-        let done = self.run_migrations(&mut transaction).await;
-        let done = done.map_err(|error| explain(&error, &self.path))?;
-        if done > MIGRATIONS.len() {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("the store `{}` was written by a later version of gristmill", self.path.display()),
-            )
-            .hint("install the newest gristmill, or move the file away to begin a new history"));
-        }
-        self.done(transaction).await
-    }
-
-    async fn run_migrations(&self, connection: &mut SqliteConnection) -> Result<usize, sqlx::Error> {
-        sqlx::raw_sql("CREATE TABLE IF NOT EXISTS migrations (version INTEGER PRIMARY KEY, applied TEXT NOT NULL)")
-            .execute(&mut *connection)
-            .await?;
-        let row = sqlx::query("SELECT count(*) FROM migrations").fetch_one(&mut *connection).await?;
-        let mut done = usize::try_from(row.try_get::<i64, _>(0)?).unwrap_or_default();
-        for migration in MIGRATIONS.iter().skip(done) {
-            sqlx::raw_sql(*migration).execute(&mut *connection).await?;
-            done += 1;
-            sqlx::query("INSERT INTO migrations (version, applied) VALUES (?, ?)")
-                .bind(i64::try_from(done).unwrap_or(i64::MAX))
-                .bind(time(Utc::now()))
-                .execute(&mut *connection)
-                .await?;
-        }
-        Ok(done)
     }
 
     async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
@@ -697,117 +598,4 @@ fn explain(error: &sqlx::Error, path: &Path) -> Error {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::store::{Owners, suite};
-    use std::collections::BTreeMap;
-
-    #[tokio::test]
-    async fn the_sqlite_store_keeps_the_contract() {
-        let folders = std::sync::Mutex::new(Vec::new());
-        suite::run(async || {
-            let folder = tempfile::tempdir().unwrap();
-            let store = SqliteStore::open(folder.path()).await.unwrap();
-            folders.lock().unwrap().push(folder);
-            store
-        })
-        .await;
-    }
-
-    fn run(id: &str) -> NewRun {
-        NewRun {
-            id: RunId::from(id),
-            pipeline: "p".into(),
-            profile: None,
-            interval: Interval::day(chrono::NaiveDate::from_ymd_opt(2024, 1, 1).unwrap()),
-            params: BTreeMap::new(),
-            started: Utc::now(),
-            steps: Vec::new(),
-            loads: Vec::new(),
-        }
-    }
-
-    #[tokio::test]
-    async fn what_was_written_is_there_when_the_store_is_opened_again_and_two_may_hold_it() {
-        let folder = tempfile::tempdir().unwrap();
-        let first = SqliteStore::open(folder.path()).await.unwrap();
-        let second = SqliteStore::open(folder.path()).await.unwrap();
-        first.begin(&run("r1")).await.unwrap();
-        assert_eq!(second.begin(&run("r2")).await.unwrap_err().kind(), ErrorKind::Conflict);
-        first.close().await;
-        second.close().await;
-        let third = SqliteStore::open(folder.path()).await.unwrap();
-        assert!(third.run(&RunId::from("r1")).await.unwrap().is_some());
-    }
-
-    #[tokio::test]
-    async fn a_file_that_is_no_store_and_a_later_store_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        std::fs::write(folder.path().join("store.db"), "not a database, but long enough to have a header ".repeat(9))
-            .unwrap();
-        let error = SqliteStore::open(folder.path()).await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Data, "{error}");
-        let folder = tempfile::tempdir().unwrap();
-        let store = SqliteStore::open(folder.path()).await.unwrap();
-        sqlx::query("INSERT INTO migrations VALUES (99, '')").execute(&store.writer).await.unwrap();
-        store.close().await;
-        let error = SqliteStore::open(folder.path()).await.unwrap_err();
-        assert!(error.message().contains("later version"), "{error}");
-    }
-
-    #[test]
-    fn a_run_is_dead_when_its_lock_is_free() {
-        let folder = tempfile::tempdir().unwrap();
-        let owners = Owners::new(folder.path());
-        let run = RunId::from("r1");
-        assert!(owners.is_dead(&run).unwrap(), "no lock was ever taken");
-        let lock = owners.hold(&run).unwrap();
-        assert!(!owners.is_dead(&run).unwrap());
-        assert!(owners.hold(&run).is_err());
-        drop(lock);
-        assert!(owners.is_dead(&run).unwrap());
-        let start = owners.try_start().unwrap();
-        assert!(start.is_some() && owners.try_start().unwrap().is_none());
-        drop(start);
-        assert!(owners.try_start().unwrap().is_some());
-    }
-
-    /// Not a test: what [`a_killed_process_leaves_a_run_that_is_known_to_be_dead`] starts as a process of its own.
-    #[tokio::test]
-    #[ignore = "started by another test"]
-    async fn a_process_that_holds_a_run() {
-        let Some(folder) = std::env::var_os("GRISTMILL_TEST_HOLD").map(PathBuf::from) else { return };
-        let store = SqliteStore::open(&folder).await.unwrap();
-        let _lock = Owners::new(&folder).hold(&RunId::from("r1")).unwrap();
-        store.begin(&run("r1")).await.unwrap();
-        std::fs::write(folder.join("ready"), "").unwrap();
-        std::future::pending::<()>().await;
-    }
-
-    #[tokio::test]
-    async fn a_killed_process_leaves_a_run_that_is_known_to_be_dead() {
-        let folder = tempfile::tempdir().unwrap();
-        let mut holder = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "store::sqlite::tests::a_process_that_holds_a_run", "--ignored"])
-            .env("GRISTMILL_TEST_HOLD", folder.path())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        for _ in 0..1000 {
-            if folder.path().join("ready").exists() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-        let store = SqliteStore::open(folder.path()).await.unwrap();
-        let owners = Owners::new(folder.path());
-        let first = RunId::from("r1");
-        assert!(!owners.is_dead(&first).unwrap(), "it lives");
-        assert_eq!(store.begin(&run("r2")).await.unwrap_err().kind(), ErrorKind::Conflict);
-        holder.kill().unwrap();
-        holder.wait().unwrap();
-        assert!(owners.is_dead(&first).unwrap(), "it was killed");
-        assert!(store.crashed(&first, Utc::now()).await.unwrap());
-        store.begin(&run("r2")).await.unwrap();
-    }
-}
+mod tests;

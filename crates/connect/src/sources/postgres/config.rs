@@ -274,7 +274,10 @@ impl Url {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
                 "sslmode" => sslmode = Some(parse_sslmode(value)?),
-                "sslrootcert" => sslrootcert = Some(PathBuf::from(percent_decoded(value))),
+                "sslrootcert" => {
+                    let path = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
+                    sslrootcert = Some(PathBuf::from(path.into_owned()));
+                }
                 "connect_timeout" => {
                     let seconds: u64 = value.parse().map_err(|_| {
                         ("url", "`connect_timeout` in the URL is not a number of seconds".to_owned(), None)
@@ -318,26 +321,6 @@ fn parse_sslmode(text: &str) -> Result<SslMode, Mistake> {
             return Err(("url", format!("unknown `sslmode` `{text}` in the URL"), Some(valid)));
         }
     })
-}
-
-fn percent_decoded(text: &str) -> String {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut index = 0;
-    while index < bytes.len() {
-        let code = bytes.get(index + 1..index + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        match code.and_then(|hex| u8::from_str_radix(hex, 16).ok()) {
-            Some(byte) if bytes[index] == b'%' => {
-                decoded.push(byte);
-                index += 3;
-            }
-            _ => {
-                decoded.push(bytes[index]);
-                index += 1;
-            }
-        }
-    }
-    String::from_utf8_lossy(&decoded).into_owned()
 }
 
 fn place(server: &tokio_postgres::Config, user: &str, database: &str) -> String {

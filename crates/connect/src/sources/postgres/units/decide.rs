@@ -5,8 +5,8 @@ use super::thousands;
 use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
 use gristmill_model::{Error, ErrorKind, Result};
 
-/// Fewer rows than this are one unit: reading them takes less time than dividing them (measured: a COPY of 50,000 rows
-/// of lineitem takes about 40 ms, a further connection with its snapshot about 10).
+/// Fewer rows than this are one unit: reading them should take little longer than a further connection with its snapshot.
+/// Like the bounds below, a choice that no benchmark has been run for yet.
 pub(crate) const ONE_UNIT: u64 = 50_000;
 /// About how many rows a unit has (the Dataflow document's figure). Larger units save nothing, since a connection goes
 /// from unit to unit without a new transaction; smaller ones make retries cheaper.
