@@ -8,10 +8,10 @@ use gristmill_engine::{Engine, EngineOptions, LocalRunner, MemoryLimit, PlanRepo
 use gristmill_model::spec::{GenerateSpec, LoadSpec, PipelineSpec, StepBody};
 use gristmill_model::yaml::Node;
 use gristmill_model::{
-    ByteSize, ConnectionName, Error, Interval, JobPhase, JobRunner, JobSpec, LoadKey, Result, RunId, Slot, StepName,
-    TemplateContext,
+    ByteSize, ConnectionName, Error, Interval, JobPhase, JobRunner, JobSpec, LoadKey, Result, RunId, Slot, StepKind,
+    StepName, TemplateContext,
 };
-use gristmill_orchestrator::dag::StageGroup;
+use gristmill_orchestrator::dag::{Dag, StageGroup};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
@@ -65,6 +65,7 @@ pub(crate) async fn explain(
     pipeline: &PipelineSpec,
     context: &TemplateContext,
     interval: Interval,
+    dag: &Dag,
     groups: &[&StageGroup],
 ) -> Result<Explained> {
     let engine = Engine::new(options.into())?;
@@ -75,6 +76,11 @@ pub(crate) async fn explain(
             StepBody::Load(load) => Some((name.clone(), key(pipeline, name, load, interval))),
             _ => None,
         });
+        let cursors = |name: &StepName| {
+            let extracts = dag.cursors(pipeline, name.as_str());
+            let loads = dag.kind(name.as_str()) == Some(StepKind::Load) && !extracts.is_empty();
+            loads.then(|| (name.clone(), extracts))
+        };
         let job = JobSpec {
             run: RunId::from("plan"),
             pipeline: pipeline.clone(),
@@ -87,6 +93,7 @@ pub(crate) async fn explain(
             attempt: 1,
             phase: JobPhase::Stage,
             full_refresh: false,
+            cursors: group.actions.iter().filter_map(cursors).collect(),
         };
         let report = engine.explain(&job).await?;
         describe(&mut text, &report);

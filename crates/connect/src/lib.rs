@@ -29,5 +29,6 @@ pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
-    Consistency, NativeFile, NativeScan, Pin, ReadPlan, ReadRequest, Reject, RejectSink, Scan, Source, SourceStats,
+    Consistency, Increment, Narrowed, NativeFile, NativeScan, Pin, ReadPlan, ReadRequest, Reject, RejectSink, Scan,
+    Source, SourceStats,
 };

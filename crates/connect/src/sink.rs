@@ -66,6 +66,15 @@ pub trait Sink: fmt::Debug + Send + Sync {
     /// A target that cannot be asked.
     async fn last(&self, slot: &Slot) -> Result<Option<Committed>>;
 
+    /// The newest checkpoint of the loads that differ from `slot` in their interval at most: the one with the greatest
+    /// [`Checkpoint::sequence`]. The default one where there is none.
+    ///
+    /// [`Sink::commit`] looks at it, too: a `next` with a sequence is only committed right after the one before it.
+    ///
+    /// # Errors
+    /// A target that cannot be asked.
+    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint>;
+
     /// Throws away what `key` has staged, committed loads excepted.
     ///
     /// # Errors

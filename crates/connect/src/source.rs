@@ -3,7 +3,7 @@
 use crate::Rows;
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, OnFail};
+use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail};
 use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
 use object_store::ObjectStore;
 use std::fmt;
@@ -21,6 +21,18 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// # Errors
     /// A table, file or column that does not exist; a system that does not answer; files that cannot be unified.
     async fn schema(&self) -> Result<SchemaRef>;
+
+    /// Narrows an extract to what is new: what to read instead, and how far that will go. The upper bound is fixed here,
+    /// before anything is read, so that a row that comes meanwhile is read next time rather than maybe.
+    ///
+    /// # Errors
+    /// A source that cannot tell new rows from old ones; a column that is not there or has no order; a lag that does not
+    /// go with its type; as [`Source::schema`].
+    async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
+        let _ = increment;
+        Err(Error::new(ErrorKind::Config, format!("`incremental_key` is not supported for `{}`", extract.from))
+            .hint("it is for tables and queries of databases; leave it out"))
+    }
 
     /// Divides the rows into units and pins what can be pinned: the upper bound is fixed before anything is read.
     ///
@@ -67,6 +79,45 @@ pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
         Some(_) => Err(Error::new(ErrorKind::Config, format!("`units` is not supported for {kind}"))
             .hint("leave `units` out; it is for tables and queries of a PostgreSQL database")),
     }
+}
+
+/// Which part of its rows an incremental extract wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Increment {
+    /// The column that only grows.
+    pub column: String,
+    /// The greatest value that was loaded, as the source gave it ([`Narrowed::next`]); none the first time.
+    pub since: Option<serde_json::Value>,
+    /// Read again so much before it.
+    pub lag: Option<Lag>,
+    /// Whether rows without a value are read, too.
+    pub nulls: bool,
+}
+
+/// An extract of what is new.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Narrowed {
+    /// What to read: the rows from the cursor, less the lag, up to `next`, both included.
+    pub extract: ExtractSpec,
+    /// The greatest value there is now; none when nothing has one.
+    pub next: Option<serde_json::Value>,
+}
+
+/// An extract narrowed by a condition in the database's own SQL.
+#[must_use]
+pub(crate) fn with_condition(extract: &ExtractSpec, condition: &str) -> ExtractSpec {
+    let mut narrowed = extract.clone();
+    // What the user wrote stands on lines of its own, so that a comment in it ends there.
+    if let Some(query) = &extract.query {
+        let query = query.trim().trim_end_matches(';');
+        narrowed.query = Some(format!("SELECT * FROM (\n{query}\n) AS _gristmill WHERE {condition}"));
+    } else {
+        narrowed.filter = Some(match &extract.filter {
+            Some(filter) => format!("(\n{filter}\n) AND {condition}"),
+            None => condition.to_owned(),
+        });
+    }
+    narrowed
 }
 
 /// What a reader wants to have planned.

@@ -115,6 +115,7 @@ async fn gristmill(file: &Path) -> Result<u64> {
         attempt: 1,
         phase: JobPhase::Stage,
         full_refresh: false,
+        cursors: Vec::new(),
     };
     let staged = runner.run(job.clone(), EventSink::none(), CancellationToken::new()).await;
     if let Some(error) = staged.error {
@@ -199,6 +200,10 @@ impl Sink for Counter {
 
     async fn last(&self, _: &Slot) -> Result<Option<Committed>> {
         Ok(None)
+    }
+
+    async fn checkpoint(&self, _: &Slot) -> Result<Checkpoint> {
+        Ok(Checkpoint::default())
     }
 
     async fn abort(&self, _: &LoadKey) -> Result<()> {

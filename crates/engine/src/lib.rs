@@ -14,10 +14,12 @@
 
 mod checks;
 mod dead_letters;
+mod dedup;
 mod error;
 pub mod exec;
 mod expect;
 mod explain;
+mod increment;
 mod memory;
 mod meter;
 mod pipe;

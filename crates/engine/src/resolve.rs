@@ -3,6 +3,7 @@
 use crate::checks::{Judge, Tally, Unique, UniqueNumbers, flag_rows, unique_plan};
 use crate::dead_letters::DeadLetters;
 use crate::error::{from_datafusion, in_step};
+use crate::increment::{Increments, Progress};
 use crate::meter::Meter;
 use crate::pipe::Pipe;
 use crate::session::Engine;
@@ -40,6 +41,8 @@ pub(crate) struct Resolver {
     with_checks: bool,
     now: DateTime<Utc>,
     dead_letters: Option<Arc<DeadLetters>>,
+    /// Where incremental extracts go on. Interactive queries read everything.
+    increments: Arc<Increments>,
     pub(crate) views: Vec<View>,
     pub(crate) pipes: Vec<PipeJob>,
 }
@@ -96,8 +99,10 @@ impl Resolver {
         pipeline: &PipelineSpec,
         shared: &[StepName],
         dead_letters: Arc<DeadLetters>,
+        increments: Arc<Increments>,
     ) -> Self {
         Self {
+            increments,
             shared: shared.to_vec(),
             with_checks: true,
             dead_letters: Some(dead_letters),
@@ -123,6 +128,7 @@ impl Resolver {
             with_checks: false,
             now: Utc::now(),
             dead_letters: None,
+            increments: Arc::default(),
             views: Vec::new(),
             pipes: Vec::new(),
         }
@@ -148,23 +154,40 @@ impl Resolver {
         let mut own = if piped { format!("__rows_{}", step.name) } else { step.name.to_string() };
         let origin = match &step.body {
             StepBody::Extract(extract) => {
-                let source = self.engine.connection(&extract.from)?.source(extract)?;
-                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter).await;
+                let connection = self.engine.connection(&extract.from)?;
+                let mut source = connection.source(extract)?;
+                let progress = self.increments.get(&step.name).cloned();
+                if let Some(progress) = &progress {
+                    let narrowed = progress.narrow(source.as_ref(), extract).await;
+                    let narrowed = narrowed.context(|| format!("connection `{}`", extract.from))?;
+                    source = connection.source(&narrowed)?;
+                }
+                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
                 if let Origin::Native(table) = &origin
                     && table.is_cheap_to_read_again()
                     && !is_checked
+                    && extract.dedup.is_none()
                     && step.cache != Some(true)
                 {
                     (piped, own) = (false, step.name.to_string());
                 }
-                self.add(&own, &origin, &schema)?;
+                match &extract.dedup {
+                    None => self.add(&own, &origin, &schema)?,
+                    Some(dedup) => {
+                        let all = format!("__all_{}", step.name);
+                        self.add(&all, &origin, &schema)?;
+                        let frame = self.session.sql(&crate::dedup::query(dedup, &all, &schema)?).await;
+                        let view = frame.map_err(from_datafusion)?.into_view();
+                        self.session.register_table(bare(&own), view).map_err(from_datafusion)?;
+                    }
+                }
                 origin
             }
             StepBody::Generate(generate) => {
                 let source: Arc<dyn Source> = Arc::new(sources::generate::GenerateSource::new(generate)?);
                 let name = ConnectionName::from("generator");
-                let (origin, schema) = self.open(&name, source, OnFail::Fail, &meter).await?;
+                let (origin, schema) = self.open(&name, source, OnFail::Fail, &meter, None).await?;
                 self.add(&own, &origin, &schema)?;
                 origin
             }
@@ -187,7 +210,9 @@ impl Resolver {
     pub(crate) fn read_again(&self) -> Vec<StepName> {
         let is_read_again = |view: &&View| {
             matches!(&view.origin, Origin::Extract(table) if table.scans.load(Ordering::Relaxed) > 1)
-                && self.steps.get(&view.step).is_some_and(|step| step.cache != Some(false))
+                // A cursor has one place to go on from.
+                && (self.increments.get(&view.step).is_some()
+                    || self.steps.get(&view.step).is_some_and(|step| step.cache != Some(false)))
                 && !self.shared.contains(&view.step)
         };
         self.views.iter().filter(is_read_again).map(|view| view.step.clone()).collect()
@@ -275,6 +300,7 @@ impl Resolver {
         source: Arc<dyn Source>,
         on_bad_row: OnFail,
         meter: &Arc<Meter>,
+        progress: Option<Arc<Progress>>,
     ) -> Result<(Origin, SchemaRef)> {
         let schema = source.schema().await?;
         if let Some(scan) = source.native().await? {
@@ -303,6 +329,7 @@ impl Resolver {
             rejects,
             parallelism: self.engine.parallelism,
             meter: meter.clone(),
+            progress,
             planned: std::sync::Mutex::new(None),
             scans: AtomicUsize::new(0),
         });
@@ -352,7 +379,7 @@ impl Resolver {
         // The name is shown; a signature in it is not.
         let shown = StepName::from(gristmill_connect::stores::redact(path));
         let meter = Meter::new(shown.clone());
-        let (origin, schema) = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter).await?;
+        let (origin, schema) = self.open(&ConnectionName::from("files"), source, OnFail::Fail, &meter, None).await?;
         self.add(path, &origin, &schema)?;
         self.views.push(View { step: shown, kind: StepKind::Extract, meter, origin });
         Ok(())
@@ -362,20 +389,9 @@ impl Resolver {
 /// An extract of one path, everything else by default.
 fn extract_of(path: &str) -> ExtractSpec {
     ExtractSpec {
-        from: ConnectionName::from("files"),
-        table: None,
-        query: None,
         path: Some(OneOrMany(vec![path.to_owned()])),
-        filter: None,
-        columns: Vec::new(),
-        format: None,
-        compression: None,
-        csv: None,
-        json: None,
-        schema: BTreeMap::new(),
-        schema_contract: gristmill_model::spec::SchemaContract::Evolve,
         on_bad_row: OnFail::Fail,
-        units: None,
+        ..ExtractSpec::new(ConnectionName::from("files"))
     }
 }
 

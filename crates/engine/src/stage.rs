@@ -3,6 +3,7 @@
 use crate::dead_letters::{self, DeadLetters};
 use crate::error::{from_datafusion, in_step};
 use crate::exec::StageExec;
+use crate::increment::Increments;
 use crate::memory::Pressure;
 use crate::meter::{Meter, bytes_of};
 use crate::pipe::Pipe;
@@ -19,8 +20,8 @@ use futures::TryStreamExt;
 use gristmill_connect::{LoadContext, Sink, SinkMode};
 use gristmill_model::spec::{LoadSpec, OnFail, Step, StepBody, Strategy};
 use gristmill_model::{
-    CancellationToken, CheckReport, Checkpoint, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId,
-    Result, ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
+    CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId, Result,
+    ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -79,6 +80,7 @@ pub(crate) struct Group {
     pub(crate) resolver: Resolver,
     pub(crate) actions: Vec<Action>,
     letters: Arc<DeadLetters>,
+    increments: Arc<Increments>,
     engine: Arc<Engine>,
 }
 
@@ -96,7 +98,11 @@ impl Group {
         let mut shared = job.shared.clone();
         loop {
             let session = engine.session(pass != Pass::SortMerge);
-            let mut resolver = Resolver::for_job(engine.clone(), session, &job.pipeline, &shared, letters.clone());
+            // Anew each time: what was planned before has moved them on.
+            let increments = Arc::new(Increments::find(engine, job).await?);
+            let (pipeline, letters_of_job) = (&job.pipeline, letters.clone());
+            let mut resolver =
+                Resolver::for_job(engine.clone(), session, pipeline, &shared, letters_of_job, increments.clone());
             let mut actions = Vec::new();
             for name in &job.steps {
                 let Some(step) = job.pipeline.step(name.as_str()) else {
@@ -111,7 +117,7 @@ impl Group {
                 if let Some(load) = actions.iter().find_map(|action: &Action| action.load.as_ref()) {
                     letters.belong_to(&load.key);
                 }
-                return Ok(Self { resolver, actions, letters, engine: engine.clone() });
+                return Ok(Self { resolver, actions, letters, increments, engine: engine.clone() });
             }
             shared.extend(read_again);
         }
@@ -324,6 +330,7 @@ impl Group {
                 }
                 Origin::Query => {}
             }
+            report.notes.extend(self.increments.get(&view.step).map(|progress| progress.describe()));
             report.rejects = meter.rejects();
             report.notes.extend(meter.warning());
             report.millis = meter.millis();
@@ -369,7 +376,7 @@ impl Group {
                     key: load.key.clone(),
                     schema: crate::runner::encode_schema(&load.schema),
                     staged: Vec::new(),
-                    checkpoint: Checkpoint::default(),
+                    checkpoint: self.increments.checkpoint(&action.step.name),
                 })
             })
             .collect();
@@ -603,7 +610,9 @@ async fn free_generation(
     sink: &dyn Sink,
 ) -> Result<(Option<LoadKey>, bool)> {
     let Some(last) = sink.last(&key.slot).await? else { return Ok((None, false)) };
-    let append = load.strategy == Strategy::Append;
+    // An incremental load adds only what is new: a further generation doubles nothing.
+    let is_incremental = job.cursors.iter().any(|(name, _)| *name == step.name);
+    let append = load.strategy == Strategy::Append && !is_incremental;
     if job.resumed.contains(&step.name) && !append {
         return Ok((None, last.key.generation == key.generation));
     }

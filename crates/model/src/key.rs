@@ -1,8 +1,10 @@
 //! What a load is known by, and what it leaves behind while it is on its way.
 
+use crate::spec::Lag;
 use crate::{Interval, PipelineName, RunId, StepName};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// The place a load's answer belongs to: one answer per slot is current at any time.
@@ -51,6 +53,29 @@ impl Slot {
     pub fn text(&self) -> String {
         let Self { pipeline, step, interval, target } = self;
         format!("{pipeline}/{step}/{interval}/{target}")
+    }
+
+    /// Whether `other` is a slot of the same load for any interval: the slots that one series of checkpoints runs through.
+    #[must_use]
+    pub fn is_of_series(&self, other: &Self) -> bool {
+        self.pipeline == other.pipeline && self.step == other.step && self.target == other.target
+    }
+
+    /// What the text of each slot of the series begins and ends with. Texts of other slots may do so too.
+    #[must_use]
+    pub fn series_ends(&self) -> (String, String) {
+        (format!("{}/{}/", self.pipeline, self.step), format!("/{}", self.target))
+    }
+
+    /// As [`Slot::is_of_series`], of a slot as [`Slot::text`] writes it.
+    #[must_use]
+    pub fn is_text_of_series(&self, text: &str) -> bool {
+        let (begin, end) = self.series_ends();
+        let interval = text.strip_prefix(&begin).and_then(|rest| rest.strip_suffix(&end));
+        interval.is_some_and(|interval| match interval.split_once('/') {
+            None => interval.parse::<chrono::NaiveDate>().is_ok(),
+            Some((from, to)) => DateTime::parse_from_rfc3339(from).is_ok() && DateTime::parse_from_rfc3339(to).is_ok(),
+        })
     }
 }
 
@@ -121,12 +146,47 @@ pub struct Staged {
     pub payload: serde_json::Value,
 }
 
-/// How far an incremental extract has come; written in the same commit as the data.
+/// How far the incremental extracts below a load have come; written in the same commit as the data.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// Per extract step: the cursor up to which everything has been loaded, as the source writes it.
+    /// Per extract step: the cursor up to which everything has been loaded.
     #[serde(default)]
-    pub cursors: std::collections::BTreeMap<String, serde_json::Value>,
+    pub cursors: BTreeMap<String, Cursor>,
+    /// Which checkpoint of its series this is, from 1; 0 where there is none. A load goes on from the newest one, and its
+    /// commit is refused when another has come in between: both would have read the same rows.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub sequence: u64,
+}
+
+/// How far one incremental extract has come.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// A digest of what was read: table or query, and condition. Rows of something else would be missed.
+    pub of: String,
+    /// The column.
+    pub column: String,
+    /// The greatest value that was read, as the source writes it; none while there was no row with one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<serde_json::Value>,
+    /// Rows that the next extract is going to read again, because they lie at the cursor or within the lag before it: the
+    /// digest of each, and how often it occurred. For loads that append.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub seen: BTreeMap<String, u32>,
+    /// The greatest cursor among the rows that were read, as a whole number and the type it is of: rows beyond it cannot
+    /// have been seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge: Option<String>,
+    /// The columns that the digests are made of, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub columns: Vec<String>,
+    /// How far before the cursor `seen` reaches; nothing but the cursor itself when none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// A load as its target knows it.
@@ -164,5 +224,23 @@ mod tests {
         let second = LoadKey { slot, generation: 2 };
         assert_eq!(first.text(), "sales/load/2024-01-15/lake:out#1");
         assert_ne!(first.short(), second.short());
+    }
+
+    #[test]
+    fn a_series_is_one_load_for_any_interval() {
+        let day = |day| Interval::day(chrono::NaiveDate::from_ymd_opt(2024, 1, day).unwrap());
+        let slot = |target: &str, interval| Slot {
+            pipeline: "sales".into(),
+            step: "load".into(),
+            interval,
+            target: target.into(),
+        };
+        let (one, other) = (slot("lake:out", day(15)), slot("lake:out", day(16)));
+        assert!(one.is_of_series(&other) && one.is_text_of_series(&other.text()));
+        let hours = Interval { start: day(15).start, end: day(15).start + chrono::TimeDelta::hours(1) };
+        assert!(one.is_text_of_series(&slot("lake:out", hours).text()));
+        // Ends like it, and is another.
+        assert!(!one.is_text_of_series(&slot("other:x/lake:out", day(15)).text()));
+        assert!(!one.is_text_of_series("sales/load/lake:out"));
     }
 }

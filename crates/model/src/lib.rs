@@ -24,7 +24,7 @@ pub use duration::Duration;
 pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use ids::{ConnectionName, PipelineName, RunId, StepName};
 pub use interval::{FIRST_DATE, Interval, LAST_DATE};
-pub use key::{Checkpoint, Committed, LoadKey, OwnerId, Slot, Staged, StagedFile, TaskKey};
+pub use key::{Checkpoint, Committed, Cursor, LoadKey, OwnerId, Slot, Staged, StagedFile, TaskKey};
 pub use run::{
     CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, RunEvent, StagedLoad, StepKind,
     StepReport, StepState,

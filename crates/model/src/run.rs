@@ -60,6 +60,10 @@ pub struct JobSpec {
     /// Replace everything instead of continuing from a checkpoint.
     #[serde(default)]
     pub full_refresh: bool,
+    /// Per load among `steps`: the incremental extracts it reads, directly or through other views. Loads without any are
+    /// left out.
+    #[serde(default)]
+    pub cursors: Vec<(StepName, Vec<StepName>)>,
 }
 
 /// A load that has been staged and audited, and waits for its commit.

@@ -9,9 +9,7 @@ use crate::progress::Progress;
 use crate::{context, local_engine};
 use chrono::{SubsecRound, TimeDelta, Utc};
 use gristmill_connect::{OpenContext, registry};
-use gristmill_model::spec::{
-    CsvOptions, ExtractSpec, FileFormat, LoadSpec, OnFail, OneOrMany, SchemaContract, Strategy,
-};
+use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, LoadSpec, OneOrMany, Strategy};
 use gristmill_model::yaml::{Node, parse, to_error};
 use gristmill_model::{ByteSize, CancellationToken, ConnectionName, Error, ErrorKind, Interval, Result, one_of};
 use gristmill_orchestrator::{Driver, DriverOptions, ONE_LINE, Project, RunRequest};
@@ -205,20 +203,9 @@ async fn exists(target: &Place, connections: &BTreeMap<ConnectionName, Node>, op
 
 pub(super) fn plain_extract(place: &Place) -> ExtractSpec {
     ExtractSpec {
-        from: place.connection.clone(),
         table: place.table(),
-        query: None,
         path: place.path().map(|path| OneOrMany(vec![path])),
-        filter: None,
-        columns: Vec::new(),
-        format: None,
-        compression: None,
-        csv: None,
-        json: None,
-        schema: BTreeMap::new(),
-        schema_contract: SchemaContract::default(),
-        on_bad_row: OnFail::default(),
-        units: None,
+        ..ExtractSpec::new(place.connection.clone())
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
     }
     // The graph is worth seeing even where a source cannot be asked.
     let explained =
-        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &groups)
+        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &dag, &groups)
             .await
             .map_err(|error| not_there_yet(error, &pipeline))?;
     printer.line("")?;

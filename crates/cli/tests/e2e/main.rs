@@ -11,6 +11,7 @@ mod bad_input;
 mod checked;
 mod commands;
 mod guards;
+mod incremental;
 mod killed;
 mod once;
 mod oracle;

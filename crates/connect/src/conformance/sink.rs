@@ -8,7 +8,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use chrono::NaiveDate;
 use gristmill_model::spec::{LoadSpec, OneOrMany, Strategy};
-use gristmill_model::{Checkpoint, Committed, Error, Interval, LoadKey, OwnerId, Result, RunId, Slot, Staged, TaskKey};
+use gristmill_model::{
+    Checkpoint, Committed, Cursor, Error, ErrorKind, Interval, LoadKey, OwnerId, Result, RunId, Slot, Staged, TaskKey,
+};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +64,10 @@ where
         last_is_the_newest_generation(&fresh().await?, *strategy).await.map_err(at)?;
         two_loads_serialise(&fresh().await?, *strategy).await.map_err(at)?;
         the_strategy_does_what_it_says(&fresh().await?, *strategy).await.map_err(at)?;
+        // Only these go on from a checkpoint.
+        if matches!(strategy, Strategy::Append | Strategy::DeleteInsert) {
+            checkpoints_follow_each_other(&fresh().await?, *strategy).await.map_err(at)?;
+        }
         if matches!(strategy, Strategy::DeleteInsert | Strategy::PartitionOverwrite) {
             a_scope_is_replaced_even_by_nothing(&fresh().await?, *strategy).await.map_err(at)?;
         }
@@ -145,7 +151,8 @@ fn owner(name: &str) -> OwnerId {
 }
 
 fn checkpoint(cursor: i64) -> Checkpoint {
-    Checkpoint { cursors: [("rows".to_owned(), serde_json::json!(cursor))].into() }
+    let cursor = Cursor { column: "id".to_owned(), value: Some(serde_json::json!(cursor)), ..Cursor::default() };
+    Checkpoint { cursors: [("rows".to_owned(), cursor)].into(), sequence: 0 }
 }
 
 fn open(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, owner: &OwnerId) -> Result<Arc<dyn Sink>> {
@@ -242,6 +249,47 @@ fn after(strategy: Strategy, old: &[Row], new: &[Row]) -> Vec<Row> {
     };
     rows.extend_from_slice(new);
     rows
+}
+
+/// The checkpoint of a load is found by the loads of other intervals, and one that was read from an older one is refused.
+async fn checkpoints_follow_each_other(target: &dyn SinkTarget, strategy: Strategy) -> Result<()> {
+    let owner = owner("run-a");
+    let at = |sequence: u64| Checkpoint { sequence, ..checkpoint(i64::try_from(sequence).unwrap_or_default()) };
+    let newest = |found: Checkpoint, wanted: &Checkpoint| {
+        must(found == *wanted, "the newest checkpoint is found", || format!("{found:?} instead of {wanted:?}"))
+    };
+    let first = open(target, load(strategy, None), &key(15, 1), &owner)?;
+    newest(first.checkpoint(&key(15, 1).slot).await?, &Checkpoint::default())?;
+    first.prepare().await?;
+    let staged = stage(first.as_ref(), &key(15, 1), &owner, &OLD).await?;
+    first.commit(&staged, &at(1)).await?;
+
+    // Two that go on from it, for an earlier and a later day.
+    let (early, late) = (key(14, 1), key(16, 1));
+    let one = open(target, load(strategy, None), &late, &owner)?;
+    let other = open(target, load(strategy, None), &early, &owner)?;
+    newest(other.checkpoint(&early.slot).await?, &at(1))?;
+    let staged_one = stage(one.as_ref(), &late, &owner, &NEW).await?;
+    let staged_other = stage(other.as_ref(), &early, &owner, &NEW).await?;
+    one.commit(&staged_one, &at(2)).await?;
+    let refused = other.commit(&staged_other, &at(2)).await.err();
+    must(
+        refused.as_ref().is_some_and(|error| error.kind() == ErrorKind::Conflict),
+        "a checkpoint that does not follow the newest one is refused",
+        || format!("{refused:?}"),
+    )?;
+    expect(target, "a refused commit publishes nothing", &after(strategy, &OLD, &NEW)).await?;
+    other.abort(&early).await?;
+
+    // Loads of another step have cursors of their own, and those without a cursor change nothing.
+    let mut elsewhere = key(15, 1).slot;
+    elsewhere.step = "other_load".into();
+    newest(one.checkpoint(&elsewhere).await?, &Checkpoint::default())?;
+    let plain = key(17, 1);
+    let without = open(target, load(strategy, None), &plain, &owner)?;
+    let staged = stage(without.as_ref(), &plain, &owner, &NEW[..1]).await?;
+    without.commit(&staged, &Checkpoint::default()).await?;
+    newest(without.checkpoint(&plain.slot).await?, &at(2))
 }
 
 async fn nothing_is_visible_before_the_commit(target: &dyn SinkTarget, strategy: Strategy) -> Result<()> {

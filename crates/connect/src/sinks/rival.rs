@@ -1,6 +1,6 @@
 //! Two runs with the same load: two checkouts of one project, say, that both load Monday into one warehouse.
 
-use gristmill_model::{Error, ErrorKind, LoadKey, OwnerId, Result, Staged};
+use gristmill_model::{Checkpoint, Error, ErrorKind, LoadKey, OwnerId, Result, Staged};
 
 /// Refuses to take another owner's load for one's own: rows that were staged here are not the ones the target holds.
 /// `entered` is whose load the target knows under `key`. A run that finishes what another has staged has a part in it,
@@ -18,6 +18,23 @@ pub(crate) fn stop_if_of_another(key: &LoadKey, entered: &OwnerId, owner: &Owner
         format!("the load `{key}` was committed by the run `{}` while this run was staging it", entered.0),
     )
     .hint("two projects load the same slot of one target: give each its own target, or run it from one place only"))
+}
+
+/// Refuses to write a checkpoint that does not follow the target's `newest` one: another run has read from the same
+/// cursor in the meantime, and its rows are among those staged here. Loads without a cursor have nothing to say.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`].
+pub(crate) fn stop_unless_next(key: &LoadKey, next: &Checkpoint, newest: &Checkpoint) -> Result<()> {
+    if next.sequence == 0 || next.sequence == newest.sequence + 1 {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("another run has moved the cursor of `{}` while `{key}` was being staged", key.slot.target),
+    )
+    .cause("both have read the same new rows")
+    .hint("run again: what is left to read begins where the other ended"))
 }
 
 #[cfg(test)]

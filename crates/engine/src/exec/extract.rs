@@ -1,7 +1,8 @@
 //! Extract: unit rows in, the units' rows out.
 
-use crate::error::{in_step, to_datafusion};
+use crate::error::{from_datafusion, in_step, to_datafusion};
 use crate::expect::row_width;
+use crate::increment::Progress;
 use crate::meter::{Meter, bytes_of};
 use datafusion::arrow::array::{Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -58,6 +59,24 @@ pub(crate) fn leaf(units: &[WorkUnit], lanes: usize) -> DfResult<Arc<dyn Executi
     Ok(source)
 }
 
+/// What rows of an incremental extract go through.
+#[derive(Debug, Clone)]
+pub(crate) struct Gate {
+    pub(crate) progress: Arc<Progress>,
+    /// Only so many columns, the first ones, were asked for; the others are for the gate alone.
+    pub(crate) asked: Option<usize>,
+}
+
+impl Gate {
+    fn pass(&self, batch: RecordBatch) -> DfResult<RecordBatch> {
+        let batch = self.progress.pass(batch).map_err(to_datafusion)?;
+        match self.asked {
+            Some(asked) => Ok(batch.project(&(0..asked).collect::<Vec<_>>())?),
+            None => Ok(batch),
+        }
+    }
+}
+
 /// Reads the units that come in as rows. Unary, keeps partitioning: a partition reads its units one after the other, so
 /// it never holds more than one of them open.
 #[derive(Debug)]
@@ -70,6 +89,9 @@ pub struct ExtractExec {
     meter: Arc<Meter>,
     /// Keeps the picture alive that the units are read from.
     pin: Option<Pin>,
+    gate: Option<Gate>,
+    /// Of the rows that come out.
+    schema: SchemaRef,
     properties: Arc<PlanProperties>,
 }
 
@@ -82,20 +104,25 @@ impl ExtractExec {
         stats: SourceStats,
         meter: Arc<Meter>,
         pin: Option<Pin>,
-    ) -> Self {
+        gate: Option<Gate>,
+    ) -> DfResult<Self> {
+        let schema = match gate.as_ref().and_then(|gate| gate.asked) {
+            Some(asked) => Arc::new(scan.schema.project(&(0..asked).collect::<Vec<_>>())?),
+            None => scan.schema.clone(),
+        };
         let properties = Arc::new(PlanProperties::new(
-            EquivalenceProperties::new(scan.schema.clone()),
+            EquivalenceProperties::new(schema.clone()),
             datafusion::physical_plan::Partitioning::UnknownPartitioning(input.output_partitioning().partition_count()),
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Self { input, connection, source, scan, stats, meter, pin, properties }
+        Ok(Self { input, connection, source, scan, stats, meter, pin, gate, schema, properties })
     }
 }
 
 impl DisplayAs for ExtractExec {
     fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let columns: Vec<&str> = self.scan.schema.fields().iter().map(|field| field.name().as_str()).collect();
+        let columns: Vec<&str> = self.schema.fields().iter().map(|field| field.name().as_str()).collect();
         write!(f, "ExtractExec: connection={}, columns=[{}]", self.connection, columns.join(", "))
     }
 }
@@ -139,7 +166,8 @@ impl ExecutionPlan for ExtractExec {
             self.stats,
             self.meter.clone(),
             self.pin.clone(),
-        )))
+            self.gate.clone(),
+        )?))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -155,7 +183,8 @@ impl ExecutionPlan for ExtractExec {
         meter.touch();
         let step = meter.step.clone();
         // The stream may outlive this node.
-        let pin = self.pin.clone();
+        let (pin, gate) = (self.pin.clone(), self.gate.clone());
+        let named = meter.step.clone();
         let rows = units
             .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
             .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
@@ -173,7 +202,15 @@ impl ExecutionPlan for ExtractExec {
             })
             .try_flatten()
             .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), bytes_of(batch)));
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.scan.schema.clone(), rows)))
+        let Some(gate) = gate else {
+            return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)));
+        };
+        let rows = rows.and_then(move |batch| {
+            let passed =
+                gate.pass(batch).map_err(|error| to_datafusion(in_step(from_datafusion(error), named.as_str())));
+            futures::future::ready(passed)
+        });
+        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)))
     }
 
     fn statistics_from_inputs(&self, _: &[Arc<Statistics>], _: &StatisticsArgs) -> DfResult<Arc<Statistics>> {
@@ -183,10 +220,10 @@ impl ExecutionPlan for ExtractExec {
         Ok(Arc::new(Statistics {
             // Files tell their size, not their rows; joins choose their sides by rows.
             num_rows: estimate(
-                self.stats.rows.or(self.stats.bytes.map(|bytes| bytes / row_width(&self.scan.schema) as u64)),
+                self.stats.rows.or(self.stats.bytes.map(|bytes| bytes / row_width(&self.schema) as u64)),
             ),
             total_byte_size: estimate(self.stats.bytes),
-            column_statistics: vec![ColumnStatistics::new_unknown(); self.scan.schema.fields().len()],
+            column_statistics: vec![ColumnStatistics::new_unknown(); self.schema.fields().len()],
         }))
     }
 }
@@ -205,7 +242,6 @@ fn decode_units(batch: &RecordBatch) -> gristmill_model::Result<Vec<WorkUnit>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::from_datafusion;
     use datafusion::prelude::SessionContext;
 
     #[tokio::test]

@@ -4,5 +4,5 @@ mod extract;
 mod stage;
 
 pub use extract::ExtractExec;
-pub(crate) use extract::leaf;
+pub(crate) use extract::{Gate, leaf};
 pub use stage::{StageExec, staged_schema};

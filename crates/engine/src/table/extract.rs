@@ -1,7 +1,8 @@
 //! A source that is read unit by unit, as a table.
 
 use crate::error::to_datafusion;
-use crate::exec::{ExtractExec, leaf};
+use crate::exec::{ExtractExec, Gate, leaf};
+use crate::increment::Progress;
 use crate::meter::Meter;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -25,6 +26,8 @@ pub(crate) struct ExtractTable {
     pub(crate) rejects: Option<RejectSink>,
     pub(crate) parallelism: usize,
     pub(crate) meter: Arc<Meter>,
+    /// Of an incremental extract: what is left out and remembered.
+    pub(crate) progress: Option<Arc<Progress>>,
     /// The plan of the last scan, for `plan` and the log.
     pub(crate) planned: Mutex<Option<ReadPlan>>,
     /// How many scans were asked for. Each would be a reading of its own, at a moment of its own.
@@ -49,11 +52,22 @@ impl TableProvider for ExtractTable {
         _limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         self.scans.fetch_add(1, Ordering::Relaxed);
-        let schema = match projection {
+        let (mut indices, mut gate) = (projection.cloned(), None);
+        if let Some(progress) = &self.progress {
+            let needed = progress.needs(&self.schema).map_err(to_datafusion)?;
+            if let Some(wanted) = &mut indices {
+                let asked = wanted.len();
+                wanted.extend(needed.into_iter().filter(|index| !projection.is_some_and(|all| all.contains(index))));
+                gate = Some(Gate { progress: progress.clone(), asked: (wanted.len() > asked).then_some(asked) });
+            } else {
+                gate = Some(Gate { progress: progress.clone(), asked: None });
+            }
+        }
+        let schema = match &indices {
             Some(indices) => Arc::new(self.schema.project(indices)?),
             None => self.schema.clone(),
         };
-        let columns = projection.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
+        let columns = indices.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
         let want = ReadRequest { columns, parallelism: self.parallelism };
         let mut plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
         let stats = self.source.stats().await;
@@ -88,6 +102,7 @@ impl TableProvider for ExtractTable {
             stats,
             self.meter.clone(),
             pin,
-        )))
+            gate,
+        )?))
     }
 }

@@ -2,10 +2,13 @@
 
 use super::check::OnFail;
 use super::shapes::OneOrMany;
-use crate::ConnectionName;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use crate::{ConnectionName, Duration};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
 
 /// A view on a source: a table or query of a database, or files.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -49,12 +52,178 @@ pub struct ExtractSpec {
     /// What happens to a row that cannot be read: a ragged CSV line, an invalid JSON line, a value that is not of its type.
     #[serde(default)]
     pub on_bad_row: OnFail,
+    /// Read only what is new: rows whose value in this column is not less than the greatest one that was loaded. The
+    /// cursor is kept in the target, written in the same commit as the rows. Databases only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incremental_key: Option<String>,
+    /// Read again so much before the cursor, for rows that come late: a duration (`2h`) for times and dates, a number for
+    /// numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lag: Option<Lag>,
+    /// What happens to rows without a value in `incremental_key`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub on_cursor_missing: Option<OnCursorMissing>,
+    /// Of rows with the same key, only the latest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<DedupSpec>,
     /// How it is divided into units; the connector's own choice when none. In a pipeline file it stands beside
     /// `extract`, as `units`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(skip)]
     pub units: Option<super::UnitsSpec>,
 }
+
+impl ExtractSpec {
+    /// An extract of a connection that says nothing else yet.
+    #[must_use]
+    pub fn new(from: ConnectionName) -> Self {
+        Self {
+            from,
+            table: None,
+            query: None,
+            path: None,
+            filter: None,
+            columns: Vec::new(),
+            format: None,
+            compression: None,
+            csv: None,
+            json: None,
+            schema: BTreeMap::new(),
+            schema_contract: SchemaContract::default(),
+            on_bad_row: OnFail::default(),
+            incremental_key: None,
+            lag: None,
+            on_cursor_missing: None,
+            dedup: None,
+            units: None,
+        }
+    }
+}
+
+/// What happens to rows whose cursor is NULL (dlt's words).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnCursorMissing {
+    /// The extract fails.
+    #[default]
+    Raise,
+    /// They are read every time.
+    Include,
+    /// They are never read.
+    Exclude,
+}
+
+/// Which of several rows with one key is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DedupSpec {
+    /// The columns that tell rows apart.
+    pub key: OneOrMany,
+    /// `latest by COLUMN` or `earliest by COLUMN`. Rows without a value in it lose against those that have one; of equal
+    /// ones, the one whose other columns are greater (or less) is kept, so that the choice is the same every time.
+    pub keep: Keep,
+}
+
+/// Which row is kept: `latest by updated_at`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Keep {
+    /// The greatest value, not the least one.
+    pub latest: bool,
+    /// The column.
+    pub by: String,
+}
+
+impl FromStr for Keep {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words.as_slice() {
+            [which @ ("latest" | "earliest"), "by", by] => {
+                Ok(Self { latest: *which == "latest", by: (*by).to_owned() })
+            }
+            _ => Err(format!("`{text}` does not say which row is kept; write it like `latest by updated_at`")),
+        }
+    }
+}
+
+impl fmt::Display for Keep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} by {}", if self.latest { "latest" } else { "earliest" }, self.by)
+    }
+}
+
+/// How far before the cursor an incremental extract reads again: a duration, or a number for numbers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lag {
+    /// Of columns that are times or dates.
+    Time(Duration),
+    /// Of columns that are numbers.
+    Number(u64),
+}
+
+impl Lag {
+    /// The lesser of two, where they can be compared; none otherwise.
+    #[must_use]
+    pub fn lesser(self, other: Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Time(one), Self::Time(other)) => Some(Self::Time(one.min(other))),
+            (Self::Number(one), Self::Number(other)) => Some(Self::Number(one.min(other))),
+            _ => None,
+        }
+    }
+}
+
+impl FromStr for Lag {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(number) = text.trim().parse() {
+            return Ok(Self::Number(number));
+        }
+        let complain = |_| format!("`{text}` is not a lag; write a duration like `2h`, or a whole number for numbers");
+        text.parse().map(Self::Time).map_err(complain)
+    }
+}
+
+impl fmt::Display for Lag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Time(duration) => duration.fmt(f),
+            Self::Number(number) => number.fmt(f),
+        }
+    }
+}
+
+/// Read from and written as one text.
+macro_rules! as_text {
+    ($kind:ty, $name:literal, $about:literal) => {
+        impl Serialize for $kind {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $kind {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $kind {
+            fn schema_name() -> Cow<'static, str> {
+                $name.into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({"description": $about, "type": ["string", "integer"]})
+            }
+        }
+    };
+}
+
+as_text!(Lag, "Lag", "A duration such as `2h`, or a whole number");
+as_text!(Keep, "Keep", "`latest by COLUMN` or `earliest by COLUMN`");
 
 /// The format of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]

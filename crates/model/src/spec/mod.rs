@@ -15,7 +15,8 @@ mod units;
 
 pub use check::{Check, CheckFile, CheckKind, Literal, OnFail};
 pub use extract::{
-    ColumnRule, CsvOptions, ExtractSpec, FileFormat, GenerateSpec, GenerateTable, JsonOptions, SchemaContract,
+    ColumnRule, CsvOptions, DedupSpec, ExtractSpec, FileFormat, GenerateSpec, GenerateTable, JsonOptions, Keep, Lag,
+    OnCursorMissing, SchemaContract,
 };
 pub use load::{Compression, LoadSpec, Strategy};
 pub use pipeline::{

@@ -179,6 +179,7 @@ impl StepReader<'_> {
         let mut complain = |message: String, hint: Option<String>| wrong.push((message, hint));
         let body = if let Some(extract) = &step.extract {
             check_extract(extract, &mut complain);
+            check_increment(extract, &mut complain);
             if extract.units.is_some() {
                 complain("`units` stands beside `extract`, not in it".to_owned(), None);
             }
@@ -313,6 +314,25 @@ fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option
         for (key, _) in file_only.iter().filter(|(_, given)| *given) {
             complain(format!("`{key}` goes with `path`"), None);
         }
+    }
+}
+
+fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
+    if extract.incremental_key.is_none() {
+        for (key, given) in [("lag", extract.lag.is_some()), ("on_cursor_missing", extract.on_cursor_missing.is_some())]
+        {
+            if given {
+                complain(
+                    format!("`{key}` goes with `incremental_key`"),
+                    Some("name the column whose values only grow: `incremental_key: updated_at`".to_owned()),
+                );
+            }
+        }
+    }
+    if let Some(dedup) = &extract.dedup
+        && dedup.key.0.is_empty()
+    {
+        complain("`dedup` needs a `key`".to_owned(), Some("e.g. `key: [id]`".to_owned()));
     }
 }
 

@@ -4,6 +4,7 @@
 //! `relationships` check) and on those it names under `after`. Views (extract, sql, generate) do nothing by
 //! themselves: they are computed inside the actions that read them.
 
+mod increments;
 mod plan;
 mod tables;
 
@@ -48,7 +49,8 @@ impl Dag {
     /// Everything wrong, each with its place: SQL that does not parse, a table that is no step, a step without rows
     /// that is read, a cycle.
     pub fn new(spec: &PipelineSpec) -> Result<Self, Vec<Diagnostic>> {
-        let (nodes, mistakes) = nodes(spec, &[]);
+        let (nodes, mut mistakes) = nodes(spec, &[]);
+        mistakes.extend(increments::mistakes(spec, &nodes));
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -70,7 +72,9 @@ impl Dag {
     /// cannot be understood.
     #[must_use]
     pub fn mistakes(spec: &PipelineSpec, left_out: &[&str]) -> Vec<Diagnostic> {
-        nodes(spec, left_out).1
+        let (nodes, mut mistakes) = nodes(spec, left_out);
+        mistakes.extend(increments::mistakes(spec, &nodes));
+        mistakes
     }
 
     /// Every step, each after those it depends on; otherwise in the order of the file.

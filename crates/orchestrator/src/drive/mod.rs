@@ -202,9 +202,12 @@ impl Driver {
 
     async fn prepare(&self, request: &RunRequest) -> Result<Prepared> {
         let id = RunId::from(uuid::Uuid::now_v7().simple().to_string());
-        let (spec, context) = self.render(&request.pipeline, &id, request.interval, &request.params).await?;
+        let (mut spec, context) = self.render(&request.pipeline, &id, request.interval, &request.params).await?;
         let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?;
         let plan = dag.plan(request.selection.as_ref())?;
+        if request.full_refresh {
+            dag.refresh_fully(&mut spec);
+        }
         Ok(Prepared { id, spec, context, dag, plan })
     }
 
@@ -236,7 +239,8 @@ impl Driver {
         let steps = dag.order().into_iter().filter(|step| involved.contains(step));
         let steps: Vec<_> = steps.filter_map(|step| Some((step.clone(), dag.kind(step.as_str())?))).collect();
         let loads = plan.tasks.iter().flat_map(|task| task.actions()).filter_map(load_of).map(|(name, load)| {
-            let once = load.strategy == Strategy::Append;
+            // What is incremental adds only what is new, however often it runs.
+            let once = load.strategy == Strategy::Append && dag.cursors(spec, name.as_str()).is_empty();
             let slot = slot(spec, &name, load, request.interval);
             (name, WantedLoad { slot, once })
         });

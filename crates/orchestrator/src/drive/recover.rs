@@ -265,6 +265,7 @@ impl Left<'_> {
             attempt: 1,
             phase,
             full_refresh: false,
+            cursors: Vec::new(),
             pipeline: self.pipeline.clone(),
         };
         // The notes are in the report; as events they would be told twice.

@@ -384,6 +384,11 @@ impl<'a> Session<'a> {
         };
         let loads: Vec<(&StepName, &TakenLoad)> =
             steps.iter().filter_map(|step| self.loads.get_key_value(step)).collect();
+        let cursors = steps.iter().filter_map(|step| {
+            let extracts = self.dag.cursors(&self.spec, step.as_str());
+            (loads.iter().any(|(load, _)| *load == step) && !extracts.is_empty()).then(|| (step.clone(), extracts))
+        });
+        let cursors = cursors.collect();
         JobSpec {
             run: self.id.clone(),
             pipeline: self.spec.clone(),
@@ -396,6 +401,7 @@ impl<'a> Session<'a> {
             attempt,
             phase,
             full_refresh: self.request.full_refresh,
+            cursors,
         }
     }
 

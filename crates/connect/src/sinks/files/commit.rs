@@ -17,7 +17,7 @@ use super::log::{self, Decision, Entry, Log};
 use super::place::{LoadOf, Local, Place, at, blocking, entries};
 use super::scope::canonical;
 use super::{FilesSink, publish_local, publish_remote};
-use crate::sinks::rival::stop_if_of_another;
+use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use chrono::Utc;
 use gristmill_model::spec::Strategy;
 use gristmill_model::{
@@ -49,6 +49,9 @@ impl FilesSink {
                 return Ok(entry.committed(!ours || attempt == 0));
             }
             self.stop_if_given_up(&log, staged).await?;
+            if next.sequence > 0 {
+                stop_unless_next(key, next, &log.checkpoint(&self.place, &key.slot).await?)?;
+            }
             self.roll_all_forward(&log).await?;
             if publish.is_none() {
                 let files: Vec<&StagedFile> = staged.iter().flat_map(|staged| &staged.files).collect();
@@ -192,6 +195,10 @@ impl FilesSink {
     pub(super) async fn last_of(&self, slot: &Slot) -> Result<Option<Committed>> {
         let found = Log::list(&self.place).await?.last(&self.place, slot).await?;
         Ok(found.map(|(_, entry)| entry.committed(true)))
+    }
+
+    pub(super) async fn last_checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+        Log::list(&self.place).await?.checkpoint(&self.place, slot).await
     }
 
     pub(super) async fn abort_load(&self, key: &LoadKey) -> Result<()> {

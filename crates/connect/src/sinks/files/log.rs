@@ -163,6 +163,16 @@ impl Log {
         self.newest(place, could, |entry| entry.decision == Decision::Publish && entry.key.slot == *slot).await
     }
 
+    /// The newest checkpoint of a series of loads. Entries are in the order of their commits.
+    pub(super) async fn checkpoint(&self, place: &Place, slot: &Slot) -> Result<Checkpoint> {
+        let could = |mark: &Mark| mark.decision == Decision::Publish;
+        let is = |entry: &Entry| {
+            entry.decision == Decision::Publish && entry.checkpoint.sequence > 0 && entry.key.slot.is_of_series(slot)
+        };
+        let found = self.newest(place, could, is).await?;
+        Ok(found.map(|(_, entry)| entry.checkpoint).unwrap_or_default())
+    }
+
     /// The newest entry that committed a load of any slot.
     pub(super) async fn newest_load(&self, place: &Place) -> Result<Option<(u64, Entry)>> {
         let could = |mark: &Mark| mark.decision == Decision::Publish;

@@ -151,6 +151,10 @@ impl Sink for FilesSink {
         self.last_of(slot).await
     }
 
+    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+        self.last_checkpoint(slot).await
+    }
+
     async fn abort(&self, key: &LoadKey) -> Result<()> {
         self.encoders.gone().await;
         self.abort_load(key).await

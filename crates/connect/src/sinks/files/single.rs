@@ -220,6 +220,11 @@ impl Sink for SingleFileSink {
         Ok(None)
     }
 
+    /// A single file is replaced as a whole, so nothing ever goes on from it.
+    async fn checkpoint(&self, _: &Slot) -> Result<Checkpoint> {
+        Ok(Checkpoint::default())
+    }
+
     async fn abort(&self, key: &LoadKey) -> Result<()> {
         self.inner.encoders.gone().await;
         self.sweep(&self.share(key), &[]).await.map(drop)

@@ -10,7 +10,7 @@ use super::stage::{Label, PREFIX, Payload};
 use super::target::Target;
 use super::types::staged_name;
 use crate::Recovered;
-use crate::sinks::rival::stop_if_of_another;
+use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use chrono::{DateTime, Utc};
@@ -97,6 +97,8 @@ impl PostgresSink {
             stop_if_of_another(&self.key, &entered, &self.owner, staged)?;
             return Ok(Committed { already: true, ..known });
         };
+        // Not before the row is entered: a rival of this load waits there. Rivals of the target wait for the lock.
+        stop_unless_next(&self.key, next, &self.newest_checkpoint(session, &schema, &self.key.slot, true).await?)?;
         let target = Target::find(session, &self.config, &self.options).await?;
         target.check(&self.columns, self.options.strategy)?;
         for change in target.changes(&self.columns) {
@@ -349,6 +351,45 @@ impl PostgresSink {
         let last = row.map(|row| self.committed(&row, slot)).transpose()?;
         session.close().await;
         Ok(last)
+    }
+
+    pub(super) async fn last_checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+        let session = Session::open(&self.config).await?;
+        let schema = Target::schema(&session, &self.config, &self.options).await?;
+        let newest = match self.has_ledger(&session, &schema).await? {
+            true => self.newest_checkpoint(&session, &schema, slot, false).await?,
+            false => Checkpoint::default(),
+        };
+        session.close().await;
+        Ok(newest)
+    }
+
+    /// The newest checkpoint of a series of loads; `but_own`: without that of the load at hand, which has been entered.
+    async fn newest_checkpoint(
+        &self,
+        session: &Session,
+        schema: &str,
+        slot: &Slot,
+        but_own: bool,
+    ) -> Result<Checkpoint> {
+        let (begin, end) = slot.series_ends();
+        let own = if but_own { self.key.text() } else { String::new() };
+        let sql = format!(
+            "SELECT key, slot FROM {}.{LEDGER} WHERE starts_with(slot, $1) AND right(slot, length($2)) = $2 AND key <> $3 \
+             AND checkpoint ? 'sequence' ORDER BY (checkpoint->>'sequence')::int8 DESC",
+            quoted(schema)
+        );
+        let failed = |error| server_error(&error, &self.config, "cannot read the ledger");
+        for row in session.query(&sql, &[&begin, &end, &own]).await.map_err(failed)? {
+            let (key, text): (String, String) = (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            if slot.is_text_of_series(&text) {
+                let sql = format!("SELECT checkpoint::text FROM {}.{LEDGER} WHERE key = $1", quoted(schema));
+                let row = session.query_one(&sql, &[&key]).await.map_err(failed)?;
+                return serde_json::from_str(&row.try_get::<_, String>(0).map_err(failed)?)
+                    .map_err(|error| Error::internal("the ledger's checkpoint was not understood").cause(error));
+            }
+        }
+        Ok(Checkpoint::default())
     }
 
     /// All staging tables of the schema that say whose they are.

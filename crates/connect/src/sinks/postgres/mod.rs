@@ -108,6 +108,10 @@ impl Sink for PostgresSink {
         self.last_load(slot).await
     }
 
+    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+        self.last_checkpoint(slot).await
+    }
+
     async fn abort(&self, key: &LoadKey) -> Result<()> {
         self.abort_load(key).await
     }

@@ -2,12 +2,12 @@
 
 use super::convert::{Affinity, Kept, Shelf};
 use super::{Inner, ledger_row, stage, target};
-use crate::sinks::rival::stop_if_of_another;
+use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use arrow::array::RecordBatch;
 use chrono::{SubsecRound, Utc};
 use gristmill_model::spec::Strategy;
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, OwnerId, Result, RunId, Staged};
+use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, OwnerId, Result, RunId, Slot, Staged};
 use rusqlite::{Connection, Statement, TransactionBehavior};
 
 /// The new rows' keys while old rows are looked for; of the connection alone, gone with it.
@@ -29,6 +29,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         }
         return Ok(already);
     }
+    stop_unless_next(key, next, &newest_checkpoint(&transaction, &key.slot).map_err(explain)?)?;
     let rows: u64 = staged.iter().map(|staged| staged.rows).sum();
     let committed = Committed {
         key: key.clone(),
@@ -58,6 +59,34 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
     }
     transaction.commit().map_err(explain)?;
     Ok(committed)
+}
+
+/// The newest checkpoint of a series of loads.
+pub(super) fn newest_checkpoint(connection: &Connection, slot: &Slot) -> rusqlite::Result<Checkpoint> {
+    let known: bool =
+        connection.query_row("SELECT count(*) FROM sqlite_master WHERE name = ?1", [LEDGER], |row| row.get(0))?;
+    if !known {
+        return Ok(Checkpoint::default());
+    }
+    let (begin, end) = slot.series_ends();
+    let sql = format!(
+        "SELECT rowid, slot FROM main.{} WHERE substr(slot, 1, length(?1)) = ?1 AND substr(slot, -length(?2)) = ?2 \
+         AND json_extract(checkpoint, '$.sequence') > 0 ORDER BY json_extract(checkpoint, '$.sequence') DESC",
+        quoted(LEDGER)
+    );
+    let mut statement = connection.prepare(&sql)?;
+    let mut rows = statement.query([&begin, &end])?;
+    while let Some(row) = rows.next()? {
+        let (rowid, text): (i64, String) = (row.get(0)?, row.get(1)?);
+        if slot.is_text_of_series(&text) {
+            let sql = format!("SELECT checkpoint FROM main.{} WHERE rowid = ?1", quoted(LEDGER));
+            let checkpoint: String = connection.query_row(&sql, [rowid], |row| row.get(0))?;
+            return serde_json::from_str(&checkpoint).map_err(|error| {
+                rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
+            });
+        }
+    }
+    Ok(Checkpoint::default())
 }
 
 /// Whether the ledger says whose each load is; those that were made before it did are widened by the next load.

@@ -216,6 +216,18 @@ impl Sink for SqliteSink {
         .await
     }
 
+    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+        let (inner, slot) = (self.inner.clone(), slot.clone());
+        blocking(move || {
+            if !inner.database.exists() {
+                return Ok(Checkpoint::default());
+            }
+            let connection = inner.database.open_to_read()?;
+            commit::newest_checkpoint(&connection, &slot).map_err(|error| inner.database.explain(error))
+        })
+        .await
+    }
+
     async fn abort(&self, key: &LoadKey) -> Result<()> {
         let (inner, load) = (self.inner.clone(), key.short());
         // Another run may be staging the same load; recovery sweeps what is left of the dead.

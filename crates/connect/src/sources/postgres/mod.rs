@@ -16,6 +16,7 @@ mod config;
 pub(crate) mod connect;
 mod copy;
 mod decode;
+mod increment;
 pub(crate) mod names;
 mod numeric;
 mod read;

@@ -8,7 +8,7 @@ use super::units::decide::{Chosen, Decision, Facts, Relation as Kind, decide, de
 use super::units::keys::{cuts, masses, slices};
 use super::units::share::{Share, Slice};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
-use crate::{Consistency, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{Consistency, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
@@ -183,6 +183,10 @@ fn uncountable(why: &str) -> Error {
 impl Source for PostgresSource {
     async fn schema(&self) -> Result<SchemaRef> {
         Ok(self.known().await?.schema.clone())
+    }
+
+    async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
+        self.wanted.narrow(extract, increment, self.known().await?).await
     }
 
     async fn plan(&self, _: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {

@@ -9,6 +9,7 @@
 
 mod config;
 pub(crate) mod database;
+mod increment;
 mod read;
 pub(crate) mod types;
 mod units;
@@ -22,8 +23,8 @@ pub use config::SqliteConfig;
 use crate::registry::Connector;
 use crate::sinks::sqlite::SqliteSink;
 use crate::{
-    Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, ReadPlan, ReadRequest, Rows, Scan, Sink, Source,
-    SourceStats,
+    Connection, ConnectionInfo, Discovered, Increment, LoadContext, Narrowed, OpenContext, ReadPlan, ReadRequest, Rows,
+    Scan, Sink, Source, SourceStats,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
@@ -232,6 +233,11 @@ impl Source for SqliteSource {
     async fn schema(&self) -> Result<SchemaRef> {
         let wanted = self.wanted.clone();
         self.schema.get_or_try_init(|| blocking(move || units::schema(&wanted))).await.cloned()
+    }
+
+    async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
+        let (wanted, extract, increment) = (self.wanted.clone(), extract.clone(), increment.clone());
+        blocking(move || increment::narrow(&wanted, &extract, &increment)).await
     }
 
     async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {

@@ -334,7 +334,7 @@ pub(in super::super) struct Key {
     pub(in super::super) column: String,
     pub(in super::super) kind: KeyKind,
     /// Its type in SQL, that of a domain's values.
-    name: String,
+    pub(in super::super) name: String,
     /// ` COLLATE …`, or nothing.
     collate: String,
 }
