@@ -65,7 +65,7 @@ pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
     match &extract.units {
         None => Ok(()),
         Some(_) => Err(Error::new(ErrorKind::Config, format!("`units` is not supported for {kind}"))
-            .hint("leave `units` out; it is for tables and queries of a PostgreSQL database")),
+            .hint("leave `units` out; it is for PostgreSQL databases and files")),
     }
 }
 
