@@ -16,3 +16,4 @@ mod once;
 mod oracle;
 mod sales;
 mod support;
+mod units;

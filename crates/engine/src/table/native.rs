@@ -59,8 +59,14 @@ impl NativeTable {
         let bytes: u64 = self.scan.files.iter().map(|file| file.meta.size).sum();
         let files = self.scan.files.len();
         let plural = if files == 1 { "file" } else { "files" };
+        let how = match self.scan.format {
+            Format::Parquet => ", by row groups",
+            Format::Csv if self.scan.splittable => ", big ones in byte ranges",
+            Format::Csv => ", each in one go: there are line breaks in quotes",
+            _ => "",
+        };
         format!(
-            "{files} {} {plural}, {}, read by the engine's own scan",
+            "{files} {} {plural}, {}, read by the engine's own scan{how}",
             self.scan.format.as_str(),
             gristmill_model::ByteSize(bytes)
         )

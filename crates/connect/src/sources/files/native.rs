@@ -3,8 +3,8 @@
 use super::csv::quotes;
 use super::csv::survey::Rules;
 use super::csv::{Dialect, can_be_any_text};
-use super::{formats, units};
 use super::picture::{self, Picture, SourceFile};
+use super::{formats, units};
 use crate::stores::{Store, StoreKind};
 use crate::{NativeFile, NativeScan};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -50,6 +50,8 @@ pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -
         }
         FileFormat::Csv if strict && whole && first.compression == Compression::None => {
             match csv_quotes(store, spec, picture, &files).await? {
+                // The engine would read a big file in one go; we know where such a file can be cut.
+                Some((_, false)) if files.iter().any(|(file, _)| file.meta.size >= units::CUT_FROM) => false,
                 Some((options, unbroken)) => {
                     csv = Some(options);
                     splittable = unbroken;

@@ -275,7 +275,8 @@ pub(super) async fn look(
     // Collected first: a closure over borrowed files inside the stream would not be general enough for `Send`.
     let looks: Vec<_> = files.iter().map(|file| infer(roots, spec, file)).collect();
     let seen: Vec<Seen> = stream::iter(looks).buffered(TOGETHER).try_collect().await?;
-    let rows = files.iter().zip(&seen).map(|(file, seen)| seen.rows.estimate(file.meta.size, file.compression)).collect();
+    let rows =
+        files.iter().zip(&seen).map(|(file, seen)| seen.rows.estimate(file.meta.size, file.compression)).collect();
     let (schemas, row_groups): (Vec<_>, Vec<_>) = seen.into_iter().map(|seen| (seen.schema, seen.row_groups)).unzip();
     let format = files.first().map_or(FileFormat::Csv, |file| file.format);
     let text = is_text(format);
@@ -321,7 +322,16 @@ pub(super) async fn look(
     let all = Schema::new(all);
     let schema = if spec.columns.is_empty() { all } else { schema::only(&all, &spec.columns)? };
     let positions = files.iter().enumerate().map(|(at, file)| ((file.root, file.meta.location.clone()), at)).collect();
-    Ok(Picture { files, positions, schemas, rows, row_groups, columns: Arc::new(columns), hive, schema: Arc::new(schema) })
+    Ok(Picture {
+        files,
+        positions,
+        schemas,
+        rows,
+        row_groups,
+        columns: Arc::new(columns),
+        hive,
+        schema: Arc::new(schema),
+    })
 }
 
 async fn infer(roots: &[Store], spec: &ExtractSpec, file: &SourceFile) -> Result<Seen> {

@@ -1,7 +1,7 @@
 //! Reading files.
 
-use super::picture::{self, Picture, SourceFile, Wanted};
 use super::formats::bytes::{changed, differs};
+use super::picture::{self, Picture, SourceFile, Wanted};
 use super::{csv, formats, hive, list, native, units};
 use crate::stores::{Store, StoreKind, StoreOptions};
 use crate::types::parse_type;
@@ -150,6 +150,12 @@ impl Source for FilesSource {
     async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
         let picture = self.picture().await?;
         let Inner { roots, spec, .. } = self.inner.as_ref();
+        for column in want.columns.iter().flatten() {
+            picture
+                .schema
+                .field_with_name(column)
+                .map_err(|_| Error::new(ErrorKind::Schema, format!("the files have no column `{column}`")))?;
+        }
         let units::Divided { units, why } = units::divide(roots, spec, picture, want.parallelism).await?;
         let stdin = picture.files.iter().any(|file| file.stdin);
         Ok(ReadPlan {

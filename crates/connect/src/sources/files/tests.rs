@@ -13,6 +13,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
+mod faults;
+mod many;
+
 /// A folder with files in it.
 pub(super) struct Lake(TempDir);
 

@@ -145,7 +145,8 @@ impl Reading {
         if self.width.is_none() {
             let (rest, _) = self.text.rest();
             // Without its header nothing of the file can be read: this is no matter of one row.
-            let columns = columns(&self.dialect, &self.fields, rest).ok_or_else(|| self.error(&not_text("the header")))?;
+            let columns =
+                columns(&self.dialect, &self.fields, rest).ok_or_else(|| self.error(&not_text("the header")))?;
             self.expect(&columns);
             if self.dialect.header {
                 return Ok(false);

@@ -76,7 +76,8 @@ pub(in crate::sources::files) fn survey(file: &File, size: u64, targets: &[u64],
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut result = work();
         for other in others {
-            let ended = other.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed while looking for cuts")));
+            let ended =
+                other.join().unwrap_or_else(|_| Err(io::Error::other("a thread failed while looking for cuts")));
             result = result.and(ended);
         }
         result

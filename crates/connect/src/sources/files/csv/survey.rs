@@ -89,7 +89,8 @@ impl Facts {
         // The record that both have a part of.
         let last = self.breaks.map_or(0, |(_, last)| last);
         let between = next.breaks.map_or(0, |(first, _)| moved(first) - last);
-        let start = self.start.or(next.start.map(|start| Start { at: moved(start.at), lines: self.lines + start.lines }));
+        let start =
+            self.start.or(next.start.map(|start| Start { at: moved(start.at), lines: self.lines + start.lines }));
         Self {
             bytes: moved(next.bytes),
             lines: self.lines + next.lines,
@@ -101,7 +102,6 @@ impl Facts {
             broken: self.broken || next.broken,
         }
     }
-
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -243,7 +243,8 @@ impl Walk {
     fn ends(&mut self, first: usize, last: usize, start: Option<(usize, u64)>) {
         let base = self.facts.bytes;
         let facts = &mut self.facts;
-        facts.longest = facts.longest.max((base + first as u64).saturating_sub(facts.breaks.map_or(0, |(_, last)| last)));
+        facts.longest =
+            facts.longest.max((base + first as u64).saturating_sub(facts.breaks.map_or(0, |(_, last)| last)));
         let from = facts.breaks.map_or(base + first as u64, |(first, _)| first);
         facts.breaks = Some((from, base + last as u64));
         if let (None, Some((at, lines))) = (facts.start, start) {

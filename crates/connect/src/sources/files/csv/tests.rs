@@ -22,7 +22,16 @@ async fn file(bytes: &[u8], csv: CsvOptions) -> FileInput {
     store.put(&path, bytes.to_vec().into()).await.unwrap();
     let meta = store.head(&path).await.unwrap();
     let name = "t.csv".to_owned();
-    FileInput { store, meta, name, compression: Compression::None, csv, json: JsonOptions::default(), stdin: false, piece: None }
+    FileInput {
+        store,
+        meta,
+        name,
+        compression: Compression::None,
+        csv,
+        json: JsonOptions::default(),
+        stdin: false,
+        piece: None,
+    }
 }
 
 struct Read {

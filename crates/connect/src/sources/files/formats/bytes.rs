@@ -123,7 +123,12 @@ async fn get(store: &dyn ObjectStore, meta: &ObjectMeta, range: Option<Range<u64
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`] when it has been changed since; what the store says.
-pub(in crate::sources::files) async fn pinned(store: &dyn ObjectStore, meta: &ObjectMeta, range: Range<u64>, name: &str) -> Result<Bytes> {
+pub(in crate::sources::files) async fn pinned(
+    store: &dyn ObjectStore,
+    meta: &ObjectMeta,
+    range: Range<u64>,
+    name: &str,
+) -> Result<Bytes> {
     let length = range.end - range.start;
     let got = get(store, meta, Some(range), name).await?;
     let bytes = got.bytes().await.map_err(|error| store_error(&error, name))?;
@@ -132,8 +137,10 @@ pub(in crate::sources::files) async fn pinned(store: &dyn ObjectStore, meta: &Ob
 
 /// Whether two looks at a file saw different things. An etag is the store's own word; without one, size and time must do.
 pub(in crate::sources::files) fn differs(then: &ObjectMeta, now: &ObjectMeta) -> bool {
+    // A listing may leave out the quotes that the answer for one object has (Azure), and a web server may call a tag weak.
+    let bare = |tag: &str| tag.trim_start_matches("W/").trim_matches('"').to_owned();
     match (&then.e_tag, &now.e_tag) {
-        (Some(then_tag), Some(now_tag)) => then_tag != now_tag || then.size != now.size,
+        (Some(then_tag), Some(now_tag)) => bare(then_tag) != bare(now_tag) || then.size != now.size,
         // A listing may tell fractions of a second; the answer to a question for one object has none.
         _ => then.size != now.size || then.last_modified.timestamp() != now.last_modified.timestamp(),
     }

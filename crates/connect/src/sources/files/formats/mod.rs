@@ -127,7 +127,10 @@ pub(crate) enum RowCount {
     /// As it says itself.
     Exact(u64),
     /// The first rows took so many bytes.
-    Sampled { rows: u64, bytes: u64 },
+    Sampled {
+        rows: u64,
+        bytes: u64,
+    },
     Unknown,
 }
 

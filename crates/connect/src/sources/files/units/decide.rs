@@ -6,7 +6,7 @@ use gristmill_model::{Error, ErrorKind, Result};
 use std::ops::Range;
 
 /// A unit is no smaller than this for its size alone, so that opening it costs little beside reading it …
-const SMALLEST: u64 = 16 << 20;
+const SMALLEST: u64 = 8 << 20;
 /// … and no larger than this where files can be cut.
 const LARGEST: u64 = 256 << 20;
 /// Small files share a unit up to this size …
@@ -14,7 +14,7 @@ const SHARED: u64 = 32 << 20;
 /// … and this number.
 const SHARED_FILES: usize = 1_000;
 /// `auto` cuts no file that is smaller.
-const CUT_FROM: u64 = 32 << 20;
+pub(in crate::sources::files) const CUT_FROM: u64 = 16 << 20;
 /// About how many units each reader gets: enough that none waits long for the last of another.
 const UNITS_PER_LANE: u64 = 4;
 /// The most units of a plan, unless `max` says otherwise.
@@ -90,17 +90,20 @@ pub(super) fn decide(facts: &[Fact], spec: &UnitsSpec, lanes: usize) -> Result<D
         && facts.iter().all(|fact| reason(fact).is_some())
     {
         let why = reason(first).unwrap_or_default();
-        return Err(Error::new(ErrorKind::Config, format!("`strategy: byte_range` cannot cut `{}`: {why}", first.name))
-            .hint("use `strategy: files`, or `auto`"));
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("`strategy: byte_range` cannot cut `{}`: {why}", first.name),
+        )
+        .hint("use `strategy: files`, or `auto`"));
     }
     let lanes = lanes.max(1) as u64;
     let total: u64 = facts.iter().map(|fact| fact.size).sum();
     let rows = facts.iter().map(|fact| fact.rows).sum::<Option<u64>>();
     let most = spec.max.unwrap_or(MOST_UNITS).max(1);
     let mut unit_bytes = match (spec.target_rows, rows) {
-        (Some(target), Some(rows)) => u64::try_from(u128::from(total) * u128::from(target) / u128::from(rows.max(1)))
-            .unwrap_or(u64::MAX)
-            .max(1),
+        (Some(target), Some(rows)) => {
+            u64::try_from(u128::from(total) * u128::from(target) / u128::from(rows.max(1))).unwrap_or(u64::MAX).max(1)
+        }
         _ => (total / (lanes * UNITS_PER_LANE)).clamp(SMALLEST, LARGEST),
     };
     let by_rows = spec.target_rows.is_some() && rows.is_some();
@@ -128,7 +131,9 @@ pub(super) fn decide(facts: &[Fact], spec: &UnitsSpec, lanes: usize) -> Result<D
 /// What one might wonder about: a row count that cannot be told, a big file that is not cut.
 fn note(facts: &[Fact], spec: &UnitsSpec, rows: Option<u64>, unit_bytes: u64, cut_from: u64) -> Option<String> {
     if spec.target_rows.is_some() && rows.is_none() {
-        return Some("how many rows there are cannot be told before they are read, so `target_rows` does not count".to_owned());
+        return Some(
+            "how many rows there are cannot be told before they are read, so `target_rows` does not count".to_owned(),
+        );
     }
     let whole = facts.iter().find_map(|fact| match fact.cuttable {
         Cuttable::No(why) if fact.size > unit_bytes && cut_from < fact.size => Some((fact, why, "")),

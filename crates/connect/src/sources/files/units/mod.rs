@@ -16,6 +16,7 @@ mod payload;
 #[cfg(test)]
 mod tests;
 
+pub(super) use decide::CUT_FROM;
 pub(super) use payload::files;
 
 use super::csv::Dialect;
@@ -44,8 +45,11 @@ pub(super) struct Divided {
 pub(super) fn supported(spec: &ExtractSpec) -> Result<()> {
     let Some(UnitsSpec { strategy, verify, .. }) = &spec.units else { return Ok(()) };
     let refuse = |what: &str| {
-        Err(Error::new(ErrorKind::Config, format!("`{what}` of `units` is for databases, and `{}` holds files", spec.from))
-            .hint("for files, `strategy` may be `auto`, `files`, `byte_range` or `none`, with `target_rows` and `max`"))
+        Err(Error::new(
+            ErrorKind::Config,
+            format!("`{what}` of `units` is for databases, and `{}` holds files", spec.from),
+        )
+        .hint("for files, `strategy` may be `auto`, `files`, `byte_range` or `none`, with `target_rows` and `max`"))
     };
     match strategy {
         UnitStrategy::Auto | UnitStrategy::Files | UnitStrategy::ByteRange | UnitStrategy::None => {}
@@ -59,9 +63,9 @@ pub(super) fn supported(spec: &ExtractSpec) -> Result<()> {
 
 /// Whether the units are to be made here, also where the engine's own scan would do.
 pub(super) fn asked(spec: &ExtractSpec) -> bool {
-    spec.units.as_ref().is_some_and(|units| {
-        units.strategy != UnitStrategy::Auto || units.target_rows.is_some() || units.max.is_some()
-    })
+    spec.units
+        .as_ref()
+        .is_some_and(|units| units.strategy != UnitStrategy::Auto || units.target_rows.is_some() || units.max.is_some())
 }
 
 /// Divides the files of a picture for `lanes` readers.
@@ -70,7 +74,8 @@ pub(super) fn asked(spec: &ExtractSpec) -> bool {
 /// A file that cannot be cut where that is asked for; what the store or the disk says while cuts are looked for.
 pub(super) async fn divide(roots: &[Store], spec: &ExtractSpec, picture: &Picture, lanes: usize) -> Result<Divided> {
     let units = spec.units.clone().unwrap_or_default();
-    let facts: Vec<Fact> = picture.files.iter().enumerate().map(|(at, file)| fact(roots, spec, picture, at, file)).collect();
+    let facts: Vec<Fact> =
+        picture.files.iter().enumerate().map(|(at, file)| fact(roots, spec, picture, at, file)).collect();
     let decision = decide::decide(&facts, &units, lanes)?;
     let looks: Vec<_> = decision.shares.into_iter().map(|share| cut(roots, spec, picture, share)).collect();
     let pieces: Vec<Vec<Vec<SourceFile>>> = stream::iter(looks).buffered(LOOKED_THROUGH).try_collect().await?;
@@ -118,7 +123,10 @@ async fn cut(roots: &[Store], spec: &ExtractSpec, picture: &Picture, share: Shar
         Share::Files(files) => vec![picture.files.get(files).unwrap_or_default().to_vec()],
         Share::RowGroups { file, groups } => {
             let Some(file) = picture.files.get(file) else { return Ok(Vec::new()) };
-            groups.into_iter().map(|groups| piece(file, Piece::RowGroups { start: groups.start, end: groups.end })).collect()
+            groups
+                .into_iter()
+                .map(|groups| piece(file, Piece::RowGroups { start: groups.start, end: groups.end }))
+                .collect()
         }
         Share::Bytes { file, targets } => {
             let Some(file) = picture.files.get(file) else { return Ok(Vec::new()) };
@@ -152,11 +160,8 @@ fn why(picture: &Picture, facts: &[Fact], units: &[WorkUnit], spec: &UnitsSpec, 
     let cut = units.iter().filter(|unit| payload::is_piece(unit)).count();
     let whole = units.len() - cut;
     if cut > 0 {
-        let between = if picture.files.iter().any(|file| file.format == FileFormat::Parquet) {
-            "row groups"
-        } else {
-            "records"
-        };
+        let between =
+            if picture.files.iter().any(|file| file.format == FileFormat::Parquet) { "row groups" } else { "records" };
         text.push_str(&format!(", cut between {between}"));
     }
     if whole > 0 && facts.len() > units.len() {

@@ -78,7 +78,9 @@ fn bytes(file: &SourceFile, picture: &Picture) -> u64 {
     match &file.piece {
         None => file.meta.size,
         Some(Piece::Bytes(range)) => range.end - range.start,
-        Some(Piece::RowGroups { start, end }) => groups(file, picture, *start..*end).iter().map(|group| group.bytes).sum(),
+        Some(Piece::RowGroups { start, end }) => {
+            groups(file, picture, *start..*end).iter().map(|group| group.bytes).sum()
+        }
     }
 }
 
@@ -89,7 +91,9 @@ fn rows(file: &SourceFile, picture: &Picture) -> Option<u64> {
         Some(Piece::Bytes(range)) => {
             (u128::from(rows) * u128::from(range.end - range.start) / u128::from(file.meta.size.max(1))) as u64
         }
-        Some(Piece::RowGroups { start, end }) => groups(file, picture, *start..*end).iter().map(|group| group.rows).sum(),
+        Some(Piece::RowGroups { start, end }) => {
+            groups(file, picture, *start..*end).iter().map(|group| group.rows).sum()
+        }
     })
 }
 

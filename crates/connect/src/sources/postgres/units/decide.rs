@@ -146,7 +146,9 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
         })
     };
     match strategy {
-        UnitStrategy::None | UnitStrategy::Auto | UnitStrategy::Files | UnitStrategy::ByteRange => auto(facts, spec, rows, units, target),
+        UnitStrategy::None | UnitStrategy::Auto | UnitStrategy::Files | UnitStrategy::ByteRange => {
+            auto(facts, spec, rows, units, target)
+        }
         UnitStrategy::Ctid => match &facts.heaps {
             _ if facts.version < TID_RANGE_SCANS => refuse(
                 "`strategy: ctid` needs PostgreSQL 14 or newer".to_owned(),
