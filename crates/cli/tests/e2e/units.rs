@@ -33,7 +33,7 @@ fn a_big_text_is_read_by_two_lanes_and_never_cut_in_quotes() {
     for (extract, units, said) in [
         ("path: plain.csv", "", "big ones in byte ranges"),
         ("path: plain.csv", "", "file_groups={2 groups"),
-        ("path: plain.csv, on_bad_row: drop", "    units: {max: 3}\n", "in 2 units of about"),
+        ("path: plain.csv, on_bad_row: drop", "    units: {target_rows: 250000}\n", "in 2 units of about"),
         ("path: quoted.csv", "", "cut between records"),
         ("path: quoted.csv, on_bad_row: drop", "    units: {target_rows: 50000}\n", "cut between records"),
         ("path: lines.ndjson", "", "cut between records"),

@@ -59,17 +59,22 @@ impl NativeTable {
         let bytes: u64 = self.scan.files.iter().map(|file| file.meta.size).sum();
         let files = self.scan.files.len();
         let plural = if files == 1 { "file" } else { "files" };
+        format!(
+            "{files} {} {plural}, {}, read by the engine's own scan",
+            self.scan.format.as_str(),
+            gristmill_model::ByteSize(bytes)
+        )
+    }
+
+    /// The same, and how the lanes share them.
+    pub(crate) fn describe_plan(&self) -> String {
         let how = match self.scan.format {
             Format::Parquet => ", by row groups",
             Format::Csv if self.scan.splittable => ", big ones in byte ranges",
             Format::Csv => ", each in one go: there are line breaks in quotes",
             _ => "",
         };
-        format!(
-            "{files} {} {plural}, {}, read by the engine's own scan{how}",
-            self.scan.format.as_str(),
-            gristmill_model::ByteSize(bytes)
-        )
+        self.describe() + how
     }
 
     /// Whether reading the files again costs less than keeping their rows for whoever reads later.
