@@ -77,7 +77,7 @@ pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
     match &extract.units {
         None => Ok(()),
         Some(_) => Err(Error::new(ErrorKind::Config, format!("`units` is not supported for {kind}"))
-            .hint("leave `units` out; it is for tables and queries of a PostgreSQL database")),
+            .hint("leave `units` out; it is for PostgreSQL databases and files")),
     }
 }
 
@@ -264,7 +264,8 @@ pub struct NativeScan {
     /// The dialect, for CSV. Decimals are to be read with one digit more than `schema` says and then rounded half up:
     /// arrow's reader cuts surplus digits off, and the digit after the last one is all that rounding needs.
     pub csv: Option<CsvOptions>,
-    /// Whether a CSV or NDJSON file may be cut at any newline (no quoted newlines in it).
+    /// Whether a CSV or NDJSON file may be cut at any newline: no file has one in quotes, which is known of every byte, not
+    /// of a sample.
     pub splittable: bool,
 }
 

@@ -80,7 +80,7 @@ impl Engine {
             match &view.origin {
                 Origin::Native(table) => {
                     plan.units = table.files();
-                    plan.why = table.describe();
+                    plan.why = table.describe_plan();
                 }
                 Origin::Extract(table) => {
                     if let Ok(planned) = table.planned.lock()

@@ -295,6 +295,16 @@ impl Group {
 
     /// A native scan says what is wrong, but not where; the source reads again and finds the place.
     async fn explain(&self, error: Error) -> Error {
+        // A file that was replaced under the scan looks damaged, or is gone.
+        for view in &self.resolver.views {
+            if let Origin::Native(table) = &view.origin
+                && error.kind() != ErrorKind::Canceled
+                && let Err(changed) = table.source.unchanged().await
+                && changed.kind() == ErrorKind::Conflict
+            {
+                return in_step(changed.cause(error.message()), view.step.as_str());
+            }
+        }
         if !matches!(error.kind(), ErrorKind::Data | ErrorKind::Internal) {
             return error;
         }

@@ -1,5 +1,6 @@
 //! What Gristmill's tests share: temporary servers, fault plans, third-party cases, snapshot filters.
 
+pub mod http;
 pub mod postgres;
 pub mod s3;
 

@@ -17,3 +17,4 @@ mod once;
 mod oracle;
 mod sales;
 mod support;
+mod units;

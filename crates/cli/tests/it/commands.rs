@@ -23,6 +23,8 @@ fn filtered(text: &str) -> String {
         (r"\b\d+  *\[SIZE\]", "[FILES] [SIZE]"),
         (r"(?m) +$", ""),
         (r"  +", " "),
+        // A view's time is shown only where it took some.
+        (r"(?m) \[TIME\]$", ""),
     ];
     filters.iter().fold(text.to_owned(), |text, (pattern, with)| {
         Regex::new(pattern).unwrap().replace_all(&text, *with).into_owned()

@@ -66,6 +66,17 @@ impl NativeTable {
         )
     }
 
+    /// The same, and how the lanes share them.
+    pub(crate) fn describe_plan(&self) -> String {
+        let how = match self.scan.format {
+            Format::Parquet => ", by row groups",
+            Format::Csv if self.scan.splittable => ", big ones in byte ranges",
+            Format::Csv => ", each in one go: there are line breaks in quotes",
+            _ => "",
+        };
+        self.describe() + how
+    }
+
     /// Whether reading the files again costs less than keeping their rows for whoever reads later.
     pub(crate) fn is_cheap_to_read_again(&self) -> bool {
         self.scan.format == Format::Parquet

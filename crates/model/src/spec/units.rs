@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a source is divided into work units, which are read in parallel. PostgreSQL only.
+/// How a source is divided into work units, which are read in parallel: tables and queries of PostgreSQL, and files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitsSpec {
@@ -14,7 +14,7 @@ pub struct UnitsSpec {
     /// where it is one column.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub by: Option<String>,
-    /// How many rows a unit should have, about; 50,000 by default.
+    /// How many rows a unit should have, about; 50,000 by default for databases. Files are divided by their size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub target_rows: Option<u64>,
     /// At most so many units; 400 by default. Units grow when that is too few for `target_rows`.
@@ -48,6 +48,10 @@ pub enum UnitStrategy {
     Hash,
     /// By conditions of your own.
     Predicates,
+    /// Whole files; small ones share a unit.
+    Files,
+    /// Big CSV and NDJSON files in pieces, cut between records; Parquet files between row groups. Small files share a unit.
+    ByteRange,
     /// One unit.
     None,
 }
@@ -63,6 +67,8 @@ impl UnitStrategy {
             Self::DateRange => "date_range",
             Self::Hash => "hash",
             Self::Predicates => "predicates",
+            Self::Files => "files",
+            Self::ByteRange => "byte_range",
             Self::None => "none",
         }
     }

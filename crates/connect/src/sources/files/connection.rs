@@ -152,7 +152,6 @@ impl Connection for FilesConnection {
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
-        crate::source::refuse_units(extract, "files")?;
         Ok(Arc::new(FilesSource::open(&self.store, &self.options, &self.context, extract)?))
     }
 
@@ -219,10 +218,11 @@ impl FilesConnection {
             name: file.clone(),
             compression,
             stdin: false,
+            piece: None,
         };
         match picture::guarded(&file, formats::reader(group.format).infer(&input)).await {
-            Ok((schema, rows)) => {
-                discovered.rows = rows.filter(|_| group.files == 1);
+            Ok(formats::Seen { schema, rows, .. }) => {
+                discovered.rows = rows.exact().filter(|_| group.files == 1);
                 let columns = schema.fields().iter().map(|field| (field.name().clone(), type_name(field.data_type())));
                 discovered.columns = columns.collect();
                 for field in hive::columns(std::iter::once(group.hive.as_slice())) {

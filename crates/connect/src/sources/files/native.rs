@@ -1,9 +1,10 @@
 //! Whether the engine's own scan may read the files: only where it gives the same rows as our readers would.
 
-use super::csv::quotes::{self, Quotes};
+use super::csv::quotes;
+use super::csv::survey::Rules;
 use super::csv::{Dialect, can_be_any_text};
-use super::formats;
 use super::picture::{self, Picture, SourceFile};
+use super::{formats, units};
 use crate::stores::{Store, StoreKind};
 use crate::{NativeFile, NativeScan};
 use arrow::datatypes::{DataType, SchemaRef};
@@ -20,6 +21,10 @@ type Files = Vec<(SourceFile, SchemaRef)>;
 /// # Errors
 /// What the store says when a file is looked at.
 pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -> Result<Option<NativeScan>> {
+    // The engine makes units of its own.
+    if units::asked(spec) {
+        return Ok(None);
+    }
     let Some(first) = picture.files.first() else { return Ok(None) };
     let format = first.format;
     // An empty file has no rows; not every reader of the engine takes it.
@@ -45,9 +50,11 @@ pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -
         }
         FileFormat::Csv if strict && whole && first.compression == Compression::None => {
             match csv_quotes(store, spec, picture, &files).await? {
-                Some((options, quotes)) => {
+                // The engine would read a big file in one go; we know where such a file can be cut.
+                Some((_, false)) if files.iter().any(|(file, _)| file.meta.size >= units::CUT_FROM) => false,
+                Some((options, unbroken)) => {
                     csv = Some(options);
-                    splittable = quotes == Quotes::Absent;
+                    splittable = unbroken;
                     true
                 }
                 None => false,
@@ -113,13 +120,13 @@ fn same_types(picture: &Picture, files: &Files) -> bool {
     })
 }
 
-/// The full dialect and the state of the quotes, where the engine reads these CSV files as we do.
+/// The full dialect, and whether no line break stands in quotes, where the engine reads these CSV files as we do.
 async fn csv_quotes(
     store: &Store,
     spec: &ExtractSpec,
     picture: &Picture,
     files: &Files,
-) -> Result<Option<(CsvOptions, Quotes)>> {
+) -> Result<Option<(CsvOptions, bool)>> {
     // Columns are told apart by their position there.
     let alike = files.iter().all(|(_, own)| {
         let names = own.fields().iter().map(|field| field.name());
@@ -151,13 +158,14 @@ async fn csv_quotes(
     let Some(options) = options else { return Ok(None) };
     let dialect = Dialect::new(&options)?;
     let Some((quote, escape)) = dialect.quoting().filter(|_| dialect.is_plain()) else { return Ok(None) };
+    let rules = Rules::csv(&dialect);
     let locations: Vec<(Path, String)> =
         files.iter().map(|(file, _)| (file.meta.location.clone(), file.name.clone())).collect();
     let delimiter = dialect.delimiter();
     let any_text = picture.columns.fields().iter().any(|field| can_be_any_text(field.data_type()));
     let null_is_empty = options.null_text.as_ref().is_none_or(|texts| texts.0.iter().all(String::is_empty));
-    let look = move || -> Result<Option<Quotes>> {
-        let mut all = Quotes::Absent;
+    let look = move || -> Result<Option<bool>> {
+        let mut unbroken = true;
         for (location, name) in locations {
             let path = LocalFileSystem::new().path_to_filesystem(&location);
             let path = path.map_err(|error| super::connection::store_error(error, &name))?;
@@ -165,16 +173,15 @@ async fn csv_quotes(
             if is_utf16(&path).map_err(io)? {
                 return Ok(None);
             }
-            match quotes::scan(&path, delimiter, quote, escape).map_err(io)? {
-                Quotes::Absent => {}
-                // The engine takes a quoted text for NULL where it reads like NULL.
-                Quotes::Empty if any_text => return Ok(None),
-                Quotes::Closed if any_text && !null_is_empty => return Ok(None),
-                Quotes::Closed | Quotes::Empty => all = Quotes::Closed,
-                Quotes::Open => return Ok(None),
+            let quotes = quotes::scan(&path, rules).map_err(io)?;
+            // The engine takes a quoted text for NULL where it reads like NULL.
+            let null_text = any_text && (quotes.empty || (quotes.any && !null_is_empty));
+            if quotes.open || null_text {
+                return Ok(None);
             }
+            unbroken &= !quotes.broken;
         }
-        Ok(Some(all))
+        Ok(Some(unbroken))
     };
     let looked = tokio::task::spawn_blocking(look).await;
     let found = looked.map_err(|error| Error::internal("looking for quotes failed").cause(error))??;
@@ -188,7 +195,7 @@ async fn csv_quotes(
         encoding: None,
         comment: None,
     };
-    Ok(found.map(|quotes| (full, quotes)))
+    Ok(found.map(|unbroken| (full, unbroken)))
 }
 
 /// Whether a file begins with the byte order mark of UTF-16; blocks.

@@ -1,7 +1,7 @@
 //! What a source looks at once: which files there are, and what columns they have.
 
 use super::csv::delimiter_by_name;
-use super::formats::{self, FileInput};
+use super::formats::{self, FileInput, Piece, RowGroup, Seen};
 use super::{compress, hive, list, schema};
 use crate::stores::{Store, StoreKind};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -9,8 +9,9 @@ use futures::FutureExt;
 use futures::stream::{self, StreamExt, TryStreamExt};
 use gristmill_model::spec::{Compression, ExtractSpec, FileFormat, SchemaContract};
 use gristmill_model::{Error, ErrorKind, Result};
+use object_store::path::Path;
 use object_store::{ObjectMeta, ObjectStoreExt};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -36,6 +37,8 @@ pub(super) struct SourceFile {
     pub(super) hive: Vec<hive::Pair>,
     /// Standard input instead of a file.
     pub(super) stdin: bool,
+    /// Only a piece of it.
+    pub(super) piece: Option<Piece>,
 }
 
 /// What a path of an extract asks for.
@@ -52,10 +55,14 @@ pub(super) enum Wanted {
 pub(super) struct Picture {
     /// The files.
     pub(super) files: Vec<SourceFile>,
+    /// Where each of them stands among the files.
+    pub(super) positions: HashMap<(usize, Path), usize>,
     /// What each of them is like by itself.
     pub(super) schemas: Vec<SchemaRef>,
-    /// How many rows each has, where it tells.
+    /// How many rows each has, about.
     pub(super) rows: Vec<Option<u64>>,
+    /// The row groups of each, for Parquet.
+    pub(super) row_groups: Vec<Vec<RowGroup>>,
     /// The columns that stand in the files.
     pub(super) columns: SchemaRef,
     /// The columns that stand in the paths.
@@ -133,7 +140,7 @@ fn stdin(spec: &ExtractSpec) -> Result<SourceFile> {
     Ok(SourceFile {
         root: 0,
         meta: ObjectMeta {
-            location: object_store::path::Path::default(),
+            location: Path::default(),
             last_modified: chrono::DateTime::UNIX_EPOCH,
             size: 0,
             e_tag: None,
@@ -144,6 +151,7 @@ fn stdin(spec: &ExtractSpec) -> Result<SourceFile> {
         compression: spec.compression.unwrap_or(Compression::None),
         hive: Vec::new(),
         stdin: true,
+        piece: None,
     })
 }
 
@@ -191,7 +199,8 @@ async fn add(store: &Store, root: usize, pattern: &str, spec: &ExtractSpec, file
             None => meta.location.to_string(),
         };
         let compression = spec.compression.unwrap_or_else(|| compress::split_name(&name).1);
-        files.push(SourceFile { root, hive: hive::pairs(&path), meta, name, format, compression, stdin: false });
+        let hive = hive::pairs(&path);
+        files.push(SourceFile { root, hive, meta, name, format, compression, stdin: false, piece: None });
     }
     if files.len() == before {
         let what = spec.format.map_or("a known format".to_owned(), |format| format!("the format {}", format.as_str()));
@@ -249,6 +258,7 @@ pub(super) fn input(roots: &[Store], spec: &ExtractSpec, file: &SourceFile) -> R
         csv,
         json: spec.json.clone().unwrap_or_default(),
         stdin: file.stdin,
+        piece: file.piece.clone(),
     })
 }
 
@@ -264,8 +274,10 @@ pub(super) async fn look(
 ) -> Result<Picture> {
     // Collected first: a closure over borrowed files inside the stream would not be general enough for `Send`.
     let looks: Vec<_> = files.iter().map(|file| infer(roots, spec, file)).collect();
-    let inferred: Vec<(SchemaRef, Option<u64>)> = stream::iter(looks).buffered(TOGETHER).try_collect().await?;
-    let (schemas, rows): (Vec<_>, Vec<_>) = inferred.into_iter().unzip();
+    let seen: Vec<Seen> = stream::iter(looks).buffered(TOGETHER).try_collect().await?;
+    let rows =
+        files.iter().zip(&seen).map(|(file, seen)| seen.rows.estimate(file.meta.size, file.compression)).collect();
+    let (schemas, row_groups): (Vec<_>, Vec<_>) = seen.into_iter().map(|seen| (seen.schema, seen.row_groups)).unzip();
     let format = files.first().map_or(FileFormat::Csv, |file| file.format);
     let text = is_text(format);
 
@@ -309,10 +321,20 @@ pub(super) async fn look(
     let all: Vec<_> = columns.fields().iter().cloned().chain(hive.iter().cloned().map(Arc::new)).collect();
     let all = Schema::new(all);
     let schema = if spec.columns.is_empty() { all } else { schema::only(&all, &spec.columns)? };
-    Ok(Picture { files, schemas, rows, columns: Arc::new(columns), hive, schema: Arc::new(schema) })
+    let positions = files.iter().enumerate().map(|(at, file)| ((file.root, file.meta.location.clone()), at)).collect();
+    Ok(Picture {
+        files,
+        positions,
+        schemas,
+        rows,
+        row_groups,
+        columns: Arc::new(columns),
+        hive,
+        schema: Arc::new(schema),
+    })
 }
 
-async fn infer(roots: &[Store], spec: &ExtractSpec, file: &SourceFile) -> Result<(SchemaRef, Option<u64>)> {
+async fn infer(roots: &[Store], spec: &ExtractSpec, file: &SourceFile) -> Result<Seen> {
     let input = input(roots, spec, file)?;
     guarded(&file.name, formats::reader(file.format).infer(&input)).await
 }

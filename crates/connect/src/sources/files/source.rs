@@ -1,5 +1,6 @@
 //! Reading files.
 
+use super::formats::bytes::{changed, differs};
 use super::picture::{self, Picture, SourceFile, Wanted};
 use super::{csv, formats, hive, list, native, units};
 use crate::stores::{Store, StoreKind, StoreOptions};
@@ -11,7 +12,6 @@ use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use gristmill_model::spec::{ExtractSpec, OnFail};
 use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
-use object_store::ObjectMeta;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -65,6 +65,7 @@ impl FilesSource {
             }
         }
         csv::Dialect::new(&spec.csv.clone().unwrap_or_default())?;
+        units::supported(spec)?;
         let mut overrides = BTreeMap::new();
         for (column, text) in &spec.schema {
             let data_type = parse_type(text).map_err(|error| {
@@ -148,10 +149,17 @@ impl Source for FilesSource {
 
     async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
         let picture = self.picture().await?;
-        let units = units::divide(picture)?;
+        let Inner { roots, spec, .. } = self.inner.as_ref();
+        for column in want.columns.iter().flatten() {
+            picture
+                .schema
+                .field_with_name(column)
+                .map_err(|_| Error::new(ErrorKind::Schema, format!("the files have no column `{column}`")))?;
+        }
+        let units::Divided { units, why } = units::divide(roots, spec, picture, want.parallelism).await?;
         let stdin = picture.files.iter().any(|file| file.stdin);
         Ok(ReadPlan {
-            why: units::why(picture, units.len()),
+            why,
             units,
             consistency: if stdin { Consistency::SingleRead } else { Consistency::Snapshot },
             pushed_down: want.columns.iter().map(|_| "columns".to_owned()).collect(),
@@ -222,7 +230,6 @@ impl Inner {
 
     /// Opens one file: its own columns from its reader, the path's columns beside them.
     async fn open(self: Arc<Self>, file: SourceFile, scan: Scan) -> Result<BoxStream<'static, Result<RecordBatch>>> {
-        self.unchanged(&file).await?;
         let in_path = |name: &str| file.hive.iter().any(|(key, _)| key == name);
         let own: Vec<_> = scan.schema.fields().iter().filter(|field| !in_path(field.name())).cloned().collect();
         let own_scan = Scan { schema: Arc::new(Schema::new(own)), ..scan.clone() };
@@ -233,8 +240,16 @@ impl Inner {
             .catch_unwind()
             .map(move |batch| batch.unwrap_or_else(|_| Err(picture::panicked(&name))));
         let assembled = {
-            let file = file.clone();
-            rows.map(move |batch| assemble(batch?, &scan.schema, &file))
+            let (inner, file) = (self.clone(), Arc::new(file.clone()));
+            rows.then(move |batch| {
+                let (inner, file, schema) = (inner.clone(), file.clone(), scan.schema.clone());
+                async move {
+                    match batch {
+                        Ok(batch) => assemble(batch, &schema, &file),
+                        Err(error) => Err(inner.blamed(&file, error).await),
+                    }
+                }
+            })
         };
         // Local files can be written in place while they are read; an object of a store is replaced as a whole.
         let local = self.roots.get(file.root).is_some_and(|root| root.kind() == StoreKind::Local);
@@ -251,23 +266,20 @@ impl Inner {
         let Some(store) = self.roots.get(file.root) else {
             return Err(Error::internal(format!("the store of `{}` is unknown", file.name)));
         };
-        let now = list::head(store, &file.meta.location).await?;
-        let what = match now {
-            None => "has disappeared",
-            Some(now) if differs(&file.meta, &now) => "has been changed",
-            Some(_) => return Ok(()),
-        };
-        Err(Error::new(ErrorKind::Conflict, format!("`{}` {what} since it was looked at", file.name))
-            .hint("run again once nobody writes to it"))
+        match list::head(store, &file.meta.location).await? {
+            None => Err(changed(&file.name, "has disappeared")),
+            Some(now) if differs(&file.meta, &now) => Err(changed(&file.name, "has been changed")),
+            Some(_) => Ok(()),
+        }
     }
-}
 
-/// Whether two looks at a file saw different things. An etag is the store's own word; without one, size and time must do.
-fn differs(then: &ObjectMeta, now: &ObjectMeta) -> bool {
-    match (&then.e_tag, &now.e_tag) {
-        (Some(then_tag), Some(now_tag)) => then_tag != now_tag || then.size != now.size,
-        // A listing may tell fractions of a second; the answer to a question for one object has none.
-        _ => then.size != now.size || then.last_modified.timestamp() != now.last_modified.timestamp(),
+    /// What is wrong with a file that cannot be read. If it is not what was planned any more, then that is what is wrong:
+    /// a text that ends in the middle, for one, comes of it.
+    async fn blamed(&self, file: &SourceFile, error: Error) -> Error {
+        match self.unchanged(file).await {
+            Err(changed) if changed.kind() == ErrorKind::Conflict => changed.cause(error.to_string()),
+            _ => error,
+        }
     }
 }
 

@@ -13,25 +13,37 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use tempfile::TempDir;
 
+mod faults;
+mod many;
+
 /// A folder with files in it.
-struct Lake(TempDir);
+pub(super) struct Lake(TempDir);
 
 impl Lake {
-    fn new(files: &[(&str, &str)]) -> Self {
+    pub(super) fn new(files: &[(&str, &str)]) -> Self {
         let lake = Self(tempfile::tempdir().unwrap());
         files.iter().for_each(|(name, text)| lake.write(name, text.as_bytes()));
         lake
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) {
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) {
         let path = self.0.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, bytes).unwrap();
     }
 
     fn parquet(&self, name: &str, batch: &RecordBatch) {
+        self.parquet_with(name, batch, None);
+    }
+
+    pub(super) fn parquet_with(
+        &self,
+        name: &str,
+        batch: &RecordBatch,
+        properties: Option<parquet::file::properties::WriterProperties>,
+    ) {
         let mut bytes = Vec::new();
-        let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), None).unwrap();
+        let mut writer = parquet::arrow::ArrowWriter::try_new(&mut bytes, batch.schema(), properties).unwrap();
         writer.write(batch).unwrap();
         writer.close().unwrap();
         self.write(name, &bytes);
@@ -43,13 +55,13 @@ impl Lake {
     }
 
     /// Opens an extract, given as YAML without `from`.
-    fn source(&self, yaml: &str) -> Result<Arc<dyn Source>, Error> {
+    pub(super) fn source(&self, yaml: &str) -> Result<Arc<dyn Source>, Error> {
         let node = parse("p.yaml", &format!("from: lake\n{yaml}")).unwrap();
         let spec: ExtractSpec = decode(&node).unwrap();
         self.connection().source(&spec)
     }
 
-    async fn read(&self, yaml: &str) -> Result<Table, Error> {
+    pub(super) async fn read(&self, yaml: &str) -> Result<Table, Error> {
         let source = self.source(yaml)?;
         let schema = source.schema().await?;
         all(&source, schema, OnFail::Fail).await
@@ -57,28 +69,28 @@ impl Lake {
 }
 
 /// What was read, as text.
-struct Table {
+pub(super) struct Table {
     columns: Vec<String>,
     types: Vec<String>,
-    rows: Vec<Vec<Option<String>>>,
-    rejects: Vec<Reject>,
+    pub(super) rows: Vec<Vec<Option<String>>>,
+    pub(super) rejects: Vec<Reject>,
 }
 
 impl Table {
     /// The rows, NULL as `-`, in one text each, sorted.
-    fn lines(&self) -> Vec<String> {
+    pub(super) fn lines(&self) -> Vec<String> {
         let cell = |cell: &Option<String>| cell.clone().unwrap_or_else(|| "-".to_owned());
         self.rows.iter().map(|row| row.iter().map(cell).collect::<Vec<_>>().join(" ")).collect()
     }
 }
 
 /// Reads all units.
-async fn all(source: &Arc<dyn Source>, schema: SchemaRef, on_bad_row: OnFail) -> Result<Table, Error> {
+pub(super) async fn all(source: &Arc<dyn Source>, schema: SchemaRef, on_bad_row: OnFail) -> Result<Table, Error> {
     let plan = source.plan(None, &ReadRequest::default()).await?;
     units(source, &plan.units, schema, on_bad_row).await
 }
 
-async fn units(
+pub(super) async fn units(
     source: &Arc<dyn Source>,
     units: &[WorkUnit],
     schema: SchemaRef,
@@ -107,11 +119,11 @@ async fn units(
     Ok(Table { columns, types, rows, rejects })
 }
 
-fn batch(columns: &[(&str, Arc<dyn Array>)]) -> RecordBatch {
+pub(super) fn batch(columns: &[(&str, Arc<dyn Array>)]) -> RecordBatch {
     RecordBatch::try_from_iter(columns.iter().map(|(name, array)| (*name, array.clone()))).unwrap()
 }
 
-fn ints(values: &[i64]) -> Arc<dyn Array> {
+pub(super) fn ints(values: &[i64]) -> Arc<dyn Array> {
     Arc::new(Int64Array::from(values.to_vec()))
 }
 

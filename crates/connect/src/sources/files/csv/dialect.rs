@@ -18,9 +18,9 @@ pub(in crate::sources::files) struct Dialect {
     /// Texts that mean NULL.
     pub(super) nulls: Vec<String>,
     /// What the bytes are decoded from, unless they are UTF-8.
-    pub(super) encoding: Option<&'static Encoding>,
+    pub(in crate::sources::files) encoding: Option<&'static Encoding>,
     /// What a line begins with that is left out.
-    pub(super) comment: Option<u8>,
+    pub(in crate::sources::files) comment: Option<u8>,
 }
 
 impl Dialect {
@@ -80,6 +80,11 @@ impl Dialect {
     /// Whether the engine's reader has the same dialect: it knows neither encodings nor our comments, and always quotes.
     pub(in crate::sources::files) fn is_plain(&self) -> bool {
         self.encoding.is_none() && self.comment.is_none() && self.quote.is_some()
+    }
+
+    /// The quote.
+    pub(in crate::sources::files) fn quote(&self) -> Option<u8> {
+        self.quote
     }
 
     /// The quote and the escape character.

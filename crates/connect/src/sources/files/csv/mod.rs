@@ -18,17 +18,19 @@ mod guess;
 pub(super) mod quotes;
 mod read;
 mod record;
+pub(super) mod slices;
+pub(super) mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub(super) use dialect::{Dialect, delimiter_by_name};
-pub(super) use read::can_be_any_text;
+pub(super) use read::{can_be_any_text, first_columns};
 
 use super::formats::bytes::Purpose;
-use super::formats::{FileInput, FileReader};
+use super::formats::{FileInput, FileReader, RowCount, Seen};
 use crate::{Rows, Scan};
-use arrow::datatypes::{Field, Schema, SchemaRef};
+use arrow::datatypes::{Field, Schema};
 use async_trait::async_trait;
 use gristmill_model::Result;
 use guess::Guess;
@@ -52,7 +54,7 @@ pub(super) struct CsvReader;
 
 #[async_trait]
 impl FileReader for CsvReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let dialect = Dialect::new(&input.csv)?;
         let mut text = Text::open(input, dialect.encoding, Purpose::Look).await?;
         let mut fields = Fields::default();
@@ -62,11 +64,12 @@ impl FileReader for CsvReader {
         while rows < SAMPLE_ROWS && seen < SAMPLE_BYTES {
             let (rest, last) = text.rest();
             match record::next(&dialect, rest, last, &mut fields) {
-                Step::More if rest.len() < MAX_RECORD => {
+                Step::More { start, .. } if rest.len() - start <= MAX_RECORD => {
+                    text.advance(start);
                     text.more().await?;
                     continue;
                 }
-                Step::More | Step::End | Step::Record { open: true, .. } => break,
+                Step::More { .. } | Step::End | Step::Record { open: true, .. } => break,
                 Step::Record { end, .. } => {
                     // What is not text here is an error when it is read, in its place.
                     if let Ok(texts) = fields.text(rest) {
@@ -92,7 +95,9 @@ impl FileReader for CsvReader {
         let columns = columns.unwrap_or_default();
         let fields: Vec<Field> =
             columns.into_iter().zip(guesses).map(|(name, guess)| Field::new(name, guess.data_type(), true)).collect();
-        Ok((Arc::new(Schema::new(fields)), None))
+        let sampled = rows.saturating_sub(usize::from(dialect.header));
+        let sampled = RowCount::Sampled { rows: sampled as u64, bytes: seen as u64 };
+        Ok(Seen { schema: Arc::new(Schema::new(fields)), rows: sampled, row_groups: Vec::new() })
     }
 
     fn read(&self, input: FileInput, scan: Scan) -> Rows {

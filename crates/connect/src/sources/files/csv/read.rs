@@ -65,17 +65,30 @@ impl Reading {
         let dialect = Dialect::new(&input.csv)?;
         let fields = scan.schema.fields();
         let columns = fields.iter().map(|field| Ok((None, column::column(field)?))).collect::<Result<_>>()?;
-        Ok(Box::new(Self {
+        let mut reading = Box::new(Self {
             text: Text::open(&input, dialect.encoding, Purpose::Read).await?,
             dialect,
-            file: input.name,
+            file: input.place(),
             scan,
             columns,
             width: None,
-            line: 1,
+            line: 1 + input.lines_before(),
             fields: Fields::default(),
             done: false,
-        }))
+        });
+        // The header, or the first row, stands in another piece of the file.
+        if let Some(piece) = input.byte_range().filter(|piece| piece.start > 0) {
+            reading.expect(&piece.columns);
+        }
+        Ok(reading)
+    }
+
+    /// Says which columns a record has.
+    fn expect(&mut self, columns: &[String]) {
+        for ((place, _), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
+            *place = columns.iter().position(|name| name == field.name());
+        }
+        self.width = Some(columns.len());
     }
 
     /// The next batch; `None` at the end.
@@ -86,7 +99,20 @@ impl Reading {
             let (rest, last) = self.text.rest();
             match record::next(&self.dialect, rest, last, &mut self.fields) {
                 Step::End => self.done = true,
-                Step::More if rest.len() < MAX_RECORD => self.text.more().await?,
+                Step::More { start, lines_before } if rest.len() - start <= MAX_RECORD => {
+                    self.line += lines_before;
+                    self.text.advance(start);
+                    self.text.more().await?;
+                }
+                Step::More { start, lines_before } => {
+                    self.line += lines_before;
+                    self.skip_line(start, &too_long()).await?;
+                }
+                // However the file came in, and wherever the reading of it began: the same records are too long.
+                Step::Record { start, end, lines_before, .. } if end - start > MAX_RECORD => {
+                    self.line += lines_before;
+                    self.skip_line(start, &too_long()).await?;
+                }
                 Step::Record { start, end, lines_before, lines, open: false } => {
                     self.line += lines_before;
                     let row = self.row(start, end)?;
@@ -97,11 +123,7 @@ impl Reading {
                 }
                 Step::Record { start, lines_before, .. } => {
                     self.line += lines_before;
-                    self.skip_line(start, "a quote is opened here and never closed")?;
-                }
-                Step::More => {
-                    let error = format!("a record of more than {} MiB; is a quote never closed?", MAX_RECORD >> 20);
-                    self.skip_line(0, &error)?;
+                    self.skip_line(start, "a quote is opened here and never closed").await?;
                 }
             }
         }
@@ -120,25 +142,18 @@ impl Reading {
 
     /// Takes one record of the rest; false when it is the header or was refused.
     fn row(&mut self, start: usize, end: usize) -> Result<bool> {
-        let (rest, _) = self.text.rest();
-        let texts = self.fields.text(rest);
         if self.width.is_none() {
-            let columns = match &texts {
-                _ if !self.dialect.header => numbered(self.fields.len()),
-                Ok(texts) => names(texts.iter()),
-                Err(_) => {
-                    // Without its header nothing of the file can be read: this is no matter of one row.
-                    return Err(self.error(&not_text("the header")));
-                }
-            };
-            for ((place, _), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
-                *place = columns.iter().position(|name| name == field.name());
-            }
-            self.width = Some(columns.len());
+            let (rest, _) = self.text.rest();
+            // Without its header nothing of the file can be read: this is no matter of one row.
+            let columns =
+                columns(&self.dialect, &self.fields, rest).ok_or_else(|| self.error(&not_text("the header")))?;
+            self.expect(&columns);
             if self.dialect.header {
                 return Ok(false);
             }
         }
+        let (rest, _) = self.text.rest();
+        let texts = self.fields.text(rest);
         let width = self.width.unwrap_or_default();
         let refusal = match texts {
             _ if self.fields.len() != width => Some(Refusal {
@@ -175,9 +190,10 @@ impl Reading {
     }
 
     /// Refuses the line that begins at `start` and goes on with the one after it.
-    fn skip_line(&mut self, start: usize, error: &str) -> Result<()> {
+    async fn skip_line(&mut self, start: usize, error: &str) -> Result<()> {
         let (rest, _) = self.text.rest();
-        let end = memchr::memchr(b'\n', &rest[start..]).map_or(rest.len(), |length| start + length + 1);
+        let found = memchr::memchr(b'\n', &rest[start..]);
+        let end = found.map_or(rest.len(), |length| start + length + 1);
         let refusal = Refusal { error: error.to_owned(), hint: None };
         // The first line decides what the others must look like.
         if self.width.is_none() {
@@ -186,6 +202,9 @@ impl Reading {
         self.refuse(&refusal, start, end)?;
         self.line += 1;
         self.text.advance(end);
+        if found.is_none() {
+            self.text.skip_line().await?;
+        }
         Ok(())
     }
 
@@ -214,6 +233,37 @@ impl Reading {
     }
 }
 
+/// The columns that the first record of a file tells; none where it is a header that is not text.
+fn columns(dialect: &Dialect, first: &Fields, input: &[u8]) -> Option<Vec<String>> {
+    if !dialect.header {
+        return Some(numbered(first.len()));
+    }
+    first.text(input).ok().map(|texts| names(texts.iter()))
+}
+
+/// The columns of a file, read from its first record; none where there is none that can be read.
+///
+/// # Errors
+/// What the store or the disk says.
+pub(in crate::sources::files) async fn first_columns(input: &FileInput) -> Result<Option<Vec<String>>> {
+    let dialect = Dialect::new(&input.csv)?;
+    let mut text = Text::open(input, dialect.encoding, Purpose::Look).await?;
+    let mut fields = Fields::default();
+    loop {
+        let (rest, last) = text.rest();
+        match record::next(&dialect, rest, last, &mut fields) {
+            Step::More { start, .. } if rest.len() - start <= MAX_RECORD => {
+                text.advance(start);
+                text.more().await?;
+            }
+            Step::Record { start, end, open: false, .. } if end - start <= MAX_RECORD => {
+                return Ok(columns(&dialect, &fields, rest));
+            }
+            Step::More { .. } | Step::Record { .. } | Step::End => return Ok(None),
+        }
+    }
+}
+
 /// The text of a field; `None` for NULL. A text in quotes is never NULL, as in PostgreSQL's COPY; of other types nothing
 /// that means NULL could be a value, so that quotes around it change nothing.
 fn value<'a>(dialect: &Dialect, texts: &Texts<'a>, index: usize, field: &Field) -> Option<&'a str> {
@@ -225,6 +275,10 @@ fn value<'a>(dialect: &Dialect, texts: &Texts<'a>, index: usize, field: &Field) 
 /// Whether every text is a value of the type.
 pub(in crate::sources::files) fn can_be_any_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Binary)
+}
+
+fn too_long() -> String {
+    format!("a record of more than {} MiB; is a quote never closed?", MAX_RECORD >> 20)
 }
 
 fn counted(fields: usize) -> String {

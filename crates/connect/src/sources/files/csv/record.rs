@@ -101,7 +101,12 @@ pub(super) enum Step {
         open: bool,
     },
     /// The input must be longer to tell.
-    More,
+    More {
+        /// Where the record begins; what is before it can be let go of.
+        start: usize,
+        /// Line breaks before it.
+        lines_before: u64,
+    },
     /// Nothing more comes.
     End,
 }
@@ -115,14 +120,14 @@ pub(super) fn next(dialect: &Dialect, input: &[u8], last: bool, fields: &mut Fie
     // Before the record: empty lines and comments.
     loop {
         match input.get(at) {
-            None => return if last { Step::End } else { Step::More },
+            None => return if last { Step::End } else { Step::More { start: at, lines_before } },
             Some(b'\n') => {
                 lines_before += 1;
                 at += 1;
             }
             Some(b'\r') => {
                 match input.get(at + 1) {
-                    None if !last => return Step::More,
+                    None if !last => return Step::More { start: at, lines_before },
                     Some(b'\n') => at += 1,
                     _ => {}
                 }
@@ -134,7 +139,7 @@ pub(super) fn next(dialect: &Dialect, input: &[u8], last: bool, fields: &mut Fie
                     at += length + 1;
                     lines_before += 1;
                 }
-                None => return if last { Step::End } else { Step::More },
+                None => return if last { Step::End } else { Step::More { start: at, lines_before } },
             },
             Some(_) => break,
         }
@@ -151,14 +156,14 @@ pub(super) fn next(dialect: &Dialect, input: &[u8], last: bool, fields: &mut Fie
             Field { end, open: false }
         };
         match input.get(field.end) {
-            None if !last => return Step::More,
+            None if !last => return Step::More { start, lines_before },
             None => return Step::Record { start, end: field.end, lines_before, lines, open: field.open },
             Some(b'\n') => {
                 return Step::Record { start, end: field.end + 1, lines_before, lines: lines + 1, open: false };
             }
             Some(b'\r') => {
                 let end = match input.get(field.end + 1) {
-                    None if !last => return Step::More,
+                    None if !last => return Step::More { start, lines_before },
                     Some(b'\n') => field.end + 2,
                     _ => field.end + 1,
                 };

@@ -22,7 +22,16 @@ async fn file(bytes: &[u8], csv: CsvOptions) -> FileInput {
     store.put(&path, bytes.to_vec().into()).await.unwrap();
     let meta = store.head(&path).await.unwrap();
     let name = "t.csv".to_owned();
-    FileInput { store, meta, name, compression: Compression::None, csv, json: JsonOptions::default(), stdin: false }
+    FileInput {
+        store,
+        meta,
+        name,
+        compression: Compression::None,
+        csv,
+        json: JsonOptions::default(),
+        stdin: false,
+        piece: None,
+    }
 }
 
 struct Read {
@@ -46,7 +55,7 @@ impl Read {
 /// Reads with the schema it infers, or with all columns as text.
 async fn read(bytes: &[u8], csv: CsvOptions, on_bad_row: OnFail, as_text: bool) -> Result<Read, Error> {
     let input = file(bytes, csv).await;
-    let (schema, _) = CsvReader.infer(&input).await?;
+    let schema = CsvReader.infer(&input).await?.schema;
     let fields: Vec<Field> = schema
         .fields()
         .iter()
@@ -112,10 +121,10 @@ async fn the_csv_spectrum_reads_as_its_json_says() {
 async fn types_are_told_from_the_rows() {
     let text = "id,price,day,at,ok,name,zip,none\n1,1.5,2024-01-15,2024-01-15 10:00:00,true,x,01234,\n2,2,2024-01-16,2024-01-15T11:00:00,false,,99999,\n";
     let input = file(text.as_bytes(), CsvOptions::default()).await;
-    let (schema, rows) = CsvReader.infer(&input).await.unwrap();
+    let Seen { schema, rows, .. } = CsvReader.infer(&input).await.unwrap();
     let types: Vec<String> = schema.fields().iter().map(|f| crate::types::type_name(f.data_type())).collect();
     assert_eq!(types, ["bigint", "double", "date", "timestamp", "boolean", "text", "text", "null"]);
-    assert_eq!(rows, None);
+    assert_eq!(rows.estimate(text.len() as u64 * 10, Compression::None), Some(20));
 }
 
 #[tokio::test]
@@ -166,7 +175,7 @@ async fn a_bad_row_is_an_error_with_its_line_or_a_reject() {
         // The bad value must not take part in guessing the types.
         let typed = b"a,b\n1,2\n4,5\n";
         let input = file(typed, CsvOptions::default()).await;
-        let (schema, _) = CsvReader.infer(&input).await.unwrap();
+        let schema = CsvReader.infer(&input).await.unwrap().schema;
         let schema = if says.contains("bigint") {
             schema
         } else {
@@ -223,7 +232,7 @@ async fn only_the_columns_asked_for_are_read_and_missing_ones_are_null() {
 #[tokio::test]
 async fn names_that_are_empty_or_given_twice_get_their_own() {
     let input = file(b"a,,a,a_2\n1,2,3,4\n", CsvOptions::default()).await;
-    let (schema, _) = CsvReader.infer(&input).await.unwrap();
+    let schema = CsvReader.infer(&input).await.unwrap().schema;
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
     assert_eq!(names, ["a", "column_2", "a_2", "a_2_2"]);
 }
@@ -232,7 +241,7 @@ async fn names_that_are_empty_or_given_twice_get_their_own() {
 async fn nothing_at_all_has_no_columns_and_a_header_alone_has_no_rows() {
     for (text, columns) in [(&b""[..], 0), (b"\n\n", 0), (b"a,b", 2), (b"a,b\r\n", 2)] {
         let input = file(text, CsvOptions::default()).await;
-        let (schema, _) = CsvReader.infer(&input).await.unwrap();
+        let schema = CsvReader.infer(&input).await.unwrap().schema;
         assert_eq!(schema.fields().len(), columns);
         assert!(read(text, CsvOptions::default(), OnFail::Fail, true).await.unwrap().batches.is_empty());
     }
@@ -266,7 +275,7 @@ fn records(dialect: &Dialect, input: &[u8], step: usize) -> Vec<Vec<Vec<u8>>> {
     let mut fields = Fields::default();
     loop {
         match record::next(dialect, &input[at..seen], seen == input.len(), &mut fields) {
-            Step::More => seen = (seen + step).min(input.len()),
+            Step::More { .. } => seen = (seen + step).min(input.len()),
             Step::End => return all,
             Step::Record { end, .. } => {
                 all.push(fields.raw(&input[at..seen]));
@@ -346,4 +355,79 @@ proptest! {
             rows.iter().map(|row| row.iter().map(|text| text.clone().into_bytes()).collect()).collect();
         prop_assert_eq!(read, expected);
     }
+
+    /// However a text is cut, its pieces hold the records of the whole, and count on with the right line; a file on disk
+    /// is cut where a stream is.
+    #[test]
+    fn the_records_of_the_pieces_are_those_of_the_whole(
+        dialect in dialects(),
+        text in "(\u{feff})?[ab,|\t\"'\\\\#\n\r]{0,80}",
+        targets in prop::collection::btree_set(1u64..80, 0..6),
+        steps in prop::collection::vec(1usize..20, 1..5),
+    ) {
+        let rules = survey::Rules::csv(&dialect);
+        let targets: Vec<u64> = targets.into_iter().filter(|target| *target < text.len() as u64).collect();
+        let mut following = slices::Following::new(targets.clone(), rules);
+        let mut rest = text.as_bytes();
+        for step in steps.iter().cycle() {
+            let (chunk, more) = rest.split_at(rest.len().min(*step));
+            following.take(chunk);
+            rest = more;
+            if rest.is_empty() {
+                break;
+            }
+        }
+        let streamed = following.finish();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("t.csv");
+        std::fs::write(&path, &text).unwrap();
+        let file = std::fs::File::open(&path).unwrap();
+        let on_disk = slices::survey(&file, text.len() as u64, &targets, rules).unwrap();
+        let before = |cuts: &[slices::Cut]| -> Vec<slices::Cut> {
+            cuts.iter().copied().filter(|cut| cut.at < text.len() as u64).collect()
+        };
+        prop_assert_eq!(before(&on_disk.cuts), before(&streamed.cuts));
+        prop_assert_eq!(on_disk.state, streamed.state);
+
+        let mark = if text.starts_with('\u{feff}') { 3 } else { 0 };
+        let whole = numbered_records(&dialect, &text.as_bytes()[mark..], 0);
+        let ends = on_disk.cuts.iter().map(|cut| cut.at as usize).chain([text.len()]);
+        let begins = [(mark, 0)].into_iter().chain(on_disk.cuts.iter().map(|cut| (cut.at as usize, cut.lines)));
+        let pieces: Vec<_> = begins
+            .zip(ends)
+            .flat_map(|((begin, lines), end)| numbered_records(&dialect, &text.as_bytes()[begin..end], lines))
+            .collect();
+        prop_assert_eq!(pieces, whole);
+    }
+}
+
+/// All records of a text, each with the line it begins on.
+fn numbered_records(dialect: &Dialect, input: &[u8], lines_before: u64) -> Vec<(u64, Vec<Vec<u8>>)> {
+    let (mut at, mut line, mut all) = (0, lines_before + 1, Vec::new());
+    let mut fields = Fields::default();
+    while let Step::Record { end, lines_before, lines, .. } = record::next(dialect, &input[at..], true, &mut fields) {
+        all.push((line + lines_before, fields.raw(&input[at..])));
+        line += lines_before + lines;
+        at += end;
+    }
+    all
+}
+
+#[test]
+fn nothing_is_cut_behind_a_record_that_is_too_long() {
+    let dialect = Dialect::new(&CsvOptions::default()).unwrap();
+    let mut text = b"a,b\n1,2\n3,4\n5,\"".to_vec();
+    text.extend(b"6,7\n".repeat(MAX_RECORD / 4 + 10));
+    text.extend(b"\"\n".iter());
+    let long = text.len() as u64;
+    text.extend(b"8,9\n".repeat(1 << 20));
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("t.csv"), &text).unwrap();
+    let file = std::fs::File::open(folder.path().join("t.csv")).unwrap();
+    let targets = [6, 10, 1 << 20, long + 100, long + 100_000];
+    let found = slices::survey(&file, text.len() as u64, &targets, survey::Rules::csv(&dialect)).unwrap();
+    assert_eq!(found.cuts.iter().map(|cut| (cut.at, cut.lines)).collect::<Vec<_>>(), [(8, 2), (12, 3)]);
+    let mut following = slices::Following::new(targets.to_vec(), survey::Rules::csv(&dialect));
+    text.chunks(100_000).for_each(|chunk| following.take(chunk));
+    assert_eq!(following.finish().cuts, found.cuts);
 }

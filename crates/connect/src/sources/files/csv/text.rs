@@ -39,7 +39,8 @@ impl Text {
             buffer: Vec::new(),
             at: 0,
             last: false,
-            begun: false,
+            // Only a file begins with a mark, not a piece of one.
+            begun: input.byte_range().is_some_and(|piece| piece.start > 0),
         })
     }
 
@@ -69,6 +70,23 @@ impl Text {
             self.read(want).await?;
         }
         Ok(())
+    }
+
+    /// Lets go of everything up to the next line break.
+    ///
+    /// # Errors
+    /// As [`Text::more`].
+    pub(super) async fn skip_line(&mut self) -> Result<()> {
+        loop {
+            let (rest, last) = self.rest();
+            let found = memchr::memchr(b'\n', rest);
+            let bytes = found.map_or(rest.len(), |length| length + 1);
+            self.advance(bytes);
+            if found.is_some() || last {
+                return Ok(());
+            }
+            self.more().await?;
+        }
     }
 
     /// Looks for a byte order mark.

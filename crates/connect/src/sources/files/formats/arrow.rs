@@ -5,7 +5,7 @@
 
 use super::bytes::{Positioned, Purpose, SyncBytes, first_bytes, torn};
 use super::decode::{self, Blame, Bridge, Out, distinct_columns};
-use super::{FileInput, FileReader};
+use super::{FileInput, FileReader, RowCount, Seen};
 use crate::{Rows, Scan};
 use arrow::array::RecordBatch;
 use arrow::buffer::Buffer;
@@ -31,7 +31,7 @@ pub(super) struct ArrowReader;
 
 #[async_trait]
 impl FileReader for ArrowReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "Arrow IPC"), move |bridge| {
             let schema = if is_file(bridge, &input)? {
@@ -50,7 +50,7 @@ impl FileReader for ArrowReader {
                 }
             };
             distinct_columns(&schema, &bridge.blame)?;
-            Ok((schema, None))
+            Ok(Seen::new(schema, RowCount::Unknown))
         })
         .await
     }

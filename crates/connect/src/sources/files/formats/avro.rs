@@ -5,9 +5,8 @@ mod walk;
 
 use super::bytes::{Purpose, SyncBytes};
 use super::decode::{self, Blame, Bridge, Out, distinct_columns};
-use super::{FileInput, FileReader};
+use super::{FileInput, FileReader, RowCount, Seen};
 use crate::{Rows, Scan};
-use arrow::datatypes::SchemaRef;
 use arrow_avro::reader::{Reader, ReaderBuilder};
 use async_trait::async_trait;
 use blocks::Blocks;
@@ -22,12 +21,12 @@ pub(super) struct AvroReader;
 
 #[async_trait]
 impl FileReader for AvroReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "Avro"), move |bridge| {
             let schema = open(bridge, &input, Purpose::Look, 1)?.schema();
             distinct_columns(&schema, &bridge.blame)?;
-            Ok((schema, None))
+            Ok(Seen::new(schema, RowCount::Unknown))
         })
         .await
     }

@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use gristmill_model::spec::Compression;
 use gristmill_model::{Error, ErrorKind, Result};
-use object_store::path::Path;
-use object_store::{GetResultPayload, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult, GetResultPayload, ObjectMeta, ObjectStore};
 use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
-use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, BufReader, ReadBuf};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, AsyncSeekExt, BufReader, ReadBuf};
 use tokio_util::io::StreamReader;
 
 /// How much is asked of a disk or a decompressor at once.
@@ -46,18 +46,7 @@ pub(crate) async fn open(input: &FileInput, purpose: Purpose) -> Result<ByteStre
     let raw: Box<dyn AsyncBufRead + Send + Unpin> = if input.stdin {
         Box::new(BufReader::with_capacity(READ_BYTES, StdinReader::open(purpose)?))
     } else {
-        let got = input.store.get(&input.meta.location).await.map_err(|error| store_error(&error, &input.name))?;
-        let name = input.name.clone();
-        match got.payload {
-            GetResultPayload::File(file, _) => {
-                let mut file = tokio::fs::File::from_std(file);
-                file.set_max_buf_size(READ_BYTES);
-                Box::new(BufReader::with_capacity(READ_BYTES, file))
-            }
-            GetResultPayload::Stream(stream) => {
-                Box::new(StreamReader::new(stream.map_err(move |error| io::Error::other(store_error(&error, &name)))))
-            }
-        }
+        stored(input).await?
     };
     Ok(match input.compression {
         Compression::None => Box::new(raw),
@@ -89,6 +78,104 @@ pub(crate) async fn open(input: &FileInput, purpose: Purpose) -> Result<ByteStre
             .hint("files compressed as a whole may be gzip, bzip2, xz or zstd"));
         }
     })
+}
+
+/// The bytes of a file as they are stored: all of them, or the range that is asked for.
+async fn stored(input: &FileInput) -> Result<Box<dyn AsyncBufRead + Send + Unpin>> {
+    let name = input.name.clone();
+    let range = input.byte_range().map(|piece| piece.start..piece.end);
+    let wanted = range.clone();
+    let got = get(input.store.as_ref(), &input.meta, range, &name).await?;
+    let length = got.range.end - got.range.start;
+    if wanted.is_some_and(|wanted| wanted != got.range) {
+        return Err(changed(&name, "has become shorter"));
+    }
+    Ok(match got.payload {
+        GetResultPayload::File(file, _) => {
+            let mut file = tokio::fs::File::from_std(file);
+            file.set_max_buf_size(READ_BYTES);
+            if got.range.start > 0 {
+                let sought = file.seek(SeekFrom::Start(got.range.start)).await;
+                sought.map_err(|error| Error::io(&error, format!("`{name}`")))?;
+            }
+            Box::new(BufReader::with_capacity(READ_BYTES, Counted { inner: file.take(length), left: length, name }))
+        }
+        GetResultPayload::Stream(stream) => {
+            let named = name.clone();
+            let stream = stream.map_err(move |error| io::Error::other(store_error(&error, &named)));
+            let counted = Counted { inner: StreamReader::new(stream), left: length, name };
+            Box::new(BufReader::with_capacity(READ_BYTES, counted))
+        }
+    })
+}
+
+/// Asks a store for a file, as it was when it was looked at.
+async fn get(store: &dyn ObjectStore, meta: &ObjectMeta, range: Option<Range<u64>>, name: &str) -> Result<GetResult> {
+    let options = GetOptions { range: range.map(GetRange::Bounded), ..GetOptions::default() };
+    let got = store.get_opts(&meta.location, options).await.map_err(|error| store_error(&error, name))?;
+    if differs(meta, &got.meta) {
+        return Err(changed(name, "has been changed"));
+    }
+    Ok(got)
+}
+
+/// Reads a range of a file, as it was when it was looked at.
+///
+/// # Errors
+/// [`ErrorKind::Conflict`] when it has been changed since; what the store says.
+pub(in crate::sources::files) async fn pinned(
+    store: &dyn ObjectStore,
+    meta: &ObjectMeta,
+    range: Range<u64>,
+    name: &str,
+) -> Result<Bytes> {
+    let length = range.end - range.start;
+    let got = get(store, meta, Some(range), name).await?;
+    let bytes = got.bytes().await.map_err(|error| store_error(&error, name))?;
+    if bytes.len() as u64 == length { Ok(bytes) } else { Err(changed(name, "has become shorter")) }
+}
+
+/// Whether two looks at a file saw different things. An etag is the store's own word; without one, size and time must do.
+pub(in crate::sources::files) fn differs(then: &ObjectMeta, now: &ObjectMeta) -> bool {
+    // A listing may leave out the quotes that the answer for one object has (Azure), and a web server may call a tag weak.
+    let bare = |tag: &str| tag.trim_start_matches("W/").trim_matches('"').to_owned();
+    match (&then.e_tag, &now.e_tag) {
+        (Some(then_tag), Some(now_tag)) => bare(then_tag) != bare(now_tag) || then.size != now.size,
+        // A listing may tell fractions of a second; the answer to a question for one object has none.
+        _ => then.size != now.size || then.last_modified.timestamp() != now.last_modified.timestamp(),
+    }
+}
+
+/// That a file is no longer what it was. Nothing that was read of it is kept; another attempt looks at it anew.
+pub(in crate::sources::files) fn changed(name: &str, what: &str) -> Error {
+    Error::new(ErrorKind::Conflict, format!("`{name}` {what} since it was looked at"))
+        .hint("run again once nobody writes to it")
+}
+
+/// Minds that all bytes come that were promised.
+struct Counted<R> {
+    inner: R,
+    left: u64,
+    name: String,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Counted<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let room = buffer.remaining();
+        ready!(Pin::new(&mut self.inner).poll_read(context, buffer))?;
+        let read = (buffer.filled().len() - before) as u64;
+        if read == 0 && room > 0 && self.left > 0 {
+            let text = format!("{} bytes are missing at its end", self.left);
+            return Poll::Ready(Err(io::Error::other(changed(&self.name, "has become shorter").cause(text))));
+        }
+        self.left = self.left.saturating_sub(read);
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// The error of a stream of [`open`], as it was before it had to pass through `io::Error`.
@@ -256,7 +343,7 @@ impl Read for SyncBytes {
 pub(super) struct Positioned {
     bridge: Bridge,
     store: Arc<dyn ObjectStore>,
-    path: Path,
+    meta: ObjectMeta,
     length: u64,
     /// What stands, from a position on, in place of the file's own bytes.
     tail: Option<(u64, Bytes)>,
@@ -272,7 +359,7 @@ impl Positioned {
         Ok(Self {
             bridge: bridge.clone(),
             store: input.store.clone(),
-            path: input.meta.location.clone(),
+            meta: input.meta.clone(),
             length: input.meta.size,
             tail: None,
         })
@@ -320,8 +407,8 @@ impl Positioned {
         }
         let end = start + length;
         self.bridge
-            .wait(self.store.get_range(&self.path, start..end))
-            .map_err(|error| self.bridge.blame.trouble(store_error(&error, self.bridge.blame.name())))
+            .wait(pinned(self.store.as_ref(), &self.meta, start..end, self.bridge.blame.name()))
+            .map_err(|error| self.bridge.blame.trouble(error))
     }
 
     /// Reads from a position on.

@@ -103,6 +103,11 @@ impl Out {
         &self.scan
     }
 
+    /// Says how many rows of the file stand before those that are sent.
+    pub(super) fn begin_at(&mut self, rows: u64) {
+        self.rows = rows;
+    }
+
     /// How many rows of the file were sent.
     pub(super) fn rows(&self) -> u64 {
         self.rows

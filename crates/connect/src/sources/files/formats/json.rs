@@ -7,9 +7,8 @@ mod tests;
 use super::bytes::{Purpose, SyncBytes};
 use super::decode::{self, Blame, Bridge};
 use super::records::{Inference, Problem, Records, Unit, not_rows};
-use super::{FileInput, FileReader};
+use super::{FileInput, FileReader, RowCount, Seen};
 use crate::{Rows, Scan};
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::spec::OnFail;
 use gristmill_model::{Error, ErrorKind, Result};
@@ -23,7 +22,7 @@ pub(super) struct JsonReader;
 
 #[async_trait]
 impl FileReader for JsonReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "JSON"), move |bridge| {
             let mut seen = Inference::default();
@@ -37,7 +36,7 @@ impl FileReader for JsonReader {
             })?;
             let schema =
                 seen.finish().map_err(|(number, problem)| problem.error(&Unit::Record.place(&input.name, number)))?;
-            Ok((schema, None))
+            Ok(Seen::new(schema, RowCount::Unknown))
         })
         .await
     }

@@ -26,6 +26,7 @@ use async_trait::async_trait;
 use gristmill_model::Result;
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat, JsonOptions};
 use object_store::{ObjectMeta, ObjectStore};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::sync::Arc;
 
@@ -46,21 +47,128 @@ pub(crate) struct FileInput {
     pub(crate) json: JsonOptions,
     /// Standard input instead of `store` and `meta`.
     pub(crate) stdin: bool,
+    /// Only a piece of it is read.
+    pub(crate) piece: Option<Piece>,
+}
+
+impl FileInput {
+    /// The bytes that are read, unless it is all of them.
+    pub(crate) fn byte_range(&self) -> Option<&ByteRange> {
+        match &self.piece {
+            Some(Piece::Bytes(range)) => Some(range),
+            Some(Piece::RowGroups { .. }) | None => None,
+        }
+    }
+
+    /// What the places of rows are counted from: the file, or a byte of it where nobody has counted the lines before.
+    pub(crate) fn place(&self) -> String {
+        match self.byte_range() {
+            Some(ByteRange { start, lines_before: None, .. }) => format!("{} (from byte {start})", self.name),
+            _ => self.name.clone(),
+        }
+    }
+
+    /// The lines before the first that is read.
+    pub(crate) fn lines_before(&self) -> u64 {
+        self.byte_range().and_then(|range| range.lines_before).unwrap_or(0)
+    }
+}
+
+/// A piece of a file that can be read by itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Piece {
+    /// Whole records of a text.
+    Bytes(ByteRange),
+    /// Row groups of a Parquet file: from the first on, up to the second.
+    RowGroups { start: usize, end: usize },
+}
+
+/// Bytes that begin with a record and end with one.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ByteRange {
+    pub(crate) start: u64,
+    /// The first byte behind it.
+    pub(crate) end: u64,
+    /// The lines before it, where they have been counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) lines_before: Option<u64>,
+    /// The columns of the file, for CSV, where the record that tells them is not in the range.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) columns: Vec<String>,
+}
+
+/// What a first look at a file tells.
+#[derive(Debug, Clone)]
+pub(crate) struct Seen {
+    pub(crate) schema: SchemaRef,
+    pub(crate) rows: RowCount,
+    /// Of Parquet.
+    pub(crate) row_groups: Vec<RowGroup>,
+}
+
+impl Seen {
+    fn new(schema: SchemaRef, rows: RowCount) -> Self {
+        Self { schema, rows, row_groups: Vec::new() }
+    }
+}
+
+/// How much is in a row group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct RowGroup {
+    pub(crate) rows: u64,
+    /// As they stand in the file.
+    pub(crate) bytes: u64,
+}
+
+/// How many rows a file has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RowCount {
+    /// As it says itself.
+    Exact(u64),
+    /// The first rows took so many bytes.
+    Sampled {
+        rows: u64,
+        bytes: u64,
+    },
+    Unknown,
+}
+
+impl RowCount {
+    /// The count, where the file says it.
+    pub(crate) fn exact(self) -> Option<u64> {
+        match self {
+            Self::Exact(rows) => Some(rows),
+            _ => None,
+        }
+    }
+
+    /// Rows of a file of that size, about; of compressed text a sample tells nothing.
+    pub(crate) fn estimate(self, size: u64, compression: Compression) -> Option<u64> {
+        match self {
+            Self::Exact(rows) => Some(rows),
+            Self::Sampled { rows, bytes } if compression == Compression::None && bytes > 0 => {
+                let rows = u128::from(size) * u128::from(rows) / u128::from(bytes);
+                u64::try_from(rows).ok()
+            }
+            Self::Sampled { .. } | Self::Unknown => None,
+        }
+    }
 }
 
 /// Reads one format.
 #[async_trait]
 pub(crate) trait FileReader: Send + Sync + fmt::Debug {
-    /// Schema and, where the format tells, the row count.
+    /// Schema and, as far as the format tells, the row count.
     ///
     /// Where the beginning of a JSON file has nothing but NULLs for a column, its type is `Null`: any other file may
     /// say better. Whoever has unified the files ends with [`settle`].
     ///
     /// # Errors
     /// A file that cannot be opened, or whose bytes are not of the format.
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)>;
+    async fn infer(&self, input: &FileInput) -> Result<Seen>;
 
-    /// Reads the file as batches of `scan.schema` (no hive columns in it): columns matched by name, missing ones NULL,
+    /// Reads the file, or the piece of it, as batches of `scan.schema` (no hive columns in it): columns matched by name, missing ones NULL,
     /// cast where widened.
     fn read(&self, input: FileInput, scan: Scan) -> Rows;
 }

@@ -3,9 +3,8 @@
 use super::bytes::{Purpose, SyncBytes};
 use super::decode::{self, Blame, Bridge};
 use super::records::{Inference, MAX_RECORD_BYTES, Problem, Records, Unit};
-use super::{FileInput, FileReader};
+use super::{FileInput, FileReader, Seen};
 use crate::{Rows, Scan};
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::Result;
 
@@ -19,7 +18,7 @@ pub(super) struct NdjsonReader;
 
 #[async_trait]
 impl FileReader for NdjsonReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "NDJSON"), move |bridge| {
             let mut seen = Inference::default();
@@ -36,6 +35,7 @@ impl FileReader for NdjsonReader {
                 }
                 Ok(!seen.enough())
             })?;
+            let rows = seen.count();
             let schema = seen.finish().map_err(|(number, problem)| {
                 let error = problem.error(&Unit::Line.place(&input.name, number));
                 match problem {
@@ -43,14 +43,14 @@ impl FileReader for NdjsonReader {
                     Problem::Invalid(_) => error,
                 }
             })?;
-            Ok((schema, None))
+            Ok(Seen::new(schema, rows))
         })
         .await
     }
 
     fn read(&self, input: FileInput, scan: Scan) -> Rows {
         decode::rows(scan, Blame::new(&input, "NDJSON"), move |bridge, out| {
-            let mut records = Records::new(out.scan(), bridge.blame.clone(), Unit::Line)?;
+            let mut records = Records::new(out.scan(), bridge.blame.clone(), Unit::Line)?.with_place(input.place());
             each_line(bridge, &input, Purpose::Read, |line| {
                 match line {
                     Line::Whole(text, number) => records.push(text, number, out)?,
@@ -74,7 +74,7 @@ fn each_line(
     mut visit: impl FnMut(Line<'_>) -> Result<bool>,
 ) -> Result<()> {
     let mut bytes = SyncBytes::open(bridge, input, purpose)?;
-    let mut lines = Lines::default();
+    let mut lines = Lines::after(input.lines_before(), input.byte_range().is_none_or(|piece| piece.start == 0));
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         let read = bytes.take(&mut chunk)?;
@@ -104,9 +104,16 @@ pub(super) struct Lines {
     /// Whether that line is already too long: only its beginning is kept.
     too_long: bool,
     number: u64,
+    /// Whether a line has been seen, or the file does not begin with the first one.
+    begun: bool,
 }
 
 impl Lines {
+    /// The lines that stand behind so many others; `first` says that the file begins with them.
+    pub(super) fn after(lines_before: u64, first: bool) -> Self {
+        Self { number: lines_before, begun: !first, ..Self::default() }
+    }
+
     /// Takes a chunk; false as soon as `visit` has seen enough.
     ///
     /// # Errors
@@ -163,7 +170,7 @@ impl Lines {
         visit: &mut impl FnMut(Line<'_>) -> Result<bool>,
     ) -> Result<bool> {
         self.number += 1;
-        if self.number == 1 {
+        if !std::mem::replace(&mut self.begun, true) {
             line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
         }
         if too_long {

@@ -4,9 +4,8 @@ mod tail;
 
 use super::bytes::{Positioned, torn};
 use super::decode::{self, Blame, Bridge, distinct_columns};
-use super::{FileInput, FileReader};
+use super::{FileInput, FileReader, RowCount, Seen};
 use crate::{Rows, Scan};
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::Result;
 use orc_rust::arrow_reader::ArrowReaderBuilder;
@@ -17,13 +16,13 @@ pub(super) struct OrcReader;
 
 #[async_trait]
 impl FileReader for OrcReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "ORC"), move |bridge| {
             let builder = open(bridge, &input)?;
             let schema = builder.schema();
             distinct_columns(&schema, &bridge.blame)?;
-            Ok((schema, Some(builder.file_metadata().number_of_rows())))
+            Ok(Seen::new(schema, RowCount::Exact(builder.file_metadata().number_of_rows())))
         })
         .await
     }

@@ -2,18 +2,16 @@
 
 mod footer;
 
-use super::bytes::{needs_positions, store_error, torn};
+use super::bytes::{needs_positions, pinned, torn};
 use super::decode::{self, Blame, Bridge, distinct_columns};
-use super::{FileInput, FileReader};
+use super::{FileInput, FileReader, Piece, RowCount, RowGroup, Seen};
 use crate::{Rows, Scan};
-use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use gristmill_model::{Error, ErrorKind, Result};
-use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt};
+use object_store::{OBJECT_STORE_COALESCE_DEFAULT, ObjectMeta, ObjectStore, coalesce_ranges};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStreamBuilder};
@@ -21,6 +19,7 @@ use parquet::basic::{ConvertedType, LogicalType, Repetition};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{
     ColumnChunkMetaData, FileMetaData, ParquetMetaData, ParquetMetaDataReader, ParquetStatisticsPolicy,
+    RowGroupMetaData,
 };
 use parquet::schema::types::Type;
 use std::ops::Range;
@@ -43,21 +42,26 @@ pub(super) struct ParquetReader;
 
 #[async_trait]
 impl FileReader for ParquetReader {
-    async fn infer(&self, input: &FileInput) -> Result<(SchemaRef, Option<u64>)> {
+    async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "Parquet"), move |bridge| {
             let Opened { metadata, as_written, .. } = open(bridge, &input)?;
             distinct_columns(metadata.schema(), &bridge.blame)?;
             // Whoever reads the rows may be the engine's own scan, which believes what it is told.
             check(metadata.metadata(), &ProjectionMask::all(), input.meta.size, usize::MAX, &bridge.blame)?;
-            let rows = u64::try_from(metadata.metadata().file_metadata().num_rows()).ok();
+            let rows = u64::try_from(metadata.metadata().file_metadata().num_rows());
+            let row_groups = metadata.metadata().row_groups().iter().map(|group| {
+                let bytes = group.columns().iter().map(|column| column.compressed_size().unsigned_abs()).sum();
+                RowGroup { rows: group.num_rows().unsigned_abs(), bytes }
+            });
+            let row_groups = row_groups.collect();
             let mut schema = metadata.schema().as_ref().clone();
             let mut columns = metadata.metadata().row_groups().iter().flat_map(|group| group.columns());
             let no_index = columns.any(|column| has_false_index(column, input.meta.size));
             if !as_written || no_index || has_bare_repetition(metadata.parquet_schema().root_schema()) {
                 schema.metadata.insert(OURS_ONLY.to_owned(), String::new());
             }
-            Ok((Arc::new(schema), rows))
+            Ok(Seen { schema: Arc::new(schema), rows: rows.map_or(RowCount::Unknown, RowCount::Exact), row_groups })
         })
         .await
     }
@@ -72,17 +76,29 @@ impl FileReader for ParquetReader {
                 .collect();
             let mask = ProjectionMask::roots(metadata.parquet_schema(), roots);
             let batch_rows = check(metadata.metadata(), &mask, input.meta.size, out.scan().batch_size, blame)?;
-            let promised = metadata.metadata().file_metadata().num_rows();
+            let all = metadata.metadata().row_groups();
+            let groups = match input.piece {
+                Some(Piece::RowGroups { start, end }) => start..end,
+                Some(Piece::Bytes(_)) | None => 0..all.len(),
+            };
+            let (Some(before), Some(chosen)) = (all.get(..groups.start), all.get(groups.clone())) else {
+                return Err(blame.data(format!("it has no row groups {} to {}", groups.start, groups.end)));
+            };
+            let count = |groups: &[RowGroupMetaData]| groups.iter().map(|group| group.num_rows().unsigned_abs()).sum();
+            let (first_row, promised): (u64, u64) = (count(before), count(chosen));
+            out.begin_at(first_row);
             let mut batches = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, metadata)
                 .with_projection(mask)
+                .with_row_groups(groups.collect())
                 .with_batch_size(batch_rows)
                 .build()
                 .map_err(|error| blame_parquet(blame, &error))?;
             while let Some(batch) = bridge.wait(batches.next()) {
                 out.send(&batch.map_err(|error| blame_parquet(blame, &error))?)?;
             }
-            if out.rows() != promised.unsigned_abs() {
-                return Err(blame.data(format!("its footer promises {promised} rows, its pages hold {}", out.rows())));
+            let rows = out.rows() - first_row;
+            if rows != promised {
+                return Err(blame.data(format!("its footer promises {promised} rows, its pages hold {rows}")));
             }
             Ok(())
         })
@@ -93,7 +109,7 @@ impl FileReader for ParquetReader {
 /// allocated, and what the store says is kept as an error of its own.
 struct StoredFile {
     store: Arc<dyn ObjectStore>,
-    path: Path,
+    meta: ObjectMeta,
     length: u64,
     blame: Blame,
 }
@@ -106,8 +122,9 @@ impl StoredFile {
         Err(ParquetError::EOF(format!("it refers to bytes {} to {} but has {}", range.start, range.end, self.length)))
     }
 
-    fn told(&self, error: &object_store::Error) -> ParquetError {
-        ParquetError::External(Box::new(self.blame.trouble(store_error(error, self.blame.name()))))
+    async fn pinned(&self, range: Range<u64>) -> Result<Bytes, ParquetError> {
+        let bytes = pinned(self.store.as_ref(), &self.meta, range, self.blame.name()).await;
+        bytes.map_err(|error| ParquetError::External(Box::new(self.blame.trouble(error))))
     }
 }
 
@@ -115,7 +132,7 @@ impl AsyncFileReader for StoredFile {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
         async move {
             self.inside(&range)?;
-            self.store.get_range(&self.path, range).await.map_err(|error| self.told(&error))
+            self.pinned(range).await
         }
         .boxed()
     }
@@ -123,7 +140,7 @@ impl AsyncFileReader for StoredFile {
     fn get_byte_ranges(&mut self, ranges: Vec<Range<u64>>) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
         async move {
             ranges.iter().try_for_each(|range| self.inside(range))?;
-            self.store.get_ranges(&self.path, &ranges).await.map_err(|error| self.told(&error))
+            coalesce_ranges(&ranges, |range| self.pinned(range), OBJECT_STORE_COALESCE_DEFAULT).await
         }
         .boxed()
     }
@@ -196,7 +213,7 @@ fn open(bridge: &Bridge, input: &FileInput) -> Result<Opened> {
     }
     let mut reader = StoredFile {
         store: input.store.clone(),
-        path: input.meta.location.clone(),
+        meta: input.meta.clone(),
         length: input.meta.size,
         blame: bridge.blame.clone(),
     };

@@ -88,6 +88,8 @@ pub(super) struct Records {
     scan: Scan,
     blame: Blame,
     unit: Unit,
+    /// What records are counted from.
+    counted_from: String,
     shape: Shape,
     decoder: Decoder,
     bulk_rows: usize,
@@ -104,7 +106,15 @@ impl Records {
         let shape = Shape::of_schema(&scan.schema);
         let bulk_rows = (BULK_CELLS / shape.leaves().max(1)).clamp(1, scan.batch_size.max(1));
         let decoder = decoder(scan, bulk_rows)?;
-        Ok(Self { scan: scan.clone(), blame, unit, shape, decoder, bulk_rows, text: Vec::new(), ends: Vec::new() })
+        let counted_from = blame.name().to_owned();
+        let (text, ends) = (Vec::new(), Vec::new());
+        Ok(Self { scan: scan.clone(), blame, unit, counted_from, shape, decoder, bulk_rows, text, ends })
+    }
+
+    /// Counts records from somewhere else than the beginning of the file.
+    pub(super) fn with_place(mut self, place: String) -> Self {
+        self.counted_from = place;
+        self
     }
 
     /// Takes one record.
@@ -130,7 +140,7 @@ impl Records {
     /// # Errors
     /// The problem as an error, where bad rows fail the run.
     pub(super) fn refuse(&self, record: &[u8], number: u64, problem: &Problem) -> Result<()> {
-        let place = self.unit.place(self.blame.name(), number);
+        let place = self.unit.place(&self.counted_from, number);
         if self.scan.on_bad_row == OnFail::Fail {
             return Err(problem.error(&place));
         }

@@ -33,6 +33,7 @@ async fn file(name: &str, bytes: impl Into<PutPayload>) -> FileInput {
         csv: CsvOptions::default(),
         json: JsonOptions::default(),
         stdin: false,
+        piece: None,
     }
 }
 
@@ -50,7 +51,8 @@ fn tolerant(schema: SchemaRef, on_bad_row: OnFail) -> (Scan, Arc<Mutex<Vec<Rejec
 
 /// Infers and reads a file whole.
 async fn whole(format: FileFormat, input: &FileInput) -> Result<RecordBatch> {
-    let (schema, promised) = reader(format).infer(input).await?;
+    let Seen { schema, rows, .. } = reader(format).infer(input).await?;
+    let promised = rows.exact();
     let batches = reader(format).read(input.clone(), scan(settle(&schema))).collect().await?;
     let whole = concat_batches(&settle(&schema), &batches).unwrap();
     if let Some(promised) = promised {

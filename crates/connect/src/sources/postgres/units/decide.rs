@@ -113,6 +113,10 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
     let one = |why: String| Ok(Decision { chosen: Chosen::One, why });
     let refuse = |message: String, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint.to_owned()));
     let strategy = spec.strategy;
+    if matches!(strategy, UnitStrategy::Files | UnitStrategy::ByteRange) {
+        let message = format!("`strategy: {}` is for files, and this is a database", strategy.as_str());
+        return refuse(message, "use `auto`, `ctid`, `id_range`, `date_range`, `hash`, `predicates` or `none`");
+    }
     if strategy == UnitStrategy::None {
         return one("one unit, as `units` says".to_owned());
     }
@@ -142,7 +146,9 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
         })
     };
     match strategy {
-        UnitStrategy::None | UnitStrategy::Auto => auto(facts, spec, rows, units, target),
+        UnitStrategy::None | UnitStrategy::Auto | UnitStrategy::Files | UnitStrategy::ByteRange => {
+            auto(facts, spec, rows, units, target)
+        }
         UnitStrategy::Ctid => match &facts.heaps {
             _ if facts.version < TID_RANGE_SCANS => refuse(
                 "`strategy: ctid` needs PostgreSQL 14 or newer".to_owned(),

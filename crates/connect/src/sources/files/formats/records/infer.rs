@@ -3,6 +3,7 @@
 
 use super::Problem;
 use super::shape::error_words;
+use crate::sources::files::formats::RowCount;
 use arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef};
 use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use std::collections::HashMap;
@@ -48,6 +49,11 @@ impl Inference {
     /// Counts bytes looked at.
     pub(in super::super) fn see_bytes(&mut self, count: usize) {
         self.bytes += count as u64;
+    }
+
+    /// How many rows there were in how many bytes.
+    pub(in super::super) fn count(&self) -> RowCount {
+        RowCount::Sampled { rows: self.records, bytes: self.bytes }
     }
 
     /// Whether enough was seen.

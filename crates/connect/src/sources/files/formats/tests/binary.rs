@@ -139,7 +139,7 @@ proptest! {
 
 async fn whole_or_error(format: FileFormat, bytes: Vec<u8>) -> Result<usize> {
     let input = file("x", bytes).await;
-    let (schema, _) = reader(format).infer(&input).await?;
+    let schema = reader(format).infer(&input).await?.schema;
     let batches = reader(format).read(input, scan(schema)).collect().await?;
     Ok(batches.iter().map(RecordBatch::num_rows).sum())
 }

@@ -22,6 +22,7 @@ fn local(root: &std::path::Path, relative: &str) -> FileInput {
         csv: CsvOptions::default(),
         json: JsonOptions::default(),
         stdin: false,
+        piece: None,
     }
 }
 
@@ -36,7 +37,7 @@ fn format_of(path: &str) -> FileFormat {
 }
 
 async fn count(format: FileFormat, input: &FileInput) -> Result<u64> {
-    let (schema, _) = reader(format).infer(input).await?;
+    let schema = reader(format).infer(input).await?.schema;
     let mut rows = reader(format).read(input.clone(), scan(schema));
     let mut count = 0;
     while let Some(batch) = futures::StreamExt::next(&mut rows).await {
