@@ -23,6 +23,7 @@ mod source;
 pub mod sources;
 pub mod stores;
 pub mod types;
+mod units;
 mod wrap;
 
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};

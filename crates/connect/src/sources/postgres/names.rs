@@ -16,6 +16,24 @@ pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
+/// PostgreSQL's own words for what units are told apart by.
+pub(crate) struct Postgres;
+
+impl crate::units::share::Dialect for Postgres {
+    fn quoted(&self, name: &str) -> String {
+        quoted(name)
+    }
+
+    fn literal(&self, value: &str) -> String {
+        literal(value)
+    }
+
+    fn hash(&self, column: &str) -> String {
+        // The sign is cut off rather than turned: the least number has no positive twin. NULL is hashed as 0.
+        format!("(coalesce(hashtext({}::text), 0)::bigint & 2147483647)", quoted(column))
+    }
+}
+
 /// A hint for an unknown option of a connection URL.
 pub(crate) fn did_you_mean_key(name: &str) -> String {
     one_of(name, ["sslmode", "sslrootcert", "connect_timeout", "application_name", "options", "target_session_attrs"])

@@ -1,6 +1,7 @@
 //! The source: planning units, and reading them.
 
 use super::config::PostgresConfig;
+use super::names::Postgres;
 use super::snapshot::Snapshot;
 use super::stream::UnitReader;
 use super::units::blocks::pack;
@@ -170,7 +171,8 @@ impl PostgresSource {
                 false
             }
         };
-        let sql = Slice::Whole.select("count(*)", &self.wanted.relation_sql(), self.wanted.filter.as_deref());
+        let sql =
+            Slice::Whole.select(&Postgres, "count(*)", &self.wanted.relation_sql(), self.wanted.filter.as_deref());
         Ok(Some((sql, strict)))
     }
 }

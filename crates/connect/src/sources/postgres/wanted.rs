@@ -2,7 +2,7 @@
 
 use super::config::PostgresConfig;
 use super::connect::{Session, server_error, unknown_table};
-use super::names::{TableName, quoted};
+use super::names::{Postgres, TableName, quoted};
 use super::types::Column;
 use super::units::share::Slice;
 use crate::SourceStats;
@@ -115,16 +115,18 @@ impl Wanted {
                 None => quoted(name),
             })
             .collect();
-        slice.select(&list.join(", "), &self.relation_sql(), self.filter.as_deref())
+        slice.select(&Postgres, &list.join(", "), &self.relation_sql(), self.filter.as_deref())
     }
 
     /// Asks the server for the columns, as they are chosen and cast.
     pub(super) async fn describe(&self, session: &Session) -> Result<Vec<Column>> {
-        let statement =
-            match session.prepare(&Slice::Whole.select("*", &self.relation_sql(), self.filter.as_deref())).await {
-                Ok(statement) => statement,
-                Err(error) => return Err(self.cannot_read(session, &error).await),
-            };
+        let statement = match session
+            .prepare(&Slice::Whole.select(&Postgres, "*", &self.relation_sql(), self.filter.as_deref()))
+            .await
+        {
+            Ok(statement) => statement,
+            Err(error) => return Err(self.cannot_read(session, &error).await),
+        };
         let all = statement.columns();
         let names = || all.iter().map(|column| column.name());
         if let Some(twice) = duplicate(names()) {

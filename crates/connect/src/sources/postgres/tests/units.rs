@@ -89,7 +89,7 @@ async fn each_unit_reads_only_its_own_pages() {
     let plan = plan(source.as_ref()).await;
     let share: crate::sources::postgres::units::share::Share =
         serde_json::from_value(plan.units[1].payload.clone()).unwrap();
-    let sql = share.slice.select("*", "t", None);
+    let sql = share.slice.select(&crate::sources::postgres::names::Postgres, "*", "t", None);
     assert!(database.sql(&format!("explain {sql}")).contains("Tid Range Scan"), "{sql}");
 }
 

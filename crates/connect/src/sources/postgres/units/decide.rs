@@ -2,17 +2,11 @@
 
 use super::blocks::Heap;
 use super::thousands;
+pub(crate) use crate::units::decide::{Chosen, Decision, count, describe};
+use crate::units::decide::{ONE_UNIT, asked, most, target};
 use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
 use gristmill_model::{Error, ErrorKind, Result};
 
-/// Fewer rows than this are one unit: reading them should take little longer than a further connection with its snapshot.
-/// Like the bounds below, a choice that no benchmark has been run for yet.
-pub(crate) const ONE_UNIT: u64 = 50_000;
-/// About how many rows a unit has (the Dataflow document's figure). Larger units save nothing, since a connection goes
-/// from unit to unit without a new transaction; smaller ones make retries cheaper.
-pub(crate) const TARGET_ROWS: u64 = 50_000;
-/// The most units of a plan. Each is a statement on the server; beyond this they become larger instead.
-pub(crate) const MOST_UNITS: u32 = 400;
 /// A unit of less than so many pages is not worth its statement: 4 MiB at the usual 8 KiB.
 const FEWEST_PAGES: u64 = 512;
 /// TID range scans are new in PostgreSQL 14; before that, each ctid range would scan the whole table.
@@ -52,45 +46,6 @@ pub(crate) struct Facts {
     pub(crate) foreign: bool,
     /// Whether the server can export a snapshot; else why not.
     pub(crate) snapshot: Result<(), String>,
-}
-
-/// How the units are made.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Chosen {
-    One,
-    Ctid {
-        units: u32,
-    },
-    /// At most `most` ranges of about `target` rows.
-    Keys {
-        column: String,
-        most: u32,
-        target: f64,
-        time: bool,
-    },
-    Hash {
-        column: String,
-        units: u32,
-    },
-    Predicates,
-}
-
-/// A decision.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Decision {
-    pub(crate) chosen: Chosen,
-    /// The strategy's name and the reason, for people.
-    pub(crate) why: String,
-}
-
-/// How many units so many rows make: near the target, up to the cap.
-pub(crate) fn count(rows: u64, spec: &UnitsSpec) -> u32 {
-    let target = spec.target_rows.unwrap_or(TARGET_ROWS).max(1);
-    u32::try_from(rows.div_ceil(target)).unwrap_or(u32::MAX).clamp(1, most(spec))
-}
-
-fn most(spec: &UnitsSpec) -> u32 {
-    spec.max.unwrap_or(MOST_UNITS).max(1)
 }
 
 /// Whether the server has to be asked more before it can be decided: small tables and queries of which nothing special is
@@ -134,20 +89,9 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
     }
     let rows = facts.rows.unwrap_or(0);
     let units = count(rows, spec);
-    let target = spec.target_rows.unwrap_or(TARGET_ROWS).max(1) as f64;
-    // When the cap makes units larger, keys are cut for the larger size.
-    let target = target.max(rows as f64 / f64::from(units));
-    let said = |name: &str| format!("{name}, as `units` says");
-    let by = || {
-        spec.by.clone().or_else(|| facts.key.clone()).ok_or_else(|| {
-            Error::new(ErrorKind::Config, format!("`strategy: {}` needs the column to go by", strategy.as_str()))
-                .cause("there is no primary key of one column")
-                .hint("name it: `units: {strategy: …, by: COLUMN}`")
-        })
-    };
     match strategy {
         UnitStrategy::None | UnitStrategy::Auto | UnitStrategy::Files | UnitStrategy::ByteRange => {
-            auto(facts, spec, rows, units, target)
+            auto(facts, spec, rows, units, target(rows, spec))
         }
         UnitStrategy::Ctid => match &facts.heaps {
             _ if facts.version < TID_RANGE_SCANS => refuse(
@@ -158,19 +102,11 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
                 format!("`strategy: ctid` cannot be used: {why}"),
                 "use `strategy: id_range`, `date_range`, `hash` or `none`",
             ),
-            Ok(_) => Ok(Decision { chosen: Chosen::Ctid { units }, why: said("ctid ranges") }),
+            Ok(_) => Ok(Decision { chosen: Chosen::Ctid { units }, why: "ctid ranges, as `units` says".to_owned() }),
         },
-        UnitStrategy::IdRange | UnitStrategy::DateRange => {
-            let (column, time) = (by()?, strategy == UnitStrategy::DateRange);
-            let why = said(&format!("ranges of `{column}`"));
-            Ok(Decision { chosen: Chosen::Keys { column, most: most(spec), target, time }, why })
+        UnitStrategy::IdRange | UnitStrategy::DateRange | UnitStrategy::Hash | UnitStrategy::Predicates => {
+            asked(spec, facts.key.as_deref(), rows)
         }
-        UnitStrategy::Hash => {
-            let column = by()?;
-            let why = said(&format!("the hash of `{column}` (each unit scans everything)"));
-            Ok(Decision { chosen: Chosen::Hash { column, units }, why })
-        }
-        UnitStrategy::Predicates => Ok(Decision { chosen: Chosen::Predicates, why: said("predicates") }),
     }
 }
 
@@ -231,15 +167,4 @@ fn auto(facts: &Facts, spec: &UnitsSpec, rows: u64, units: u32, target: f64) -> 
         _ => "ctid ranges: each page is read once, whatever the keys",
     };
     Ok(Decision { chosen: Chosen::Ctid { units }, why: why.to_owned() })
-}
-
-/// The figures of a plan, for `plan` and the log: estimated rows, strategy and reason, units, rows per unit, a sample.
-pub(crate) fn describe(why: &str, rows: Option<u64>, units: usize, sample: &str) -> String {
-    let rows_text = rows.map_or_else(|| "an unknown number of".to_owned(), |rows| format!("about {}", thousands(rows)));
-    if units <= 1 {
-        return format!("{rows_text} rows; {why}");
-    }
-    let each =
-        rows.map_or_else(String::new, |rows| format!(" of about {} rows", thousands(rows.div_ceil(units as u64))));
-    format!("{rows_text} rows; {why}; {} units{each}, such as `{sample}`", thousands(units as u64))
 }

@@ -3,8 +3,8 @@
 //! ```text
 //!   facts (edge: asks the server) ──► decide (pure): which strategy, how many, why
 //!                                       ├─► blocks (pure): pages of heaps, packed into ctid ranges
-//!                                       └─► keys (pure): cuts from the planner's statistics
-//!   share: a unit's payload, and its SQL
+//!                                       └─► keys (crate::units, pure): cuts from the planner's statistics
+//!   share (crate::units): a unit's payload, and its SQL
 //! ```
 //!
 //! **Invariant:** units are disjoint and their union is the whole. For `ctid` they tile the pages, the last range of each
@@ -15,21 +15,7 @@
 pub(super) mod blocks;
 pub(super) mod decide;
 pub(super) mod facts;
-pub(super) mod keys;
-pub(super) mod share;
+pub(super) use crate::units::{keys, share, thousands};
 
 #[cfg(test)]
 mod tests;
-
-/// A number with commas, for people.
-pub(super) fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}

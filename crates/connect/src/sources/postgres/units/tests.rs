@@ -1,8 +1,10 @@
 use super::blocks::{Heap, pack};
-use super::decide::{Chosen, Facts, MOST_UNITS, Relation, count, decide, describe};
+use super::decide::{Chosen, Facts, Relation, count, decide, describe};
 use super::keys::{Cut, KeyKind, Marker, Mass, cuts, masses, slices, thin};
 use super::share::{Blocks, Edge, Slice};
 use super::thousands;
+use crate::sources::postgres::names::Postgres;
+use crate::units::decide::MOST_UNITS;
 use gristmill_model::spec::{UnitStrategy, UnitsSpec};
 use proptest::prelude::*;
 
@@ -243,19 +245,25 @@ fn a_share_is_said_in_sql_with_what_the_user_wrote_on_lines_of_its_own() {
     let blocks = |relation: Option<&str>, from, to| Blocks { relation: relation.map(str::to_owned), from, to };
     let one = Slice::Blocks(vec![blocks(None, 5, Some(9))]);
     assert_eq!(
-        one.select("a", "\"t\"", Some("x = 1 -- note")),
+        one.select(&Postgres, "a", "\"t\"", Some("x = 1 -- note")),
         "SELECT a FROM \"t\" WHERE (\nx = 1 -- note\n) AND ctid >= '(5,0)' AND ctid < '(9,0)'"
     );
     let two = Slice::Blocks(vec![blocks(Some("s.a"), 7, None), blocks(Some("s.b"), 0, Some(3))]);
     assert_eq!(
-        two.select("a", "\"t\"", None),
+        two.select(&Postgres, "a", "\"t\"", None),
         "SELECT a FROM ONLY s.a WHERE ctid >= '(7,0)' UNION ALL SELECT a FROM ONLY s.b WHERE ctid < '(3,0)'"
     );
     let edge = |value: &str, after| Some(Edge { value: value.into(), after });
     let keys = Slice::Keys { column: "k\"".into(), from: edge("it's", false), to: edge("x", true), nulls: false };
-    assert_eq!(keys.select("a", "t", None), "SELECT a FROM t WHERE \"k\"\"\" >= 'it''s' AND \"k\"\"\" <= 'x'");
+    assert_eq!(
+        keys.select(&Postgres, "a", "t", None),
+        "SELECT a FROM t WHERE \"k\"\"\" >= 'it''s' AND \"k\"\"\" <= 'x'"
+    );
     let first = Slice::Keys { column: "k".into(), from: None, to: edge("x", false), nulls: true };
-    assert_eq!(first.select("a", "t", None), "SELECT a FROM t WHERE (\"k\" < 'x' OR \"k\" IS NULL)");
+    assert_eq!(first.select(&Postgres, "a", "t", None), "SELECT a FROM t WHERE (\"k\" < 'x' OR \"k\" IS NULL)");
     let rest = Slice::Predicate { take: None, leave: vec!["a".into(), "b".into()] };
-    assert_eq!(rest.select("a", "t", None), "SELECT a FROM t WHERE ((\na\n) IS NOT TRUE) AND ((\nb\n) IS NOT TRUE)");
+    assert_eq!(
+        rest.select(&Postgres, "a", "t", None),
+        "SELECT a FROM t WHERE ((\na\n) IS NOT TRUE) AND ((\nb\n) IS NOT TRUE)"
+    );
 }

@@ -1,8 +1,19 @@
 //! A unit's payload: which rows it takes, and how that is said in SQL.
 
 use super::thousands;
-use crate::sources::postgres::names::{literal, quoted};
 use serde::{Deserialize, Serialize};
+
+/// How a database says what units are told apart by.
+pub(crate) trait Dialect {
+    /// A column's name in quotes.
+    fn quoted(&self, name: &str) -> String;
+
+    /// An [`Edge`]'s value as a literal.
+    fn literal(&self, value: &str) -> String;
+
+    /// An expression: the hash of a column, a whole number from 0 on, also where the column is NULL.
+    fn hash(&self, column: &str) -> String;
+}
 
 /// What a unit's payload says.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -22,7 +33,7 @@ pub(crate) struct Share {
 pub(crate) enum Slice {
     /// All of them.
     Whole,
-    /// Ranges of pages, of one table or of several.
+    /// Ranges of pages, of one table or of several. PostgreSQL only.
     Blocks(Vec<Blocks>),
     /// A range of a key.
     Keys {
@@ -62,7 +73,7 @@ pub(crate) struct Blocks {
 /// A place between keys: just before `value`, or just after it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Edge {
-    /// As the server writes it.
+    /// As [`Dialect::literal`] takes it.
     pub(crate) value: String,
     pub(crate) after: bool,
 }
@@ -93,7 +104,7 @@ impl Slice {
     /// The SELECT of these rows. `relation` is what the extract names, in SQL with its alias; `filter` its condition.
     ///
     /// What the user wrote stands on lines of its own, so that a comment in it ends there.
-    pub(crate) fn select(&self, columns: &str, relation: &str, filter: Option<&str>) -> String {
+    pub(crate) fn select(&self, dialect: &dyn Dialect, columns: &str, relation: &str, filter: Option<&str>) -> String {
         let one = |relation: &str, condition: Option<String>| {
             let filter = filter.map(|filter| format!("(\n{filter}\n)"));
             let all: Vec<String> = filter.into_iter().chain(condition).collect();
@@ -111,20 +122,20 @@ impl Slice {
                     .collect();
                 pieces.join(" UNION ALL ")
             }
-            other => one(relation, other.condition()),
+            other => one(relation, other.condition(dialect)),
         }
     }
 
-    fn condition(&self) -> Option<String> {
+    fn condition(&self, dialect: &dyn Dialect) -> Option<String> {
         match self {
             Self::Whole | Self::Blocks(_) => None,
             Self::Keys { column, from, to, nulls } => {
-                let column = quoted(column);
+                let column = dialect.quoted(column);
                 let from = from.as_ref().map(|Edge { value, after }| {
-                    format!("{column} {} {}", if *after { ">" } else { ">=" }, literal(value))
+                    format!("{column} {} {}", if *after { ">" } else { ">=" }, dialect.literal(value))
                 });
                 let to = to.as_ref().map(|Edge { value, after }| {
-                    format!("{column} {} {}", if *after { "<=" } else { "<" }, literal(value))
+                    format!("{column} {} {}", if *after { "<=" } else { "<" }, dialect.literal(value))
                 });
                 let range = match (from, to) {
                     (Some(from), Some(to)) => Some(format!("{from} AND {to}")),
@@ -137,12 +148,8 @@ impl Slice {
                     (None, false) => Some(format!("{column} IS NOT NULL")),
                 }
             }
-            Self::NoKey { column } => Some(format!("{} IS NULL", quoted(column))),
-            Self::Hash { column, part, of } => {
-                // The sign is cut off rather than turned: the least number has no positive twin. NULL is hashed as 0.
-                let hash = format!("(coalesce(hashtext({}::text), 0)::bigint & 2147483647)", quoted(column));
-                Some(format!("{hash} % {of} = {part}"))
-            }
+            Self::NoKey { column } => Some(format!("{} IS NULL", dialect.quoted(column))),
+            Self::Hash { column, part, of } => Some(format!("{} % {of} = {part}", dialect.hash(column))),
             Self::Predicate { take, leave } => {
                 let take = take.iter().map(|predicate| format!("((\n{predicate}\n) IS TRUE)"));
                 let leave = leave.iter().map(|predicate| format!("((\n{predicate}\n) IS NOT TRUE)"));
