@@ -15,6 +15,7 @@ pub mod conformance;
 mod connection;
 mod hive;
 pub mod memory;
+mod picture;
 pub mod registry;
 mod rows;
 mod sink;

@@ -24,7 +24,9 @@ pub struct Connector {
 /// Every connector there is.
 #[must_use]
 pub fn connectors() -> Vec<Connector> {
-    vec![crate::sources::files::connector(), crate::sources::postgres::connector(), crate::sources::sqlite::connector()]
+    let [mysql, mariadb] = crate::sources::mysql::connectors();
+    let (files, postgres) = (crate::sources::files::connector(), crate::sources::postgres::connector());
+    vec![files, mysql, mariadb, postgres, crate::sources::sqlite::connector()]
 }
 
 /// Opens a connection of the project.

@@ -77,7 +77,7 @@ pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
     match &extract.units {
         None => Ok(()),
         Some(_) => Err(Error::new(ErrorKind::Config, format!("`units` is not supported for {kind}"))
-            .hint("leave `units` out; it is for PostgreSQL databases and files")),
+            .hint("leave `units` out; it is for databases and files")),
     }
 }
 
@@ -141,6 +141,22 @@ pub struct Scan {
     /// Where refused rows go ([`OnFail::Drop`], [`OnFail::DeadLetter`] and [`OnFail::Warn`] call it; `Warn` also leaves
     /// an unreadable row out, since there is nothing to pass on).
     pub rejects: Option<RejectSink>,
+}
+
+impl Scan {
+    /// A row of a database cannot be read: an error, or a reject. `label` says where it stood.
+    pub(crate) fn refuse(&self, label: &str, record: String, why: String) -> Result<()> {
+        if self.on_bad_row == OnFail::Fail {
+            let message = format!("a row of `{label}` cannot be read: {why}");
+            return Err(Error::new(ErrorKind::Data, message).hint(
+                "read the column as text (`schema: {column: text}`), leave such rows out with `where`, or set `on_bad_row`",
+            ));
+        }
+        if let Some(rejects) = &self.rejects {
+            rejects.send(Reject { record, error: why, place: label.to_owned() });
+        }
+        Ok(())
+    }
 }
 
 /// Where refused rows go. Cheap to clone; never blocks.

@@ -1,6 +1,7 @@
 //! What Gristmill's tests share: temporary servers, fault plans, third-party cases, snapshot filters.
 
 pub mod http;
+pub mod mariadb;
 pub mod postgres;
 pub mod s3;
 

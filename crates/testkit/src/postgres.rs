@@ -268,7 +268,7 @@ fn psql(programs: &Path, socket: &Path, port: u16, database: &str, sql: &str) ->
 }
 
 /// Makes an authority and a certificate for `localhost` that it has signed: `authority.crt`, `server.crt`, `server.key`.
-fn make_certificates(folder: &Path) -> Result<(), String> {
+pub(crate) fn make_certificates(folder: &Path) -> Result<(), String> {
     std::fs::write(folder.join("names"), "subjectAltName=DNS:localhost\n").map_err(|error| error.to_string())?;
     let key = "-newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes";
     for command in [

@@ -13,6 +13,7 @@ mod commands;
 mod guards;
 mod incremental;
 mod killed;
+mod mysql;
 mod once;
 mod oracle;
 mod sales;

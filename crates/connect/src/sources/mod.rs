@@ -2,5 +2,6 @@
 
 pub mod files;
 pub mod generate;
+pub mod mysql;
 pub mod postgres;
 pub mod sqlite;

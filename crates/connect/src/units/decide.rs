@@ -1,7 +1,7 @@
 //! How many units, and what a strategy that the user names makes of them: the same for every database. Pure.
 
 use super::thousands;
-use gristmill_model::spec::{UnitStrategy, UnitsSpec};
+use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
 use gristmill_model::{Error, ErrorKind, Result};
 
 /// Fewer rows than this are one unit: reading them should take little longer than a further connection with its snapshot.
@@ -54,6 +54,18 @@ pub(crate) fn most(spec: &UnitsSpec) -> u32 {
     spec.max.unwrap_or(MOST_UNITS).max(1)
 }
 
+/// Whether the server has to be asked more before it can be decided: small tables and queries of which nothing special is
+/// wanted are one unit, and no snapshot is exported for them.
+pub(crate) fn needs_facts(spec: &UnitsSpec, rows: Option<u64>, is_query: bool) -> bool {
+    match spec.strategy {
+        _ if spec.verify == Some(Verify::Count) => true,
+        UnitStrategy::None => false,
+        UnitStrategy::Auto if is_query => false,
+        UnitStrategy::Auto => spec.target_rows.is_some() || rows.is_none_or(|rows| rows >= ONE_UNIT),
+        _ => true,
+    }
+}
+
 /// About how many rows a unit should have. When the cap on their number makes units larger, they are cut for the larger
 /// size.
 pub(crate) fn target(rows: u64, spec: &UnitsSpec) -> f64 {
@@ -87,13 +99,11 @@ pub(crate) fn asked(spec: &UnitsSpec, key: Option<&str>, rows: u64) -> Result<De
             Ok(Decision { chosen: Chosen::Hash { column, units: count(rows, spec) }, why })
         }
         UnitStrategy::Predicates => Ok(Decision { chosen: Chosen::Predicates, why: said("predicates") }),
-        UnitStrategy::Files | UnitStrategy::ByteRange => {
-            Err(Error::new(
-                ErrorKind::Config,
-                format!("`strategy: {}` is for files, and this is a database", strategy.as_str()),
-            )
-            .hint("use `auto`, `id_range`, `hash`, `predicates` or `none`"))
-        }
+        UnitStrategy::Files | UnitStrategy::ByteRange => Err(Error::new(
+            ErrorKind::Config,
+            format!("`strategy: {}` is for files, and this is a database", strategy.as_str()),
+        )
+        .hint("use `auto`, `id_range`, `hash`, `predicates` or `none`")),
         UnitStrategy::None | UnitStrategy::Auto | UnitStrategy::Ctid => {
             Err(Error::internal(format!("`strategy: {}` goes by no column", strategy.as_str())))
         }

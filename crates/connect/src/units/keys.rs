@@ -9,6 +9,7 @@
 
 use super::share::{Edge, Slice};
 use chrono::{DateTime, NaiveDate, NaiveDateTime, TimeDelta};
+use std::cmp::Ordering;
 
 /// What kind of values a key has; how they are computed and rounded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -85,6 +86,42 @@ pub(crate) fn masses(markers: &[Marker], rows: f64, nulls: f64) -> Vec<Mass> {
         }
     }
     masses
+}
+
+/// Cuts in ascending order, each once, for a kind whose values can be computed. One that is not above the one before it is
+/// left out, which makes a unit larger and loses nothing.
+pub(crate) fn ascending(kind: KeyKind, cuts: Vec<Cut>) -> Vec<Cut> {
+    let mut kept: Vec<Cut> = Vec::with_capacity(cuts.len());
+    let mut pending = 0.0;
+    for cut in cuts {
+        pending += cut.rows;
+        let is_above = kept.last().is_none_or(|last| match order(kind, &last.edge.value, &cut.edge.value) {
+            Some(Ordering::Less) => true,
+            Some(Ordering::Equal) => !last.edge.after && cut.edge.after,
+            Some(Ordering::Greater) | None => false,
+        });
+        if is_above {
+            kept.push(Cut { rows: pending, ..cut });
+            pending = 0.0;
+        }
+    }
+    kept
+}
+
+/// How two values of a kind that can be computed lie to each other; none when one of them cannot be read.
+fn order(kind: KeyKind, a: &str, b: &str) -> Option<Ordering> {
+    match kind {
+        KeyKind::Integer => Some(a.parse::<i128>().ok()?.cmp(&b.parse().ok()?)),
+        KeyKind::Numeric => {
+            let scale = fraction_digits(a).max(fraction_digits(b));
+            Some(unscaled(a, scale)?.cmp(&unscaled(b, scale)?))
+        }
+        KeyKind::Float => a.parse::<f64>().ok()?.partial_cmp(&b.parse().ok()?),
+        KeyKind::Date => Some(parse_date(a)?.cmp(&parse_date(b)?)),
+        KeyKind::Timestamp { .. } => Some(parse_timestamp(a)?.cmp(&parse_timestamp(b)?)),
+        KeyKind::Uuid => Some(a.parse::<uuid::Uuid>().ok()?.cmp(&b.parse().ok()?)),
+        KeyKind::Other => None,
+    }
 }
 
 /// A cut, and about how many rows lie between it and the one before.
@@ -180,7 +217,7 @@ fn rounded(cuts: Vec<Cut>, zoned: bool) -> Vec<Cut> {
 
 /// Values at these places between two others, 0 the one and 1 the other; as many as there are places, or none where
 /// values of the kind cannot be computed.
-fn between(kind: KeyKind, low: &str, high: &str, places: &[f64]) -> Vec<String> {
+pub(crate) fn between(kind: KeyKind, low: &str, high: &str, places: &[f64]) -> Vec<String> {
     /// 2⁵², the precision at which places are taken.
     const FINE: f64 = 4_503_599_627_370_496.0;
     let whole = |low: i128, high: i128| -> Option<Vec<i128>> {

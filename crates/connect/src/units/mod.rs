@@ -14,6 +14,8 @@ pub(crate) mod decide;
 pub(crate) mod keys;
 pub(crate) mod share;
 
+use gristmill_model::{Error, ErrorKind};
+
 /// A number with commas, for people.
 pub(crate) fn thousands(number: u64) -> String {
     let digits = number.to_string();
@@ -25,4 +27,18 @@ pub(crate) fn thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+/// The error for rows that were lost or doubled.
+pub(crate) fn miscounted(label: &str, units: usize, read: u64, counted: u64) -> Error {
+    let what = if read < counted { "lost" } else { "doubled" };
+    Error::new(
+        ErrorKind::Data,
+        format!(
+            "the {units} units of `{label}` gave {} rows, but the server counts {} in the same snapshot: rows were {what}",
+            thousands(read),
+            thousands(counted)
+        ),
+    )
+    .hint("read it with `units: {strategy: none}`, and report this")
 }

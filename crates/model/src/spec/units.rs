@@ -3,7 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a source is divided into work units, which are read in parallel: tables and queries of PostgreSQL, and files.
+/// How a source is divided into work units, which are read in parallel: tables and queries of PostgreSQL, MySQL and
+/// SQLite, and files.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitsSpec {
@@ -25,8 +26,8 @@ pub struct UnitsSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicates: Vec<String>,
     /// Whether the rows that were read are compared with the number of rows that the source counts in the same
-    /// snapshot. By default they are for tables that are divided into units, except by `ctid` above 512 MiB, where a
-    /// second scan is not cheap.
+    /// snapshot. By default they are for tables that are divided into units, except where a second scan is not cheap (by
+    /// `ctid`, and in MySQL, above 512 MiB) and in SQLite.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 }

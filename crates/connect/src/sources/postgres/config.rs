@@ -1,15 +1,14 @@
 //! The keys of a `postgres` connection.
 
 use super::names::did_you_mean_key;
+use crate::wrap::limit::Readers;
+use gristmill_model::Duration;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
-use gristmill_model::{Duration, Error};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_postgres::config::{Host, SslMode as Negotiation};
 
 /// The keys of a `postgres` connection: a `url`, or its parts.
@@ -81,48 +80,6 @@ pub struct PostgresConfig {
     pub(crate) database: String,
     /// Limits how many connections read.
     pub(crate) readers: Arc<Readers>,
-}
-
-/// Limits how many connections read from a server at once.
-#[derive(Debug)]
-pub(crate) struct Readers {
-    places: Arc<Semaphore>,
-    waiting: AtomicUsize,
-}
-
-impl Readers {
-    fn new(most: Option<u32>) -> Self {
-        let most = most.and_then(|most| usize::try_from(most).ok()).unwrap_or(Semaphore::MAX_PERMITS);
-        Self { places: Arc::new(Semaphore::new(most.min(Semaphore::MAX_PERMITS))), waiting: AtomicUsize::new(0) }
-    }
-
-    /// Waits for a place; it is free again when dropped.
-    pub(crate) async fn place(&self) -> gristmill_model::Result<OwnedSemaphorePermit> {
-        let _waiting = Waiting::new(&self.waiting);
-        let place = self.places.clone().acquire_owned().await;
-        place.map_err(|error| Error::internal("the places of readers are closed").cause(error))
-    }
-
-    /// Whether somebody waits for a place, so that an idle connection is better closed than kept.
-    pub(crate) fn is_waited_for(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) > 0
-    }
-}
-
-/// Counts somebody who waits, until dropped.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn new(count: &'a AtomicUsize) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
 }
 
 impl fmt::Debug for PostgresConfig {

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::error::Error as _;
+use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
@@ -178,19 +179,29 @@ async fn tls(config: &PostgresConfig) -> Result<ClientConfig> {
     match &config.sslrootcert {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(path) => {
-            let what = format!("the certificate file `{}`", path.display());
-            let bytes = tokio::fs::read(path).await.map_err(|error| Error::io(&error, &what))?;
-            let wrong = |cause: String| Error::new(ErrorKind::Config, format!("{what} cannot be read")).cause(cause);
-            for certificate in CertificateDer::pem_slice_iter(&bytes) {
-                let certificate = certificate.map_err(|error| wrong(error.to_string()))?;
-                roots.add(certificate).map_err(|error| wrong(error.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(wrong("it holds no certificate".to_owned()));
+            for certificate in certificates(path).await? {
+                roots.add(certificate).map_err(|error| unreadable(path, error))?;
             }
         }
     }
     Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// The certificates of a PEM file, which are to be trusted.
+///
+/// # Errors
+/// A file that cannot be read, or that holds none.
+pub(crate) async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
+    let bytes = tokio::fs::read(path)
+        .await
+        .map_err(|error| Error::io(&error, format!("the certificate file `{}`", path.display())))?;
+    let found = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
+    let found = found.map_err(|error| unreadable(path, error))?;
+    if found.is_empty() { Err(unreadable(path, "it holds no certificate")) } else { Ok(found) }
+}
+
+fn unreadable(path: &Path, cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Config, format!("the certificate file `{}` cannot be read", path.display())).cause(cause)
 }
 
 /// For `prefer` and `require`, which encrypt without asking who is there (libpq does the same). The handshake's

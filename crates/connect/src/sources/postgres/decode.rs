@@ -11,7 +11,6 @@ use arrow::array::{
 use arrow::buffer::{OffsetBuffer, ScalarBuffer};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, Field, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use gristmill_model::{Error, Result};
 use std::sync::Arc;
 
@@ -98,37 +97,13 @@ impl Decoder {
             keep[row] = false;
             match refused.last_mut() {
                 Some(refused) if last == Some(row) => refused.why = format!("{}; {why}", refused.why),
-                _ => refused.push(Refused { record: record(&batch, row), why }),
+                _ => refused.push(Refused { record: crate::rows::record(&batch, row), why }),
             }
             last = Some(row);
         }
         let good = filter_record_batch(&batch, &BooleanArray::from(keep)).map_err(internal)?;
         Ok((good, refused))
     }
-}
-
-/// A row as text; what could not be read is missing in it.
-fn record(batch: &RecordBatch, row: usize) -> String {
-    const MOST: usize = 64 << 10;
-    let options = FormatOptions::default().with_null("null");
-    let mut text = String::from("{");
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        if text.len() > 1 {
-            text.push_str(", ");
-        }
-        text.push_str(field.name());
-        text.push_str(": ");
-        if let Ok(formatter) = ArrayFormatter::try_new(column.as_ref(), &options) {
-            text.push_str(&formatter.value(row).try_to_string().unwrap_or_default());
-        }
-        if text.len() > MOST {
-            let end = (0..=MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text.truncate(end);
-            break;
-        }
-    }
-    text.push('}');
-    text
 }
 
 /// The builder of one column, by how its values come.

@@ -17,8 +17,8 @@ use super::config::PostgresConfig;
 use super::connect::{Session, server_error};
 use super::names::quoted;
 use super::types::Column;
-use super::units::thousands;
 use super::wanted::{Relation, Wanted};
+use crate::units::miscounted;
 use gristmill_model::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -242,20 +242,6 @@ impl Drop for Snapshot {
         }
         // The holder is hung up on when its last user is gone: nothing of it is worth an orderly end.
     }
-}
-
-/// The error for rows that were lost or doubled.
-fn miscounted(label: &str, units: usize, read: u64, counted: u64) -> Error {
-    let what = if read < counted { "lost" } else { "doubled" };
-    Error::new(
-        ErrorKind::Data,
-        format!(
-            "the {units} units of `{label}` gave {} rows, but the server counts {} in the same snapshot: rows were {what}",
-            thousands(read),
-            thousands(counted)
-        ),
-    )
-    .hint("read it with `units: {strategy: none}`, and report this")
 }
 
 /// The error for a snapshot whose holder is gone, with what to set where the server says why it went.

@@ -6,12 +6,11 @@ use super::decode::{Decoder, Refused};
 use super::snapshot::{Reader, Snapshot};
 use super::units::share::Share;
 use super::wanted::Wanted;
+use crate::Scan;
 use crate::wrap::retry;
-use crate::{Reject, Scan};
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use gristmill_model::spec::OnFail;
-use gristmill_model::{Error, ErrorKind, Result, ResultExt};
+use gristmill_model::{Error, Result, ResultExt};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_postgres::CopyOutStream;
@@ -74,8 +73,8 @@ impl UnitReader {
         let Some(copying) = &mut self.copying else { return Err(Error::internal("a COPY that is not there")) };
         loop {
             let Some((batch, refused)) = copying.next_batch(&self.wanted, &self.label).await? else { return Ok(None) };
-            for refused in refused {
-                refuse(&self.scan, &self.label, refused)?;
+            for Refused { record, why } in refused {
+                self.scan.refuse(&self.label, record, why)?;
             }
             self.settled = copying.seen;
             if batch.num_rows() > 0 {
@@ -217,16 +216,4 @@ impl Copying {
         }
         if self.decoder.is_empty() { Ok(None) } else { self.decoder.finish().map(Some) }
     }
-}
-
-fn refuse(scan: &Scan, label: &str, Refused { record, why }: Refused) -> Result<()> {
-    if scan.on_bad_row == OnFail::Fail {
-        return Err(Error::new(ErrorKind::Data, format!("a row of `{label}` cannot be read: {why}")).hint(
-            "read the column as text (`schema: {column: text}`), leave such rows out with `where`, or set `on_bad_row`",
-        ));
-    }
-    if let Some(rejects) = &scan.rejects {
-        rejects.send(Reject { record, error: why, place: label.to_owned() });
-    }
-    Ok(())
 }

@@ -7,6 +7,7 @@ use super::Wanted;
 use super::database::quoted;
 use super::units::{look, no_such_column};
 use crate::source::with_condition;
+use crate::units::share::Slice;
 use crate::{Increment, Narrowed};
 use chrono::{NaiveDate, NaiveDateTime, TimeDelta};
 use gristmill_model::spec::{ExtractSpec, Lag};
@@ -30,7 +31,8 @@ pub(super) fn narrow(wanted: &Wanted, extract: &ExtractSpec, increment: &Increme
     };
     // The shape's FROM may have a WHERE of its own.
     let condition = from.as_deref().unwrap_or("true");
-    let sql = format!("SELECT max({column}) FROM (SELECT * FROM {}) WHERE {condition}", shape.from);
+    let whole = shape.select_list("*", &Slice::Whole);
+    let sql = format!("SELECT max({column}) FROM ({whole}) WHERE {condition}");
     let next = connection.query_row(&sql, [], |row| {
         Ok(match row.get_ref(0)? {
             ValueRef::Null => Ok(None),

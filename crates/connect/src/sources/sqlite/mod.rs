@@ -1,7 +1,8 @@
 //! SQLite databases: a connection with both halves, and the source.
 //!
-//! A table, a view or a query is read by one unit, on a thread of its own, in one read transaction: what it gives is
-//! one picture of the database, whatever other programs write meanwhile. The file is opened for reading only. Which
+//! A view, a query or a small table is read by one unit, on a thread of its own, in one read transaction; a large table by
+//! ranges of its row ids (`divide`), on connections whose read transactions see the same (`picture`). What they give is one
+//! picture of the database, whatever other programs write meanwhile. The file is opened for reading only. Which
 //! arrow type a column gets is told by its declared type (`types.rs`); a value that is not of that type is an error
 //! naming column, value and row, or a reject.
 //!
@@ -9,7 +10,9 @@
 
 mod config;
 pub(crate) mod database;
+mod divide;
 mod increment;
+mod picture;
 mod read;
 pub(crate) mod types;
 mod units;
@@ -22,6 +25,7 @@ pub use config::SqliteConfig;
 
 use crate::registry::Connector;
 use crate::sinks::sqlite::SqliteSink;
+use crate::units::share::Share;
 use crate::{
     Connection, ConnectionInfo, Discovered, Increment, LoadContext, Narrowed, OpenContext, ReadPlan, ReadRequest, Rows,
     Scan, Sink, Source, SourceStats,
@@ -29,7 +33,7 @@ use crate::{
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use database::{Database, Table, list_tables};
-use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::spec::{ExtractSpec, LoadSpec, UnitsSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
@@ -149,7 +153,6 @@ impl Connection for SqliteConnection {
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
-        crate::source::refuse_units(extract, "SQLite")?;
         Ok(Arc::new(SqliteSource::new(self.database.clone(), extract)?))
     }
 
@@ -167,6 +170,7 @@ struct Wanted {
     columns: Vec<String>,
     /// Types that override the declared ones, by column.
     overrides: BTreeMap<String, DataType>,
+    units: UnitsSpec,
 }
 
 #[derive(Debug, Clone)]
@@ -223,7 +227,11 @@ impl SqliteSource {
             }
             overrides.insert(column.clone(), kind);
         }
-        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides };
+        let units = extract.units.clone().unwrap_or_default();
+        if let Some((message, hint)) = units.mistakes().into_iter().next() {
+            return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
+        }
+        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides, units };
         Ok(Self { wanted: Arc::new(wanted), schema: OnceCell::new(), stats: OnceCell::new() })
     }
 }
@@ -242,12 +250,28 @@ impl Source for SqliteSource {
 
     async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
         let schema = self.schema().await?;
-        let stats = self.stats().await;
-        units::plan(&self.wanted, &schema, want, stats)
+        let pushed_down = units::pushed_down(&self.wanted, &schema, want)?;
+        let (wanted, stats, readers) = (self.wanted.clone(), self.stats().await, want.parallelism);
+        blocking(move || divide::plan(&wanted, stats, readers, pushed_down)).await
     }
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
-        read::start(self.wanted.clone(), unit.label.clone(), scan.clone())
+        let share = match serde_json::from_value::<Share>(unit.payload.clone()) {
+            Ok(share) => share,
+            Err(error) => {
+                let error = Error::internal(format!("the work unit `{}` is not one of ours", unit.label)).cause(error);
+                return Rows::failed(scan.schema.clone(), error);
+            }
+        };
+        let picture = match share.snapshot.as_deref().map(|id| picture::PICTURES.find(id)) {
+            None => None,
+            Some(Some(picture)) => Some(picture),
+            Some(None) => {
+                return Rows::failed(scan.schema.clone(), crate::picture::lost(&self.wanted.database.shown));
+            }
+        };
+        let (wanted, ordinal, label) = (self.wanted.clone(), unit.ordinal, unit.label.clone());
+        read::start(read::Unit { wanted, picture, slice: share.slice, ordinal, label }, scan.clone())
     }
 
     async fn stats(&self) -> SourceStats {

@@ -1,8 +1,10 @@
 //! Reading: a thread steps through the statement and fills typed builders; batches leave through a bounded channel.
 
+use super::picture::{Lent, Picture};
 use super::units::{Shape, look, no_such_column};
 use super::values::{Moment, integer_to_decimal, parse_time, real_to_decimal, text_to_decimal};
 use super::{Wanted, What};
+use crate::units::share::Slice;
 use crate::{Reject, Rows, Scan};
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder,
@@ -16,6 +18,7 @@ use arrow::datatypes::{
 use futures::StreamExt;
 use gristmill_model::spec::OnFail;
 use gristmill_model::{Error, ErrorKind, Result};
+use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use std::fmt::Write;
 use std::sync::Arc;
@@ -39,18 +42,36 @@ enum Message {
     End,
 }
 
+/// A unit to be read.
+pub(super) struct Unit {
+    pub(super) wanted: Arc<Wanted>,
+    /// The picture it is part of; none when it is one of its own.
+    pub(super) picture: Option<Arc<Picture>>,
+    pub(super) slice: Slice,
+    pub(super) ordinal: u32,
+    pub(super) label: String,
+}
+
 /// Starts reading when the rows are first asked for.
-pub(super) fn start(wanted: Arc<Wanted>, label: String, scan: Scan) -> Rows {
+pub(super) fn start(unit: Unit, scan: Scan) -> Rows {
     let schema = scan.schema.clone();
     let stream = futures::stream::once(async move {
         let (sender, receiver) = mpsc::channel(WAITING);
-        let thread = std::thread::Builder::new().name("gristmill-sqlite".to_owned());
-        let spawned = thread.spawn(move || {
-            let outcome = read(&wanted, &scan, &sender).map_err(|error| error.context(format!("reading `{label}`")));
-            // Nobody listening is how a reader stops early.
-            let _ = sender.blocking_send(outcome.map(|()| Message::End));
+        let shared = match &unit.picture {
+            None => Ok(None),
+            Some(picture) => Lent::of(picture).await.map(Some),
+        };
+        let begun = shared.and_then(|shared| {
+            let thread = std::thread::Builder::new().name("gristmill-sqlite".to_owned());
+            let spawned = thread.spawn(move || {
+                let context = |error: Error| error.context(format!("reading `{}`", unit.label));
+                let outcome = read_unit(&unit, shared, &scan, &sender).map_err(context);
+                // Nobody listening is how a reader stops early.
+                let _ = sender.blocking_send(outcome.map(|()| Message::End));
+            });
+            spawned.map(|_| ()).map_err(|error| Error::io(&error, "a thread to read SQLite"))
         });
-        let failed = spawned.err().map(|error| Err(Error::io(&error, "a thread to read SQLite")));
+        let failed = begun.err().map(Err);
         futures::stream::iter(failed).chain(receive(receiver))
     })
     .flatten();
@@ -69,22 +90,41 @@ fn receive(receiver: mpsc::Receiver<Result<Message>>) -> impl futures::Stream<It
     })
 }
 
-fn read(wanted: &Wanted, scan: &Scan, sender: &mpsc::Sender<Result<Message>>) -> Result<()> {
+/// Reads a unit, on a connection of its picture or on one of its own.
+fn read_unit(unit: &Unit, shared: Option<Lent>, scan: &Scan, sender: &mpsc::Sender<Result<Message>>) -> Result<()> {
+    let (Some(lent), Some(picture)) = (shared, &unit.picture) else {
+        let connection = unit.wanted.database.open_to_read()?;
+        connection.execute_batch("BEGIN").map_err(|error| unit.wanted.database.explain(error))?;
+        return read(unit, &connection, scan, sender).map(|_| ());
+    };
+    let connection = lent.connection()?;
+    match read(unit, connection, scan, sender)? {
+        Some(rows) => picture.end_unit(&unit.wanted, connection, unit.ordinal, rows),
+        None => Ok(()),
+    }
+}
+
+/// Gives the number of rows that were read; none when nobody wanted the rest.
+fn read(
+    unit: &Unit,
+    connection: &Connection,
+    scan: &Scan,
+    sender: &mpsc::Sender<Result<Message>>,
+) -> Result<Option<u64>> {
+    let wanted = unit.wanted.as_ref();
     let database = &wanted.database;
-    let connection = database.open_to_read()?;
     let listener = sender.clone();
     connection.progress_handler(STEPS, Some(move || listener.is_closed()));
     // What `look` sees and what is read are one picture.
-    connection.execute_batch("BEGIN").map_err(|error| database.explain(error))?;
-    let shape = look(wanted, &connection)?;
+    let shape = look(wanted, connection)?;
     let names = shape.names();
     for field in scan.schema.fields() {
         if !names.contains(field.name()) {
             return Err(no_such_column(&names, field.name()));
         }
     }
-    let sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()));
-    let explain = |error| database.explain_sql(&connection, error, &names);
+    let sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()), &unit.slice);
+    let explain = |error| database.explain_sql(connection, error, &names);
     let mut statement = connection.prepare(&sql).map_err(explain)?;
     let mut filling = Filling::new(wanted, &shape, scan)?;
     let mut rows = statement.raw_query();
@@ -92,7 +132,7 @@ fn read(wanted: &Wanted, scan: &Scan, sender: &mpsc::Sender<Result<Message>>) ->
         let row = match rows.next() {
             Ok(Some(row)) => row,
             Ok(None) => break,
-            Err(_) if sender.is_closed() => return Ok(()),
+            Err(_) if sender.is_closed() => return Ok(None),
             Err(error) => return Err(explain(error)),
         };
         filling.take(row)?;
@@ -100,13 +140,14 @@ fn read(wanted: &Wanted, scan: &Scan, sender: &mpsc::Sender<Result<Message>>) ->
             && let Some(batch) = filling.finish()?
             && sender.blocking_send(Ok(Message::Batch(batch))).is_err()
         {
-            return Ok(());
+            return Ok(None);
         }
     }
+    let rows = filling.taken;
     if let Some(batch) = filling.finish()? {
         let _ = sender.blocking_send(Ok(Message::Batch(batch)));
     }
-    Ok(())
+    Ok(Some(rows))
 }
 
 /// A batch on its way.

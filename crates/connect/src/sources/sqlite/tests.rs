@@ -237,12 +237,22 @@ async fn a_statement_nobody_waits_for_is_stopped() {
         what: What::Query(endless.to_owned()),
         columns: Vec::new(),
         overrides: [("i".to_owned(), DataType::Int64)].into(),
+        units: UnitsSpec::default(),
     };
     let schema =
         Arc::new(arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new("i", DataType::Int64, true)]));
     let wanted = Arc::new(wanted);
     let scan = Scan { schema, batch_size: 10, on_bad_row: OnFail::Fail, rejects: None };
-    let mut rows = read::start(wanted.clone(), "query".into(), scan);
+    let mut rows = read::start(
+        read::Unit {
+            wanted: wanted.clone(),
+            picture: None,
+            slice: crate::units::share::Slice::Whole,
+            ordinal: 0,
+            label: "query".into(),
+        },
+        scan,
+    );
     assert!(tokio::time::timeout(std::time::Duration::from_millis(100), rows.next()).await.is_err());
     drop(rows);
     for _ in 0..100 {
@@ -318,5 +328,163 @@ async fn rows_a_second() {
             count += batch.unwrap().num_rows();
         }
         println!("{:.2} M rows/s", count as f64 / start.elapsed().as_secs_f64() / 1e6);
+    }
+}
+
+async fn plan_of(source: &dyn Source) -> ReadPlan {
+    source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await.unwrap()
+}
+
+async fn rows_of(source: &dyn Source, units: &[WorkUnit]) -> Result<Vec<String>> {
+    let scan = Scan { schema: source.schema().await?, batch_size: 500, on_bad_row: OnFail::Fail, rejects: None };
+    let read = units.iter().map(|unit| source.read(unit, &scan).collect());
+    let batches: Vec<RecordBatch> = futures::future::try_join_all(read).await?.into_iter().flatten().collect();
+    sorted_rows(&batches)
+}
+
+const MANY: &str = "CREATE TABLE big (id INTEGER PRIMARY KEY, v TEXT);
+    WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 60000) INSERT INTO big SELECT i, 'v' || i FROM n;
+    CREATE INDEX by_v ON big (v); CREATE VIEW v AS SELECT * FROM big;
+    CREATE TABLE keyed (k TEXT PRIMARY KEY, n INT) WITHOUT ROWID; INSERT INTO keyed SELECT v, id FROM big;";
+
+#[tokio::test]
+async fn a_large_table_is_read_in_ranges_of_row_ids_in_one_picture() {
+    for mode in ["WAL", "DELETE"] {
+        let (folder, connection) = project(&format!("PRAGMA journal_mode = {mode}; {MANY}"));
+        let source = connection.source(&extract("table: big")).unwrap();
+        let plan = plan_of(source.as_ref()).await;
+        assert_eq!(plan.consistency, crate::Consistency::Snapshot);
+        assert_eq!(
+            plan.why,
+            "about 60,000 rows; ranges of row ids, in whose order the rows are kept; 2 units of about 30,000 rows, such as `big rowid < 30001`"
+        );
+        let mut rows = rows_of(source.as_ref(), &plan.units[..1]).await.unwrap();
+        assert_eq!(rows.len(), 30_000);
+        if mode == "WAL" {
+            // What happens after the plan is not seen.
+            let writer = rusqlite::Connection::open(folder.path().join("a.db")).unwrap();
+            writer.execute_batch("DELETE FROM big WHERE id % 2 = 0; UPDATE big SET v = 'new'").unwrap();
+        }
+        rows.extend(rows_of(source.as_ref(), &plan.units[1..]).await.unwrap());
+        assert_eq!(rows.len(), 60_000);
+        assert!(!rows.iter().any(|row| row.contains("new")));
+        let open = || connection.source(&extract("table: big\nwhere: id < 3000\nunits: {target_rows: 500}")).unwrap();
+        source_suite(&open, None).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn each_unit_of_row_ids_reads_only_its_own_pages() {
+    let (folder, connection) = project(MANY);
+    let source = connection.source(&extract("table: big\nunits: {target_rows: 20000}")).unwrap();
+    let plan = plan_of(source.as_ref()).await;
+    let file = rusqlite::Connection::open(folder.path().join("a.db")).unwrap();
+    for unit in &plan.units {
+        let share: Share = serde_json::from_value(unit.payload.clone()).unwrap();
+        let sql = format!("EXPLAIN QUERY PLAN {}", share.slice.select(&divide::Sqlite, "*", "big", None));
+        let step: String = file.query_row(&sql, [], |row| row.get(3)).unwrap();
+        assert!(step.starts_with("SEARCH big USING INTEGER PRIMARY KEY"), "{sql}: {step}");
+    }
+}
+
+#[tokio::test]
+async fn what_has_no_row_ids_is_one_unit_and_says_so() {
+    let (_folder, connection) = project(MANY);
+    for (text, units, why) in [
+        ("table: v", 1, "one unit: a view has no row ids"),
+        ("table: keyed", 1, "one unit: the table has no row ids"),
+        ("query: select * from big", 1, "one read transaction"),
+        ("table: big\nwhere: v >= 'v'", 1, "one unit: the condition is looked up in an index"),
+        ("table: big\nunits: {strategy: none}", 1, "one unit, as `units` says"),
+        ("table: keyed\nunits: {strategy: id_range, by: n, target_rows: 20000}", 3, "ranges of `n`, as `units` says"),
+        ("table: v\nunits: {strategy: hash, by: id, target_rows: 20000}", 3, "the hash of `id`"),
+        ("table: v\nunits: {strategy: predicates, predicates: [id < 7, v > 'v5'], verify: count}", 3, "predicates"),
+    ] {
+        let source = connection.source(&extract(text)).unwrap();
+        let plan = plan_of(source.as_ref()).await;
+        assert!(plan.why.contains(why), "{text}: {}", plan.why);
+        assert_eq!(plan.units.len(), units, "{text}: {}", plan.why);
+        assert_eq!(rows_of(source.as_ref(), &plan.units).await.unwrap().len(), 60_000, "{text}");
+    }
+    for (text, message) in [
+        ("table: big\nunits: {strategy: ctid}", "`strategy: ctid` is not supported for SQLite"),
+        ("table: big\nunits: {strategy: id_range, by: v}", "units cannot go by ranges of `v`"),
+        ("table: v\nunits: {strategy: id_range, by: id}", "units cannot go by ranges of `id`"),
+        ("table: big\nunits: {strategy: hash, by: idd}", "column `idd` does not exist"),
+    ] {
+        let source = connection.source(&extract(text)).unwrap();
+        let error = source.plan(None, &ReadRequest::default()).await.unwrap_err();
+        assert_eq!(error.message(), message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_see_the_same_however_often_somebody_writes() {
+    let (folder, connection) = project(
+        "PRAGMA journal_mode = WAL; CREATE TABLE t (id INTEGER PRIMARY KEY, v INTEGER);
+         WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) INSERT INTO t SELECT i, 100 FROM n",
+    );
+    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writer = std::thread::spawn({
+        let (path, stop) = (folder.path().join("a.db"), stop.clone());
+        move || {
+            let file = rusqlite::Connection::open(path).unwrap();
+            while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                file.execute_batch(
+                    "BEGIN; UPDATE t SET v = v - 1 WHERE id = 1; UPDATE t SET v = v + 1 WHERE id = 4000; COMMIT",
+                )
+                .unwrap();
+                std::thread::yield_now();
+            }
+        }
+    });
+    for _ in 0..20 {
+        let source = connection.source(&extract("table: t\nunits: {target_rows: 500}")).unwrap();
+        let plan = plan_of(source.as_ref()).await;
+        let rows = rows_of(source.as_ref(), &plan.units).await.unwrap();
+        let sum: i64 = rows.iter().map(|row| row.split('│').nth(1).unwrap().parse::<i64>().unwrap()).sum();
+        assert_eq!(sum, 400_000, "{}", plan.why);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    writer.join().unwrap();
+}
+
+#[tokio::test]
+async fn units_are_disjoint_and_complete_whatever_the_numbers() {
+    use proptest::prelude::*;
+    use proptest::strategy::ValueTree;
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let ids =
+        prop::collection::btree_set(prop_oneof![any::<i64>(), -50i64..500, Just(i64::MIN), Just(i64::MAX)], 1..300);
+    let loose = prop_oneof![
+        4 => any::<i64>().prop_map(|n| n.to_string()),
+        4 => (-20i64..20).prop_map(|n| n.to_string()),
+        1 => Just("NULL".to_owned()),
+        1 => (-1e3f64..1e20).prop_map(|n| format!("{n:?}")),
+        1 => Just("'text'".to_owned()),
+    ];
+    for _ in 0..25 {
+        let ids = ids.new_tree(&mut runner).unwrap().current();
+        let mut sql =
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, k INT, plain INT); CREATE INDEX i ON t (k); BEGIN;".to_owned();
+        for id in &ids {
+            let k = loose.new_tree(&mut runner).unwrap().current();
+            sql.push_str(&format!("INSERT INTO t VALUES ({id}, {k}, {k});"));
+        }
+        sql.push_str("COMMIT");
+        let (_folder, connection) = project(&sql);
+        let schema = "schema: {k: text, plain: text}\ncolumns: [id, plain]";
+        let whole = connection.source(&extract(&format!("table: t\n{schema}\nunits: {{strategy: none}}"))).unwrap();
+        let wanted = rows_of(whole.as_ref(), &plan_of(whole.as_ref()).await.units).await.unwrap();
+        for units in [
+            "{target_rows: 20}",
+            "{strategy: id_range, by: k, target_rows: 20, verify: count}",
+            "{strategy: id_range, by: plain, target_rows: 7, max: 5}",
+            "{strategy: hash, by: k, target_rows: 50}",
+        ] {
+            let source = connection.source(&extract(&format!("table: t\n{schema}\nunits: {units}"))).unwrap();
+            let plan = plan_of(source.as_ref()).await;
+            assert_eq!(rows_of(source.as_ref(), &plan.units).await.unwrap(), wanted, "{units}: {:?}", plan.units);
+        }
     }
 }

@@ -1,11 +1,13 @@
-//! What is there to read, about how much, and the one unit that reads it.
+//! What is there to read, and about how much.
 
 use super::database::{Table, quoted, quoted_list};
+use super::divide::Sqlite;
 use super::types::{Seen, declared};
 use super::{Wanted, What};
-use crate::{Consistency, ReadPlan, ReadRequest, SourceStats};
+use crate::units::share::Slice;
+use crate::{ReadRequest, SourceStats};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gristmill_model::{Error, ErrorKind, Result, WorkUnit, one_of};
+use gristmill_model::{Error, ErrorKind, Result, one_of};
 use rusqlite::Connection;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,14 +20,16 @@ const COUNTING: Duration = Duration::from_millis(50);
 
 /// What the database says is there now.
 pub(super) struct Shape {
-    /// The FROM clause, with WHERE.
-    pub(super) from: String,
+    /// What stands after FROM, without the condition.
+    pub(super) relation: String,
+    /// The condition on it.
+    pub(super) filter: Option<String>,
     /// The name of the row id, for messages.
     pub(super) rowid: Option<&'static str>,
     /// Columns and what they declare, in the order of the extract.
     pub(super) columns: Vec<(String, Option<DataType>)>,
     /// The table, if it is one.
-    table: Option<Table>,
+    pub(super) table: Option<Table>,
 }
 
 impl Shape {
@@ -33,8 +37,8 @@ impl Shape {
         self.columns.iter().map(|(name, _)| name.clone()).collect()
     }
 
-    /// The statement that reads some of the columns, with the row id after them where there is one.
-    pub(super) fn select<'a>(&self, columns: impl IntoIterator<Item = &'a str>) -> String {
+    /// The statement that reads some of the columns of some of the rows, with the row id after them where there is one.
+    pub(super) fn select<'a>(&self, columns: impl IntoIterator<Item = &'a str>, slice: &Slice) -> String {
         let list = quoted_list(columns);
         let list = match self.rowid {
             Some(rowid) if list.is_empty() => rowid.to_owned(),
@@ -42,7 +46,12 @@ impl Shape {
             None if list.is_empty() => "1".to_owned(),
             None => list,
         };
-        format!("SELECT {list} FROM {}", self.from)
+        self.select_list(&list, slice)
+    }
+
+    /// As [`Shape::select`], with a list in SQL.
+    pub(super) fn select_list(&self, list: &str, slice: &Slice) -> String {
+        slice.select(&Sqlite, list, &self.relation, self.filter.as_deref())
     }
 }
 
@@ -98,14 +107,12 @@ pub(super) fn look(wanted: &Wanted, connection: &Connection) -> Result<Shape> {
         }
         chosen
     };
-    let from = match filter {
-        Some(filter) => format!("{from} WHERE (\n{filter}\n)"),
-        None => from,
-    };
+    let rowid = table.as_ref().and_then(|table| table.rowid);
+    let shape = Shape { relation: from, filter: filter.map(str::to_owned), rowid, columns, table };
     connection
-        .prepare(&format!("SELECT 1 FROM {from}"))
+        .prepare(&shape.select_list("1", &Slice::Whole))
         .map_err(|error| database.explain_sql(connection, error, &names))?;
-    Ok(Shape { from, rowid: table.as_ref().and_then(|table| table.rowid), columns, table })
+    Ok(shape)
 }
 
 /// Where a column stands; names that differ in case alone are the same, as in SQLite.
@@ -145,7 +152,7 @@ pub(super) fn schema(wanted: &Wanted) -> Result<SchemaRef> {
 
 fn sample(wanted: &Wanted, connection: &Connection, shape: &Shape, columns: &[usize]) -> Result<Vec<Seen>> {
     let names = columns.iter().map(|index| shape.columns[*index].0.as_str());
-    let sql = format!("SELECT {} FROM {} LIMIT {SAMPLE}", quoted_list(names), shape.from);
+    let sql = format!("{} LIMIT {SAMPLE}", shape.select_list(&quoted_list(names), &Slice::Whole));
     let explain = |error| wanted.database.explain_sql(connection, error, &shape.names());
     let mut seen = vec![Seen::default(); columns.len()];
     let mut statement = connection.prepare(&sql).map_err(explain)?;
@@ -162,18 +169,17 @@ fn sample(wanted: &Wanted, connection: &Connection, shape: &Shape, columns: &[us
 pub(super) fn stats(wanted: &Wanted, schema: &SchemaRef) -> SourceStats {
     let Ok(connection) = wanted.database.open_to_read() else { return SourceStats::default() };
     let Ok(shape) = look(wanted, &connection) else { return SourceStats::default() };
-    let rows = count(&connection, &shape.from)
+    let rows = count(&connection, &shape.select_list("count(*)", &Slice::Whole))
         .or_else(|| shape.table.as_ref().and_then(|table| table.estimated_rows(&connection)));
     let width: u64 = schema.fields().iter().map(|field| width(field.data_type())).sum();
     SourceStats { rows, bytes: rows.map(|rows| rows.saturating_mul(width)) }
 }
 
 /// Counts rows, unless it takes longer than [`COUNTING`].
-fn count(connection: &Connection, from: &str) -> Option<u64> {
+fn count(connection: &Connection, sql: &str) -> Option<u64> {
     let end = Instant::now() + COUNTING;
     connection.progress_handler(10_000, Some(move || Instant::now() > end));
-    let rows: rusqlite::Result<i64> =
-        connection.query_row(&format!("SELECT count(*) FROM {from}"), [], |row| row.get(0));
+    let rows: rusqlite::Result<i64> = connection.query_row(sql, [], |row| row.get(0));
     connection.progress_handler(0, None::<fn() -> bool>);
     u64::try_from(rows.ok()?).ok()
 }
@@ -186,8 +192,19 @@ fn width(kind: &DataType) -> u64 {
     )
 }
 
-/// One unit, since one transaction is one picture.
-pub(super) fn plan(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest, stats: SourceStats) -> Result<ReadPlan> {
+/// The name of what is read, for labels.
+pub(super) fn label(wanted: &Wanted) -> String {
+    match &wanted.what {
+        What::Table { name, .. } => name.clone(),
+        What::Query(_) => "query".to_owned(),
+    }
+}
+
+/// What the database itself does.
+///
+/// # Errors
+/// A column that is not there.
+pub(super) fn pushed_down(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest) -> Result<Vec<String>> {
     let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut pushed_down = Vec::new();
     if let Some(columns) = &want.columns {
@@ -198,20 +215,8 @@ pub(super) fn plan(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest, stat
             pushed_down.push(format!("columns: {}", columns.join(", ")));
         }
     }
-    let label = match &wanted.what {
-        What::Table { name, filter } => {
-            pushed_down.extend(filter.as_ref().map(|filter| format!("filter: {filter}")));
-            name.clone()
-        }
-        What::Query(_) => "query".to_owned(),
-    };
-    let unit = WorkUnit { ordinal: 0, label, payload: serde_json::Value::Null, rows: stats.rows, bytes: stats.bytes };
-    Ok(ReadPlan {
-        units: vec![unit],
-        consistency: Consistency::SingleRead,
-        why: "one read transaction".to_owned(),
-        pushed_down,
-        next: None,
-        pin: None,
-    })
+    if let What::Table { filter: Some(filter), .. } = &wanted.what {
+        pushed_down.push(format!("filter: {filter}"));
+    }
+    Ok(pushed_down)
 }

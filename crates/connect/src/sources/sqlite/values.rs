@@ -19,14 +19,14 @@ const JULIAN_END: f64 = 5_373_484.5;
 
 /// A moment: unix seconds, and nanoseconds after them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Moment {
-    pub(super) seconds: i64,
-    pub(super) nanos: i64,
+pub(crate) struct Moment {
+    pub(crate) seconds: i64,
+    pub(crate) nanos: i64,
 }
 
 impl Moment {
     /// In units of which a second has `per_second`; `None` where the moment lies between two or too far away.
-    pub(super) fn in_units(self, per_second: i64) -> Option<i64> {
+    pub(crate) fn in_units(self, per_second: i64) -> Option<i64> {
         let one = NANOS / per_second;
         if self.nanos % one != 0 {
             return None;
@@ -63,7 +63,7 @@ impl Moment {
         SECONDS.contains(&seconds).then_some(Self { seconds, nanos })
     }
 
-    pub(super) fn from_text(text: &[u8]) -> Option<Self> {
+    pub(crate) fn from_text(text: &[u8]) -> Option<Self> {
         let text = text.trim_ascii();
         let day = parse_day(text.get(..10)?)?;
         let midnight = i64::from(day) * DAY;
@@ -80,7 +80,7 @@ impl Moment {
 }
 
 /// A clock time in microseconds since midnight.
-pub(super) fn parse_time(text: &[u8]) -> Option<i64> {
+pub(crate) fn parse_time(text: &[u8]) -> Option<i64> {
     let (seconds, nanos) = parse_clock(text.trim_ascii())?;
     (nanos % 1_000 == 0).then_some(seconds * 1_000_000 + nanos / 1_000)
 }
@@ -97,7 +97,7 @@ fn number(digits: &[u8]) -> Option<i64> {
 }
 
 /// Days since 1970-01-01 of `YYYY-MM-DD`, in the proleptic Gregorian calendar.
-pub(super) fn parse_day(text: &[u8]) -> Option<i32> {
+pub(crate) fn parse_day(text: &[u8]) -> Option<i32> {
     let [y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1] = text else { return None };
     let (year, month, day) = (number(&[*y0, *y1, *y2, *y3])?, number(&[*m0, *m1])?, number(&[*d0, *d1])?);
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;

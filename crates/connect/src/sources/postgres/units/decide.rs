@@ -2,9 +2,9 @@
 
 use super::blocks::Heap;
 use super::thousands;
-pub(crate) use crate::units::decide::{Chosen, Decision, count, describe};
+pub(crate) use crate::units::decide::{Chosen, Decision, count, describe, needs_facts};
 use crate::units::decide::{ONE_UNIT, asked, most, target};
-use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
+use gristmill_model::spec::{UnitStrategy, UnitsSpec};
 use gristmill_model::{Error, ErrorKind, Result};
 
 /// A unit of less than so many pages is not worth its statement: 4 MiB at the usual 8 KiB.
@@ -46,18 +46,6 @@ pub(crate) struct Facts {
     pub(crate) foreign: bool,
     /// Whether the server can export a snapshot; else why not.
     pub(crate) snapshot: Result<(), String>,
-}
-
-/// Whether the server has to be asked more before it can be decided: small tables and queries of which nothing special is
-/// wanted are one unit, and no snapshot is exported for them.
-pub(crate) fn needs_facts(spec: &UnitsSpec, rows: Option<u64>, is_query: bool) -> bool {
-    match spec.strategy {
-        _ if spec.verify == Some(Verify::Count) => true,
-        UnitStrategy::None => false,
-        UnitStrategy::Auto if is_query => false,
-        UnitStrategy::Auto => spec.target_rows.is_some() || rows.is_none_or(|rows| rows >= ONE_UNIT),
-        _ => true,
-    }
 }
 
 /// Decides.

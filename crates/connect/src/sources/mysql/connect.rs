@@ -1,0 +1,333 @@
+//! Sessions: connecting, TLS, and what the server's refusals mean.
+
+use super::config::MysqlConfig;
+use super::names::{TableName, literal};
+use crate::sources::postgres::SslMode;
+use gristmill_model::{Error, ErrorKind, Result, one_of};
+use mysql_async::prelude::Queryable;
+use mysql_async::{Conn, DriverError, IoError, SslOpts, Value};
+use std::time::Duration;
+
+/// An error of the driver.
+pub(super) type Failure = mysql_async::Error;
+
+/// How long the server may wait for a reader that is busy elsewhere, in seconds: a week. It would take a slow reader for
+/// dead after a minute otherwise.
+const PATIENCE: u32 = 604_800;
+
+/// A row of texts.
+pub(super) type TextRow = Vec<Option<String>>;
+
+/// One connection to a server. Dropping it hangs up at once, so that a reader that stops early does not make the server
+/// send the rest of a table.
+#[derive(Debug)]
+pub(super) struct Session {
+    /// There until it is closed or dropped.
+    conn: Option<Conn>,
+    /// The server's number of it, for `KILL`.
+    pub(super) id: u32,
+    pub(super) is_mariadb: bool,
+    /// Its version, as the server says it.
+    pub(super) version: String,
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let Some(conn) = self.conn.take() else { return };
+        // On its own, the driver would first read what is still to come. It cannot where there is no runtime, and closes
+        // the socket instead.
+        let hung_up = std::thread::Builder::new().name("gristmill-mysql".to_owned()).spawn(move || drop(conn));
+        if let Err(error) = hung_up {
+            tracing::debug!(%error, "no thread to hang up a MySQL connection");
+        }
+    }
+}
+
+impl Session {
+    /// Connects, and sets what our sessions rely on: UTC, UTF-8, repeatable reads, patience.
+    ///
+    /// # Errors
+    /// One clear error for each way in which it can fail; never with the password in it.
+    pub(super) async fn open(config: &MysqlConfig) -> Result<Self> {
+        let conn = match Self::dial(config, config.database.as_deref()).await {
+            Err(Failure::Server(refusal)) if refusal.code == 1049 => return Err(unknown_database(config).await),
+            Err(error) => return Err(connect_error(&error, config)),
+            Ok(None) => {
+                return Err(Error::new(
+                    ErrorKind::Unavailable,
+                    format!("no answer from MySQL at `{}` within {:?}", config.place, config.connect_timeout),
+                )
+                .hint("check host and port, or raise `connect_timeout`"));
+            }
+            Ok(Some(conn)) => conn,
+        };
+        let mut session = Self { id: conn.id(), conn: Some(conn), is_mariadb: false, version: String::new() };
+        session.set_up(config).await.map_err(|error| server_error(&error, config, "cannot set up a session"))?;
+        Ok(session)
+    }
+
+    /// None when it takes too long.
+    async fn dial(config: &MysqlConfig, database: Option<&str>) -> Result<Option<Conn>, Failure> {
+        let dial = async {
+            let tls = tls(config).await?;
+            let can_do_without = config.sslmode == SslMode::Prefer;
+            match Conn::new(config.opts(tls, database)).await {
+                Err(Failure::Driver(DriverError::NoClientSslFlagFromServer)) if can_do_without => {
+                    Conn::new(config.opts(None, database)).await
+                }
+                outcome => outcome,
+            }
+        };
+        tokio::time::timeout(config.connect_timeout, dial).await.ok().transpose()
+    }
+
+    async fn set_up(&mut self, config: &MysqlConfig) -> Result<(), Failure> {
+        let version = self.value("SELECT VERSION()").await?.unwrap_or_default();
+        self.is_mariadb = version.to_ascii_lowercase().contains("mariadb");
+        self.version = version;
+        let mut settings = format!(
+            "SET NAMES utf8mb4, time_zone = '+00:00', autocommit = 1, \
+             sql_select_limit = 18446744073709551615, sql_big_selects = 1, wait_timeout = {PATIENCE}, \
+             net_write_timeout = {PATIENCE}, net_read_timeout = {PATIENCE}"
+        );
+        if self.is_mariadb {
+            settings.push_str(", idle_transaction_timeout = 0, idle_readonly_transaction_timeout = 0");
+        } else if !self.version.starts_with("5.") {
+            settings.push_str(", information_schema_stats_expiry = 0");
+        }
+        if let Some(limit) = config.statement_timeout {
+            settings.push_str(&match self.is_mariadb {
+                true => format!(", max_statement_time = {}", limit.as_secs_f64()),
+                false => format!(", max_execution_time = {}", limit.as_millis().max(1)),
+            });
+        }
+        self.run(&settings).await?;
+        self.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await
+    }
+
+    /// The driver's connection.
+    ///
+    /// # Errors
+    /// Only after it was closed.
+    pub(super) fn conn(&mut self) -> Result<&mut Conn, Failure> {
+        self.conn.as_mut().ok_or(Failure::Driver(DriverError::ConnectionClosed))
+    }
+
+    /// Runs a statement; what it gives is dropped.
+    pub(super) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
+        self.conn()?.query_drop(sql).await
+    }
+
+    /// The few rows of a question, each value as the server's text of it.
+    pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, Failure> {
+        let rows: Vec<mysql_async::Row> = self.conn()?.query(sql).await?;
+        Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(text_of).collect()).collect())
+    }
+
+    /// The rows of a question by the names of their columns, in lower case.
+    pub(super) async fn ask_named(
+        &mut self,
+        sql: &str,
+    ) -> Result<Vec<std::collections::BTreeMap<String, Option<String>>>, Failure> {
+        let rows: Vec<mysql_async::Row> = self.conn()?.query(sql).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| {
+                let names: Vec<String> =
+                    row.columns_ref().iter().map(|column| column.name_str().to_ascii_lowercase()).collect();
+                names.into_iter().zip(row.unwrap().into_iter().map(text_of)).collect()
+            })
+            .collect())
+    }
+
+    /// The one value of a question.
+    pub(super) async fn value(&mut self, sql: &str) -> Result<Option<String>, Failure> {
+        Ok(self.ask(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
+    }
+
+    /// Ends the session in good order: the server is told.
+    pub(super) async fn close(mut self) {
+        if let Some(conn) = self.conn.take() {
+            // A server that does not hear is hung up on by the drop.
+            let _ = tokio::time::timeout(Duration::from_secs(2), conn.disconnect()).await;
+        }
+    }
+}
+
+fn text_of(value: Value) -> Option<String> {
+    match value {
+        Value::NULL => None,
+        Value::Bytes(bytes) => Some(
+            String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()),
+        ),
+        other => Some(other.as_sql(true).trim_matches('\'').to_owned()),
+    }
+}
+
+/// What the driver needs for TLS; none where none is to be spoken.
+async fn tls(config: &MysqlConfig) -> Result<Option<SslOpts>, Failure> {
+    if config.sslmode == SslMode::Disable || config.socket.is_some() {
+        return Ok(None);
+    }
+    // The driver takes the process's; where something else has chosen one, that serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let options = SslOpts::default();
+    if config.sslmode != SslMode::VerifyFull {
+        // They encrypt without asking who is there (libpq does the same).
+        return Ok(Some(options.with_danger_accept_invalid_certs(true).with_danger_skip_domain_validation(true)));
+    }
+    match &config.sslrootcert {
+        None => Ok(Some(options)),
+        Some(path) => {
+            crate::sources::postgres::connect::certificates(path)
+                .await
+                .map_err(|error| Failure::Other(Box::new(Misconfigured(error))))?;
+            Ok(Some(options.with_disable_built_in_roots(true).with_root_certs(vec![path.clone().into()])))
+        }
+    }
+}
+
+/// An error of ours on its way through the driver's type.
+#[derive(Debug)]
+struct Misconfigured(Error);
+
+impl std::fmt::Display for Misconfigured {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Misconfigured {}
+
+async fn unknown_database(config: &MysqlConfig) -> Error {
+    let name = config.database.as_deref().unwrap_or_default();
+    let error = Error::new(ErrorKind::NotFound, format!("the database `{name}` does not exist at `{}`", config.place));
+    let Ok(Some(conn)) = Session::dial(config, None).await else { return error };
+    let mut session = Session { id: conn.id(), conn: Some(conn), is_mariadb: false, version: String::new() };
+    let Ok(rows) = session.ask("SHOW DATABASES").await else { return error };
+    let names: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
+    session.close().await;
+    error.hint(one_of(name, names.iter().map(String::as_str)))
+}
+
+/// Why connecting failed.
+fn connect_error(error: &Failure, config: &MysqlConfig) -> Error {
+    let place = &config.place;
+    match error {
+        Failure::Other(ours) if ours.is::<Misconfigured>() => {
+            ours.downcast_ref::<Misconfigured>().map_or_else(|| Error::internal("no TLS"), |ours| ours.0.clone())
+        }
+        Failure::Server(refusal) => match refusal.code {
+            1045 | 1698 => {
+                Error::new(ErrorKind::Denied, format!("MySQL at `{place}` refused the password of `{}`", config.user))
+                    .cause(words(refusal))
+                    .hint("check `user` and `password` of the connection")
+            }
+            1130 => Error::new(ErrorKind::Denied, format!("MySQL at `{place}` takes no connection from this machine"))
+                .cause(words(refusal)),
+            1044 => Error::new(ErrorKind::Denied, format!("`{}` may not use the database of `{place}`", config.user))
+                .cause(words(refusal))
+                .hint("check `database` of the connection, or let an administrator grant it"),
+            _ => server_error(error, config, &format!("cannot connect to MySQL at `{place}`")),
+        },
+        Failure::Driver(DriverError::NoClientSslFlagFromServer) => {
+            Error::new(ErrorKind::Denied, format!("no secure connection to MySQL at `{place}`"))
+                .cause("the server does not support TLS")
+                .hint("use `sslmode: prefer` or `disable`, or switch TLS on at the server")
+        }
+        Failure::Io(IoError::Tls(cause)) => untrusted(place, cause),
+        // The handshake's own errors come as those of the socket.
+        Failure::Io(IoError::Io(cause)) if cause.get_ref().is_some_and(|inner| inner.is::<rustls::Error>()) => {
+            untrusted(place, cause)
+        }
+        Failure::Io(cause) => Error::new(ErrorKind::Unavailable, format!("cannot reach MySQL at `{place}`"))
+            .cause(cause)
+            .hint("check that the server runs, and `host` and `port` of the connection"),
+        Failure::Driver(DriverError::UnknownAuthPlugin { name }) => {
+            Error::new(ErrorKind::Denied, format!("MySQL at `{place}` and we cannot agree how to log in"))
+                .cause(format!("the server asks for `{name}`"))
+                .hint("give the user a password of `mysql_native_password` or `caching_sha2_password`")
+        }
+        other => Error::new(ErrorKind::Unavailable, format!("cannot connect to MySQL at `{place}`")).cause(other),
+    }
+}
+
+fn untrusted(place: &str, cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Denied, format!("no secure connection to MySQL at `{place}`")).cause(cause).hint(
+        "name the authority's certificate as `sslrootcert`, or use `sslmode: require` to encrypt without checking",
+    )
+}
+
+fn words(refusal: &mysql_async::ServerError) -> String {
+    format!("{} [{}]", refusal.message, refusal.code)
+}
+
+/// What an error of the server means, said as `doing`: what we could not do.
+pub(super) fn server_error(error: &Failure, config: &MysqlConfig, doing: &str) -> Error {
+    let refusal = match error {
+        Failure::Server(refusal) => refusal,
+        Failure::Io(cause) => return lost(config, doing, cause),
+        Failure::Driver(cause @ (DriverError::ConnectionClosed | DriverError::PacketOutOfOrder)) => {
+            return lost(config, doing, cause);
+        }
+        Failure::Driver(DriverError::MixedParams | DriverError::StmtParamsMismatch { .. }) => {
+            return Error::new(ErrorKind::Query, doing)
+                .cause("it has parameters, which nothing fills in")
+                .hint("write values into the SQL; `{{ ds }}` and the like are filled in before the server sees it");
+        }
+        other => return Error::internal(format!("{doing}: MySQL was not understood")).cause(other),
+    };
+    let (kind, retryable, hint): (ErrorKind, bool, Option<&str>) = match refusal.code {
+        1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1410 => {
+            (ErrorKind::Denied, false, Some("let an administrator grant what is missing"))
+        }
+        1049 | 1146 | 1051 => (ErrorKind::NotFound, false, None),
+        1054 | 1060 | 1356 | 1166 => (ErrorKind::Schema, false, None),
+        // Lock wait timeout, deadlock, a table that was altered since the transaction began.
+        1205 | 1213 | 1412 => (ErrorKind::Conflict, true, None),
+        1969 | 3024 => (ErrorKind::Timeout, true, Some("raise `statement_timeout` of the connection")),
+        1317 => (ErrorKind::Canceled, false, None),
+        1040 | 1203 | 1226 => (ErrorKind::Unavailable, true, Some("the server has no connection to spare; run again")),
+        // Shutdown, killed, network trouble as the server sees it, gone, the server's own patience.
+        1053 | 1927 | 1158..=1161 | 2006 | 2013 | 4031 | 1080 | 1152 | 1184 => (ErrorKind::Unavailable, true, None),
+        1021 | 1114 | 1030 => (ErrorKind::Storage, false, Some("free some space on the server's disk, then run again")),
+        1037 | 1038 | 1041 | 1135 => (ErrorKind::Memory, true, None),
+        1690 | 1264 | 1292 | 1366 | 1365 | 1411 | 1406 => (ErrorKind::Data, false, None),
+        _ => (ErrorKind::Query, false, None),
+    };
+    Error::new(kind, doing).cause(words(refusal)).retryable(retryable).maybe_hint(hint.map(str::to_owned))
+}
+
+fn lost(config: &MysqlConfig, doing: &str, cause: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Unavailable, format!("{doing}: the connection to `{}` was lost", config.place)).cause(cause)
+}
+
+/// Whether the connection is gone with the error.
+pub(super) fn is_lost(error: &Failure) -> bool {
+    match error {
+        Failure::Server(refusal) => matches!(refusal.code, 1053 | 1927 | 1158..=1161 | 2006 | 2013 | 4031),
+        _ => true,
+    }
+}
+
+/// The error for a table that is not there, with the one that was meant.
+pub(super) async fn unknown_table(session: &mut Session, table: &TableName) -> Error {
+    let error = Error::new(ErrorKind::NotFound, format!("the table `{table}` does not exist"));
+    let database = table.database.as_deref().map_or_else(|| "DATABASE()".to_owned(), literal);
+    let sql = format!(
+        "SELECT table_name FROM information_schema.tables WHERE table_schema = {database} ORDER BY 1 LIMIT 1000"
+    );
+    let Ok(rows) = session.ask(&sql).await else { return error };
+    let names: Vec<String> = rows
+        .into_iter()
+        .filter_map(|row| row.into_iter().next().flatten())
+        .map(|name| match &table.database {
+            Some(database) => format!("{database}.{name}"),
+            None => name,
+        })
+        .collect();
+    if names.is_empty() && table.database.is_none() {
+        return error.hint("name the `database` of the connection, or write `database.table`");
+    }
+    error.hint(one_of(&table.to_string(), names.iter().map(String::as_str)))
+}

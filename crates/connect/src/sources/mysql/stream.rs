@@ -1,0 +1,220 @@
+//! Reading one unit: one statement, tried again where that can help.
+
+use super::connect::{Failure, Session, server_error};
+use super::decode::{Decoder, Refused};
+use super::snapshot::{Lent, Snapshot};
+use super::wanted::Wanted;
+use crate::Scan;
+use crate::picture;
+use crate::units::share::Share;
+use crate::wrap::retry;
+use arrow::array::RecordBatch;
+use gristmill_model::{Error, Result};
+use mysql_async::prelude::Queryable;
+use mysql_async::{BinaryProtocol, QueryResult, Statement};
+use std::sync::Arc;
+use tokio::sync::OwnedSemaphorePermit;
+
+/// A unit that is being read.
+pub(super) struct UnitReader {
+    wanted: Arc<Wanted>,
+    /// The picture of the unit, where it is part of one.
+    snapshot: Option<Arc<Snapshot>>,
+    share: Share,
+    ordinal: u32,
+    label: String,
+    scan: Scan,
+    reading: Option<Reading>,
+    /// Which attempt this is, from 1.
+    attempt: u32,
+    /// Rows were handed on or refused: another attempt would double them.
+    settled: bool,
+}
+
+/// A connection that reads a unit.
+enum Line {
+    /// Of the snapshot, to be given back.
+    Shared(Lent),
+    /// Of its own, with its place among the readers.
+    Own(Session, #[expect(dead_code, reason = "held only to be dropped")] OwnedSemaphorePermit),
+}
+
+impl Line {
+    fn session(&mut self) -> Result<&mut Session, Failure> {
+        match self {
+            Self::Shared(lent) => lent.session(),
+            Self::Own(session, _) => Ok(session),
+        }
+    }
+}
+
+/// A statement whose rows come.
+struct Reading {
+    line: Line,
+    statement: Statement,
+    decoder: Decoder,
+    ended: bool,
+    rows: u64,
+}
+
+impl UnitReader {
+    pub(super) fn new(
+        wanted: Arc<Wanted>,
+        snapshot: Option<Arc<Snapshot>>,
+        share: Share,
+        (ordinal, label): (u32, String),
+        scan: Scan,
+    ) -> Self {
+        Self { wanted, snapshot, share, ordinal, label, scan, reading: None, attempt: 1, settled: false }
+    }
+
+    /// The next batch; none at the end.
+    pub(super) async fn next(&mut self) -> Result<Option<RecordBatch>> {
+        loop {
+            match self.step().await {
+                Ok(Some(batch)) => return Ok(Some(batch)),
+                Ok(None) => return self.end().await.map(|()| None),
+                Err(error) => self.before_next(error).await?,
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Option<RecordBatch>> {
+        if self.reading.is_none() {
+            self.begin().await?;
+        }
+        let Some(reading) = &mut self.reading else { return Err(Error::internal("a statement that is not there")) };
+        loop {
+            while !reading.decoder.is_full() && !reading.ended {
+                // The driver keeps what is still to come with the connection; this only borrows it for a row.
+                let conn = reading.line.session().and_then(Session::conn);
+                let row = match conn {
+                    Ok(conn) => QueryResult::<BinaryProtocol>::new(conn).next().await,
+                    Err(error) => Err(error),
+                };
+                match row {
+                    Ok(Some(row)) => {
+                        reading.rows += 1;
+                        reading.decoder.push(row.unwrap());
+                    }
+                    Ok(None) => reading.ended = true,
+                    Err(error) => {
+                        let doing = format!("reading `{}` failed", self.label);
+                        return Err(server_error(&error, &self.wanted.config, &doing));
+                    }
+                }
+            }
+            if reading.decoder.is_empty() {
+                return Ok(None);
+            }
+            let (batch, refused) = reading.decoder.finish()?;
+            for Refused { record, why } in refused {
+                self.scan.refuse(&self.label, record, why)?;
+                self.settled = true;
+            }
+            if batch.num_rows() > 0 {
+                self.settled = true;
+                return Ok(Some(batch));
+            }
+        }
+    }
+
+    /// Takes a connection that sees the unit's picture, and sends the statement.
+    async fn begin(&mut self) -> Result<()> {
+        let (mut line, known) = match (&self.snapshot, &self.share.snapshot) {
+            (Some(snapshot), _) => {
+                // Trying the unit again cannot help then; beginning anew can.
+                (Line::Shared(Lent::of(snapshot).await.map_err(|error| error.retryable(false))?), None)
+            }
+            (None, Some(_)) => return Err(picture::lost(&self.wanted.config.place).retryable(false)),
+            (None, None) => {
+                let place = self.wanted.config.readers.place().await?;
+                let mut session = Session::open(&self.wanted.config).await?;
+                let known = self.wanted.describe(&mut session).await?;
+                (Line::Own(session, place), Some(known))
+            }
+        };
+        let begun = self.send(&mut line, known.as_deref()).await;
+        match begun {
+            Ok((statement, decoder)) => {
+                if let Some(snapshot) = &self.snapshot {
+                    snapshot.begin_unit();
+                }
+                self.reading = Some(Reading { line, statement, decoder, ended: false, rows: 0 });
+                Ok(())
+            }
+            Err(error) => {
+                put_away(line);
+                Err(error)
+            }
+        }
+    }
+
+    async fn send(&self, line: &mut Line, known: Option<&[super::types::Column]>) -> Result<(Statement, Decoder)> {
+        let known = known.or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
+        let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
+        let decoder = Decoder::new(&columns, self.scan.schema.clone(), self.scan.batch_size)?;
+        let sql = self.wanted.select(&columns, &self.share.slice);
+        let failed = |error: Failure| server_error(&error, &self.wanted.config, "cannot send a statement");
+        let session = line.session().map_err(failed)?;
+        let sent = async {
+            let conn = session.conn()?;
+            let statement = conn.prep(sql).await?;
+            // The rows stay with the connection, where `step` reads them one by one.
+            drop(conn.exec_iter(&statement, ()).await?);
+            Ok::<_, Failure>(statement)
+        };
+        match sent.await {
+            Ok(statement) => Ok((statement, decoder)),
+            Err(error) => Err(self.wanted.cannot_read(session, &error).await),
+        }
+    }
+
+    /// Waits for the next attempt.
+    ///
+    /// # Errors
+    /// The one given, where another attempt cannot help.
+    async fn before_next(&mut self, error: Error) -> Result<()> {
+        if let Some(reading) = self.reading.take() {
+            put_away(reading.line);
+        }
+        // Half a unit may be with others already, and its rows may come in another order.
+        let wait = retry::wait_before_next(&error, self.attempt, retry::random()).filter(|_| !self.settled);
+        let Some(wait) = wait else { return Err(error) };
+        tracing::warn!(
+            attempt = self.attempt,
+            wait = ?wait,
+            "reading `{}` failed and is tried again: {error}",
+            self.label
+        );
+        self.attempt += 1;
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    async fn end(&mut self) -> Result<()> {
+        let Some(Reading { mut line, statement, rows, .. }) = self.reading.take() else { return Ok(()) };
+        if let Ok(conn) = line.session().and_then(Session::conn) {
+            // If that fails, the next statement will, too.
+            let _ = conn.close(statement).await;
+        }
+        match (line, &self.snapshot) {
+            (Line::Shared(lent), Some(snapshot)) => {
+                lent.give_back();
+                snapshot.end_unit(self.ordinal, rows).await
+            }
+            (Line::Own(session, _), _) => {
+                session.close().await;
+                Ok(())
+            }
+            (Line::Shared(_), None) => Err(Error::internal("a reader without its snapshot")),
+        }
+    }
+}
+
+/// Puts a connection away whose statement failed, which need not have ended the connection. One of its own is hung up on.
+fn put_away(line: Line) {
+    if let Line::Shared(lent) = line {
+        lent.look_after();
+    }
+}

@@ -1,0 +1,327 @@
+//! What an extract wants, and asking the server about it.
+
+use super::config::MysqlConfig;
+use super::connect::{Failure, Session, server_error, unknown_table};
+use super::names::{Mysql, TableName, literal};
+use super::types::{Column, wanted_type};
+use crate::SourceStats;
+use crate::units::share::Slice;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use gristmill_model::spec::{ExtractSpec, SchemaContract, UnitsSpec};
+use gristmill_model::{Error, ErrorKind, Result, one_of};
+use mysql_async::prelude::Queryable;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+/// A checked extract step.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    pub(super) config: Arc<MysqlConfig>,
+    pub(super) relation: Relation,
+    pub(super) filter: Option<String>,
+    /// Only these, in this order; all when empty.
+    columns: Vec<String>,
+    /// Types that `schema:` gives to columns.
+    types: BTreeMap<String, DataType>,
+    pub(super) units: UnitsSpec,
+}
+
+/// What is read.
+#[derive(Debug, Clone)]
+pub(super) enum Relation {
+    Table(TableName),
+    Query(String),
+}
+
+/// What the server said when it was first asked.
+#[derive(Debug)]
+pub(super) struct Known {
+    pub(super) schema: SchemaRef,
+    pub(super) stats: SourceStats,
+    /// Rows of the whole table, about.
+    pub(super) all_rows: Option<u64>,
+    /// Bytes of the whole table's rows.
+    pub(super) all_bytes: Option<u64>,
+    /// Whether the condition is looked up in an index.
+    pub(super) by_index: bool,
+    /// `InnoDB`; none for what is no base table.
+    pub(super) engine: Option<String>,
+    /// The first column of the index that the rows are kept in.
+    pub(super) key: Option<String>,
+}
+
+impl Wanted {
+    /// Checks an extract step without calling the server.
+    ///
+    /// # Errors
+    /// Neither table nor query, or both; options that are for files; types that cannot be.
+    pub(super) fn new(config: Arc<MysqlConfig>, extract: &ExtractSpec) -> Result<Self> {
+        let wrong = |message: &str, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
+        for (given, key) in [
+            (extract.path.is_some(), "path"),
+            (extract.format.is_some(), "format"),
+            (extract.compression.is_some(), "compression"),
+            (extract.csv.is_some(), "csv"),
+            (extract.json.is_some(), "json"),
+            (extract.schema_contract != SchemaContract::Evolve, "schema_contract"),
+        ] {
+            if given {
+                let message = format!("`{key}` is for files; `{}` is a MySQL database", extract.from);
+                return wrong(&message, "name a `table` or write a `query`");
+            }
+        }
+        let relation = match (&extract.table, &extract.query) {
+            (Some(table), None) => Relation::Table(TableName::parse(table)?),
+            (None, Some(query)) => Relation::Query(query.trim().trim_end_matches(';').trim_end().to_owned()),
+            (Some(_), Some(_)) => return wrong("an extract has either a `table` or a `query`", "remove one of them"),
+            (None, None) => return wrong("what to extract is missing", "name a `table` or write a `query`"),
+        };
+        if extract.filter.is_some() && matches!(relation, Relation::Query(_)) {
+            return wrong("`where` goes with `table`", "write the condition into the `query`");
+        }
+        if let Some(twice) = duplicate(extract.columns.iter().map(String::as_str)) {
+            return wrong(&format!("the column `{twice}` is listed twice"), "list it once");
+        }
+        let units = extract.units.clone().unwrap_or_default();
+        if let Some((message, hint)) = units.mistakes().into_iter().next() {
+            return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
+        }
+        let typed = |(column, word): (&String, &String)| Ok((column.clone(), wanted_type(column, word)?));
+        Ok(Self {
+            config,
+            relation,
+            filter: extract.filter.clone(),
+            columns: extract.columns.clone(),
+            types: extract.schema.iter().map(typed).collect::<Result<_>>()?,
+            units,
+        })
+    }
+
+    pub(super) fn label(&self) -> String {
+        match &self.relation {
+            Relation::Table(table) => table.to_string(),
+            Relation::Query(_) => "query".to_owned(),
+        }
+    }
+
+    /// What stands after FROM. What the user wrote stands on lines of its own, so that a comment in it ends there.
+    pub(super) fn relation_sql(&self) -> String {
+        match &self.relation {
+            Relation::Table(table) => table.sql(),
+            Relation::Query(query) => format!("(\n{query}\n) AS _gristmill"),
+        }
+    }
+
+    /// The SELECT of some of the rows.
+    pub(super) fn select(&self, columns: &[Column], slice: &Slice) -> String {
+        let list = columns.iter().map(Column::sql).collect::<Vec<_>>().join(", ");
+        // A SELECT of nothing there is not.
+        let list = if list.is_empty() { "1".to_owned() } else { list };
+        slice.select(&Mysql, &list, &self.relation_sql(), self.filter.as_deref())
+    }
+
+    /// The columns as the server describes them.
+    pub(super) async fn described(&self, session: &mut Session) -> Result<Vec<mysql_async::Column>> {
+        let sql = Slice::Whole.select(&Mysql, "*", &self.relation_sql(), self.filter.as_deref());
+        let prepared = async {
+            let conn = session.conn()?;
+            let statement = conn.prep(sql).await?;
+            let columns = statement.columns().to_vec();
+            let parameters = statement.num_params();
+            conn.close(statement).await?;
+            Ok::<_, Failure>((columns, parameters))
+        };
+        let columns = match prepared.await {
+            Ok((columns, 0)) => columns,
+            Ok(_) => {
+                return Err(Error::new(ErrorKind::Query, format!("cannot read `{}`", self.label()))
+                    .cause("it has parameters (`?`), which nothing fills in")
+                    .hint("write values into the SQL"));
+            }
+            Err(error) => return Err(self.cannot_read(session, &error).await),
+        };
+        Ok(columns)
+    }
+
+    /// Asks the server for the columns, as they are chosen and typed.
+    pub(super) async fn describe(&self, session: &mut Session) -> Result<Vec<Column>> {
+        let all = self.described(session).await?;
+        let names: Vec<String> = all.iter().map(|column| column.name_str().into_owned()).collect();
+        let known = || names.iter().map(String::as_str);
+        if let Some(twice) = duplicate(known()) {
+            return Err(Error::new(ErrorKind::Schema, format!("two columns of the query are called `{twice}`"))
+                .hint("name one of them otherwise, with `as`"));
+        }
+        if let Some(unknown) = self.types.keys().find(|name| !names.contains(name)) {
+            return Err(unknown_column(unknown, &self.label(), known()));
+        }
+        let column = |at: usize| Column::new(&all[at], self.types.get(&names[at]));
+        if self.columns.is_empty() {
+            return Ok((0..all.len()).map(column).collect());
+        }
+        self.columns
+            .iter()
+            .map(|wanted| match names.iter().position(|known| known == wanted) {
+                Some(at) => Ok(column(at)),
+                None => Err(unknown_column(wanted, &self.label(), known())),
+            })
+            .collect()
+    }
+
+    /// The error for a table or query that the server refuses.
+    pub(super) async fn cannot_read(&self, session: &mut Session, error: &Failure) -> Error {
+        let user = &self.config.user;
+        if let (Relation::Table(table), Failure::Server(refusal)) = (&self.relation, error) {
+            match refusal.code {
+                1046 => {
+                    return Error::new(ErrorKind::Config, format!("the table `{table}` is in no database"))
+                        .hint("name the `database` of the connection, or write `database.table`");
+                }
+                1146 | 1049 => return unknown_table(session, table).await,
+                1142 | 1143 => {
+                    return Error::new(ErrorKind::Denied, format!("`{user}` may not read `{table}`"))
+                        .cause(&refusal.message)
+                        .hint(format!(
+                            "let an administrator run: grant select on {} to {}",
+                            table.sql(),
+                            literal(user)
+                        ));
+                }
+                1054 => {
+                    let sql = format!("SHOW COLUMNS FROM {}", table.sql());
+                    let columns: Vec<String> = session
+                        .ask(&sql)
+                        .await
+                        .unwrap_or_default()
+                        .into_iter()
+                        .filter_map(|row| row.into_iter().next().flatten())
+                        .collect();
+                    let wrong = refusal.message.split('\'').nth(1).unwrap_or_default();
+                    let wrong = wrong.rsplit('.').next().unwrap_or(wrong);
+                    return Error::new(
+                        ErrorKind::Schema,
+                        format!("the condition on `{table}` names an unknown column"),
+                    )
+                    .cause(&refusal.message)
+                    .hint(one_of(wrong, columns.iter().map(String::as_str)));
+                }
+                _ => {}
+            }
+        }
+        server_error(error, &self.config, &format!("cannot read `{}`", self.label()))
+    }
+
+    fn failed(&self, error: &Failure) -> Error {
+        server_error(error, &self.config, &format!("cannot plan how to read `{}`", self.label()))
+    }
+
+    /// The condition that finds this table in the information schema.
+    pub(super) fn in_schema(&self) -> Option<String> {
+        let Relation::Table(table) = &self.relation else { return None };
+        let database = table.database.as_deref().map_or_else(|| "DATABASE()".to_owned(), literal);
+        Some(format!("table_schema = {database} AND table_name = {}", literal(&table.name)))
+    }
+
+    /// Columns, and what the server's statistics say of rows and bytes.
+    pub(super) async fn ask(&self) -> Result<Known> {
+        let mut session = Session::open(&self.config).await?;
+        let columns = self.describe(&mut session).await?;
+        let mut known = Known {
+            schema: schema_of(&columns),
+            stats: SourceStats::default(),
+            all_rows: None,
+            all_bytes: None,
+            by_index: false,
+            engine: None,
+            key: None,
+        };
+        if let Some(place) = self.in_schema() {
+            let sql = format!(
+                "SELECT engine, table_rows, data_length, table_type FROM information_schema.tables WHERE {place}"
+            );
+            let rows = session.ask(&sql).await.map_err(|error| self.failed(&error))?;
+            let row = rows.into_iter().next().and_then(|row| <[Option<String>; 4]>::try_from(row).ok());
+            if let Some([engine, rows, bytes, kind]) = row {
+                let number = |text: Option<String>| text.and_then(|text| text.parse::<u64>().ok());
+                let is_table = kind.is_some_and(|kind| matches!(kind.as_str(), "BASE TABLE" | "SYSTEM VERSIONED"));
+                known.engine = engine.filter(|_| is_table);
+                known.all_rows = number(rows);
+                known.all_bytes = number(bytes);
+            }
+            let sql = format!(
+                "SELECT column_name FROM information_schema.statistics WHERE {place} AND seq_in_index = 1 AND non_unique = 0 \
+                 AND nullable <> 'YES' AND sub_part IS NULL ORDER BY index_name <> 'PRIMARY' LIMIT 1"
+            );
+            known.key = session.value(&sql).await.map_err(|error| self.failed(&error))?;
+        }
+        let sql = format!("EXPLAIN {}", self.select(&columns, &Slice::Whole));
+        let plan = match session.ask_named(&sql).await {
+            Ok(plan) => plan,
+            // Who may read a view may not be allowed to see how it is made.
+            Err(Failure::Server(refusal)) if refusal.code == 1345 => Vec::new(),
+            Err(error) => return Err(self.cannot_read(&mut session, &error).await),
+        };
+        session.close().await;
+        known.stats = SourceStats { rows: known.all_rows, bytes: known.all_bytes };
+        if self.filter.is_some() || known.all_rows.is_none() {
+            // One table alone is estimated well enough; of several, nobody knows.
+            let [step] = plan.as_slice() else {
+                known.stats = SourceStats::default();
+                return Ok(known);
+            };
+            let text = |name: &str| step.get(name).and_then(Option::as_deref);
+            let share = text("filtered").and_then(|text| text.parse::<f64>().ok()).map_or(1.0, |share| share / 100.0);
+            let rows = text("rows").and_then(|text| text.parse::<f64>().ok()).map(|rows| (rows * share).round() as u64);
+            known.by_index = self.filter.is_some()
+                && matches!(text("type"), Some("range" | "ref" | "const" | "eq_ref" | "index_merge" | "ref_or_null"));
+            let width = known.all_bytes.zip(known.all_rows).map(|(bytes, all)| bytes / all.max(1));
+            known.stats = SourceStats { rows, bytes: rows.zip(width).map(|(rows, width)| rows.saturating_mul(width)) };
+        }
+        Ok(known)
+    }
+
+    /// The columns of `wanted` among those that the server has now.
+    ///
+    /// # Errors
+    /// A column that is not there, or of another type than it was when the run began.
+    pub(super) fn choose(&self, known: &[Column], wanted: &Schema) -> Result<Vec<Column>> {
+        wanted
+            .fields()
+            .iter()
+            .map(|field| {
+                let Some(column) = known.iter().find(|column| column.name == *field.name()) else {
+                    let names = known.iter().map(|column| column.name.as_str());
+                    return Err(unknown_column(field.name(), &self.label(), names));
+                };
+                if column.kind == *field.data_type() {
+                    return Ok(column.clone());
+                }
+                Err(Error::new(
+                    ErrorKind::Schema,
+                    format!(
+                        "the column `{}` of `{}` is {} now, it was {} when the run began",
+                        field.name(),
+                        self.label(),
+                        column.kind,
+                        field.data_type()
+                    ),
+                )
+                .hint("run again"))
+            })
+            .collect()
+    }
+}
+
+fn schema_of(columns: &[Column]) -> SchemaRef {
+    let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, column.kind.clone(), true)).collect();
+    Arc::new(Schema::new(fields))
+}
+
+pub(super) fn unknown_column<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a str>) -> Error {
+    Error::new(ErrorKind::Schema, format!("`{of}` has no column `{name}`")).hint(one_of(name, known))
+}
+
+fn duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let mut seen = HashSet::new();
+    names.into_iter().find(|name| !seen.insert(*name))
+}
