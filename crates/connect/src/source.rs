@@ -69,18 +69,6 @@ pub trait Source: fmt::Debug + Send + Sync {
     }
 }
 
-/// Refuses `units:` for a source that decides by itself.
-///
-/// # Errors
-/// When the extract has them.
-pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
-    match &extract.units {
-        None => Ok(()),
-        Some(_) => Err(Error::new(ErrorKind::Config, format!("`units` is not supported for {kind}"))
-            .hint("leave `units` out; it is for databases and files")),
-    }
-}
-
 /// Which part of its rows an incremental extract wants.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Increment {

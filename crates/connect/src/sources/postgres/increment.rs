@@ -1,7 +1,7 @@
 //! Reading only what is new: the condition, and how far it goes.
 
 use super::connect::{Session, server_error};
-use super::names::{literal, quoted};
+use super::names::{Postgres, literal, quoted};
 use super::units::keys::KeyKind;
 use super::units::share::Slice;
 use super::wanted::{Known, Wanted, unknown_column};
@@ -31,7 +31,8 @@ impl Wanted {
             (Some(filter), Some(from)) => Some(format!("(\n{filter}\n) AND {from}")),
             (filter, from) => filter.clone().or_else(|| from.clone()),
         };
-        let max = Slice::Whole.select(&format!("max({column})::text"), &self.relation_sql(), filter.as_deref());
+        let max =
+            Slice::Whole.select(&Postgres, &format!("max({column})::text"), &self.relation_sql(), filter.as_deref());
         let row = match session.query_one(&max, &[]).await {
             Ok(row) => row,
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_FUNCTION) => {
