@@ -31,6 +31,14 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// Reads one unit, as batches of `scan.schema`. Nothing is called before the stream is polled.
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows;
 
+    /// Divides a unit that nobody has begun to read into its first part of about `most` rows and the rest, where the unit
+    /// is larger than that and can be divided at little cost. The two are disjoint, together they are the unit, and they are
+    /// read instead of it. `None`: it is read as it is.
+    async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+        let _ = (unit, most);
+        None
+    }
+
     /// What is known about the whole without reading it. Cheap; may be asked often.
     async fn stats(&self) -> SourceStats {
         SourceStats::default()

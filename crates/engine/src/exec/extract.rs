@@ -1,5 +1,6 @@
 //! Extract: unit rows in, the units' rows out.
 
+use super::queue::UnitQueue;
 use crate::error::{in_step, to_datafusion};
 use crate::expect::row_width;
 use crate::meter::{Meter, bytes_of};
@@ -17,10 +18,11 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::TryStreamExt;
+use futures::stream::try_unfold;
 use gristmill_connect::{Pin, Scan, Source, SourceStats};
 use gristmill_model::{ConnectionName, Error, WorkUnit};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The schema of the leaf: one row per unit, the unit as JSON.
 pub(crate) fn units_schema() -> SchemaRef {
@@ -58,8 +60,9 @@ pub(crate) fn leaf(units: &[WorkUnit], lanes: usize) -> DfResult<Arc<dyn Executi
     Ok(source)
 }
 
-/// Reads the units that come in as rows. Unary, keeps partitioning: a partition reads its units one after the other, so
-/// it never holds more than one of them open.
+/// Reads the units that come in as rows. Unary, keeps partitioning: a partition reads units one after the other, so it
+/// never holds more than one of them open. Partitions of one node that have read their own units help each other: which of
+/// them gives which rows is not fixed, but all of them together give each row once.
 #[derive(Debug)]
 pub struct ExtractExec {
     input: Arc<dyn ExecutionPlan>,
@@ -70,7 +73,71 @@ pub struct ExtractExec {
     meter: Arc<Meter>,
     /// Keeps the picture alive that the units are read from.
     pin: Option<Pin>,
+    queues: Arc<Mutex<Queues>>,
     properties: Arc<PlanProperties>,
+}
+
+/// The queues of a node: one for each time that it was executed as a whole.
+#[derive(Debug, Default)]
+struct Queues {
+    /// How often each partition was executed.
+    executed: Vec<usize>,
+    queues: Vec<Arc<UnitQueue>>,
+}
+
+impl Queues {
+    /// The queue that a partition shares with the others; another one when it is executed once more.
+    fn next(&mut self, partition: usize, partitions: usize) -> Arc<UnitQueue> {
+        self.executed.resize(partitions.max(partition + 1), 0);
+        let round = self.executed[partition];
+        self.executed[partition] += 1;
+        while self.queues.len() <= round {
+            self.queues.push(UnitQueue::new(partitions));
+        }
+        self.queues[round].clone()
+    }
+}
+
+/// One partition at work.
+struct Lane {
+    number: usize,
+    /// The units of its own, until they are in the queue.
+    units: Option<SendableRecordBatchStream>,
+    queue: Arc<UnitQueue>,
+    source: Arc<dyn Source>,
+    scan: Scan,
+    meter: Arc<Meter>,
+    /// The stream may outlive the node.
+    _pin: Option<Pin>,
+}
+
+impl Lane {
+    /// The unit to be read next; none when there is nothing left for this lane.
+    async fn next(&mut self) -> DfResult<Option<WorkUnit>> {
+        if let Some(mut units) = self.units.take() {
+            while let Some(batch) = units.try_next().await? {
+                self.queue.add(self.number, decode_units(&batch).map_err(to_datafusion)?);
+            }
+        }
+        let Some(mut claim) = self.queue.claim(self.number).await else { return Ok(None) };
+        if let Some(most) = claim.most()
+            && let Some((first, rest)) = self.source.split(claim.unit(), most).await
+        {
+            tracing::debug!(step = %self.meter.step, "`{}` is divided: `{}`, `{}`", claim.unit().label, first.label, rest.label);
+            claim.divide(first, rest);
+        }
+        Ok(Some(claim.settle()))
+    }
+
+    fn read(&self, unit: &WorkUnit) -> impl futures::Stream<Item = DfResult<RecordBatch>> + Send + use<> {
+        let (label, step) = (unit.label.clone(), self.meter.step.clone());
+        self.source.read(unit, &self.scan).map_err(move |error| {
+            // The label is a file's name, mostly, which the error has named too.
+            let named = error.message().contains(&label);
+            let error = if named { error } else { error.context(format!("reading {label}")) };
+            to_datafusion(in_step(error, step.as_str()))
+        })
+    }
 }
 
 impl ExtractExec {
@@ -89,7 +156,7 @@ impl ExtractExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Self { input, connection, source, scan, stats, meter, pin, properties }
+        Self { input, connection, source, scan, stats, meter, pin, queues: Arc::default(), properties }
     }
 }
 
@@ -151,28 +218,26 @@ impl ExecutionPlan for ExtractExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let units = self.input.execute(partition, context)?;
-        let (source, scan, meter) = (self.source.clone(), self.scan.clone(), self.meter.clone());
+        let partitions = self.input.output_partitioning().partition_count();
+        // Nothing that is done under the lock can leave it half done.
+        let queue = self.queues.lock().unwrap_or_else(PoisonError::into_inner).next(partition, partitions);
+        let meter = self.meter.clone();
         meter.touch();
-        let step = meter.step.clone();
-        // The stream may outlive this node.
-        let pin = self.pin.clone();
-        let rows = units
-            .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
-            .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
-            .try_flatten()
-            .map_ok(move |unit| {
-                let _held = &pin;
-                let label = unit.label.clone();
-                let step = step.clone();
-                source.read(&unit, &scan).map_err(move |error| {
-                    // The label is a file's name, mostly, which the error has named too.
-                    let named = error.message().contains(&label);
-                    let error = if named { error } else { error.context(format!("reading {label}")) };
-                    to_datafusion(in_step(error, step.as_str()))
-                })
-            })
-            .try_flatten()
-            .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), bytes_of(batch)));
+        let lane = Lane {
+            number: partition,
+            units: Some(units),
+            queue,
+            source: self.source.clone(),
+            scan: self.scan.clone(),
+            meter: meter.clone(),
+            _pin: self.pin.clone(),
+        };
+        let rows = try_unfold(lane, |mut lane| async move {
+            let Some(unit) = lane.next().await? else { return Ok::<_, DataFusionError>(None) };
+            Ok(Some((lane.read(&unit), lane)))
+        })
+        .try_flatten()
+        .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), bytes_of(batch)));
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.scan.schema.clone(), rows)))
     }
 

@@ -2,6 +2,7 @@
 
 use super::config::PostgresConfig;
 use super::snapshot::Snapshot;
+use super::split::Splitter;
 use super::stream::UnitReader;
 use super::units::blocks::pack;
 use super::units::decide::{Chosen, Decision, Facts, Relation as Kind, decide, describe, needs_facts};
@@ -21,7 +22,7 @@ use tokio::sync::OnceCell;
 /// them a second time takes it a small part of what sending them takes, out of pages that are in memory anyway.
 const COUNTED_BYTES: u64 = 512 << 20;
 /// A page of a heap; it is another size only where somebody compiled the server so.
-const PAGE: u64 = 8192;
+pub(super) const PAGE: u64 = 8192;
 
 /// A table or a query of a PostgreSQL database.
 #[derive(Debug)]
@@ -31,6 +32,7 @@ pub struct PostgresSource {
     known: OnceCell<Known>,
     /// The snapshot of the plans that are still held, so that all of them see the same picture.
     snapshot: Mutex<Weak<Snapshot>>,
+    splitter: Splitter,
 }
 
 /// A unit before it has its number.
@@ -46,7 +48,12 @@ impl PostgresSource {
     /// # Errors
     /// Neither table nor query, or both; options that are for files; `units` that cannot be.
     pub(crate) fn new(config: Arc<PostgresConfig>, extract: &ExtractSpec) -> Result<Self> {
-        Ok(Self { wanted: Arc::new(Wanted::new(config, extract)?), known: OnceCell::new(), snapshot: Mutex::default() })
+        Ok(Self {
+            wanted: Arc::new(Wanted::new(config, extract)?),
+            known: OnceCell::new(),
+            snapshot: Mutex::default(),
+            splitter: Splitter::default(),
+        })
     }
 
     async fn known(&self) -> Result<&Known> {
@@ -284,6 +291,11 @@ impl Source for PostgresSource {
         let rows =
             try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) });
         Rows::new(scan.schema.clone(), rows)
+    }
+
+    async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+        let held = self.held();
+        self.splitter.split(&self.wanted, held.as_ref(), unit, most).await
     }
 
     async fn stats(&self) -> SourceStats {

@@ -593,3 +593,69 @@ async fn a_connection_tells_what_is_there() {
     assert_eq!(found[1].columns[1], ("id".to_owned(), "bigint".to_owned()));
     assert_eq!(found[0].columns[0], ("a".to_owned(), "numeric(5,1)".to_owned()));
 }
+
+#[tokio::test]
+async fn passwords_and_servers_may_stand_in_libpqs_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let database = postgres::database();
+    let folder = tempfile::tempdir().unwrap();
+    let (passfile, services) = (folder.path().join("pass"), folder.path().join("services"));
+    let write = |password: &str, mode: u32| {
+        std::fs::write(&passfile, format!("127.0.0.1:{}:*:{USER}:{password}\n", database.port)).unwrap();
+        std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::write(
+        &services,
+        format!(
+            "[shop]\nhost=127.0.0.1\nport={}\nuser={USER}\ndbname={}\noptions=-c work_mem=5MB\n[odd]\nhost=a\nsslkey=x\n",
+            database.port, database.name
+        ),
+    )
+    .unwrap();
+    let places = libpq::Places { passfile: Some(passfile.clone()), services: vec![services] };
+    let open = |yaml: &str| {
+        let node = parse("gristmill.yaml", yaml).unwrap();
+        PostgresConfig::from_node_and(&node, folder.path(), &places).map(PostgresConnection::new)
+    };
+    let parts = format!("{{host: 127.0.0.1, port: {}, user: {USER}, database: {}}}", database.port, database.name);
+    let relative = parts.replace('}', ", passfile: pass}");
+    write(PASSWORD, 0o600);
+    for yaml in ["{service: shop}", &parts, &relative] {
+        let info = open(yaml).unwrap().test().await.unwrap();
+        assert!(info.details.contains(&("database".to_owned(), database.name.clone())), "{info:?}");
+    }
+    let session = Session::open(&open("{service: shop}").unwrap().config).await.unwrap();
+    assert_eq!(session.query_one("show work_mem", &[]).await.unwrap().get::<_, String>(0), "5MB");
+    // What stands beside the service wins.
+    let other = open("{service: shop, database: nothing_of_that_name}").unwrap().test().await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::NotFound, "{other}");
+    write(PASSWORD, 0o640);
+    let ignored = open("{service: shop}").unwrap().test().await.unwrap_err();
+    assert_eq!(ignored.kind(), ErrorKind::Denied);
+    assert!(ignored.hint_text().unwrap().contains("chmod 0600"), "{ignored:?}");
+    write("wr0ng", 0o600);
+    let refused = open("{service: shop}").unwrap().test().await.unwrap_err();
+    assert!(refused.hint_text().unwrap().contains("the password is from"), "{refused:?}");
+    assert!(!format!("{refused:?}").contains("wr0ng"));
+    for (yaml, message) in [
+        ("{service: shap}", "there is no service `shap`"),
+        ("{service: odd}", "the option `sslkey`"),
+        ("{service: shop, url: \"postgres://u@h/d\"}", "not both"),
+    ] {
+        let mistakes = open(yaml).unwrap_err();
+        assert!(mistakes[0].message.contains(message), "{mistakes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_longer_than_the_server_allows_says_what_to_set() {
+    let database = postgres::database();
+    database.sql(&format!(
+        "create table t as select n from generate_series(1, 100) n; alter database {} set statement_timeout = '200ms'",
+        database.name
+    ));
+    let source = source(&database, "query: select n, pg_sleep(0.05)::text as s from t");
+    let error = read(source.as_ref()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.hint_text().unwrap().contains("set statement_timeout = 0"), "{error:?}");
+}
