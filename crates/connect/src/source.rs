@@ -1,6 +1,6 @@
 //! The source contract: plan units, read one.
 
-use crate::Rows;
+use crate::{Filter, Rows};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, OnFail};
@@ -37,6 +37,13 @@ pub trait Source: fmt::Debug + Send + Sync {
     async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
         let _ = (unit, most);
         None
+    }
+
+    /// Whether a plan may be asked to leave out the rows for which a condition does not hold ([`ReadRequest::filters`]). Asked
+    /// once the schema is known; whoever asks decides the condition again.
+    fn can_filter(&self, filter: &Filter) -> bool {
+        let _ = filter;
+        false
     }
 
     /// What is known about the whole without reading it. Cheap; may be asked often.
@@ -82,6 +89,11 @@ pub(crate) fn refuse_units(extract: &ExtractSpec, kind: &str) -> Result<()> {
 pub struct ReadRequest {
     /// Only these columns; all when `None`.
     pub columns: Option<Vec<String>>,
+    /// Only rows for which all of these hold need to come. A source leaves out what it can ([`Source::can_filter`]), never
+    /// more.
+    pub filters: Vec<Filter>,
+    /// So many rows are enough, whichever they are. A source may give more.
+    pub limit: Option<u64>,
     /// How many units are read at once, at most.
     pub parallelism: usize,
 }

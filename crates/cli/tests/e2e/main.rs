@@ -14,5 +14,6 @@ mod guards;
 mod killed;
 mod once;
 mod oracle;
+mod pushed;
 mod sales;
 mod support;

@@ -4,7 +4,8 @@
 //! behind it is not asked for the next one meanwhile, so that the server feels the pause, too.
 
 use crate::{
-    Connection, ConnectionInfo, Discovered, LoadContext, ReadPlan, ReadRequest, Rows, Scan, Sink, Source, SourceStats,
+    Connection, ConnectionInfo, Discovered, Filter, LoadContext, ReadPlan, ReadRequest, Rows, Scan, Sink, Source,
+    SourceStats,
 };
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -164,6 +165,10 @@ impl Source for LimitedSource {
 
     async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
         self.inner.split(unit, most).await
+    }
+
+    fn can_filter(&self, filter: &Filter) -> bool {
+        self.inner.can_filter(filter)
     }
 
     async fn stats(&self) -> SourceStats {

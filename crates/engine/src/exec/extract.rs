@@ -297,4 +297,87 @@ mod tests {
         seen.sort_unstable();
         assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
     }
+
+    /// Whole numbers from one up to another; divides every unit.
+    #[derive(Debug)]
+    struct Numbers;
+
+    fn numbers(ordinal: u32, from: i64, to: i64) -> WorkUnit {
+        WorkUnit {
+            ordinal,
+            label: format!("{from} to {to}"),
+            payload: serde_json::json!([from, to]),
+            rows: Some((to - from).unsigned_abs()),
+            bytes: None,
+        }
+    }
+
+    fn bounds(unit: &WorkUnit) -> (i64, i64) {
+        (unit.payload[0].as_i64().unwrap(), unit.payload[1].as_i64().unwrap())
+    }
+
+    #[async_trait::async_trait]
+    impl Source for Numbers {
+        async fn schema(&self) -> gristmill_model::Result<SchemaRef> {
+            Ok(Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)])))
+        }
+
+        async fn plan(
+            &self,
+            _: Option<&gristmill_model::Checkpoint>,
+            _: &gristmill_connect::ReadRequest,
+        ) -> gristmill_model::Result<gristmill_connect::ReadPlan> {
+            Err(Error::internal("planned by the test"))
+        }
+
+        fn read(&self, unit: &WorkUnit, scan: &Scan) -> gristmill_connect::Rows {
+            let (from, to) = bounds(unit);
+            let schema = scan.schema.clone();
+            let batches = (from..to).collect::<Vec<_>>();
+            let batches = batches.chunks(scan.batch_size).map(|rows| {
+                let column = datafusion::arrow::array::Int64Array::from(rows.to_vec());
+                Ok(RecordBatch::try_new(schema.clone(), vec![Arc::new(column)]).unwrap())
+            });
+            gristmill_connect::Rows::new(schema.clone(), futures::stream::iter(batches.collect::<Vec<_>>()))
+        }
+
+        async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+            tokio::task::yield_now().await;
+            let (from, to) = bounds(unit);
+            let at = from + i64::try_from(most).ok()?.max(5);
+            (at < to).then(|| (numbers(unit.ordinal, from, at), numbers(unit.ordinal, at, to)))
+        }
+    }
+
+    #[tokio::test]
+    async fn lanes_that_help_each_other_give_every_row_once_each_time_the_plan_is_executed() {
+        use datafusion::arrow::array::AsArray;
+        let source = Arc::new(Numbers);
+        let units = [numbers(0, 0, 3), numbers(1, 3, 1000), numbers(2, 1000, 1001), numbers(3, 1001, 1010)];
+        let schema = source.schema().await.unwrap();
+        let on_bad_row = gristmill_model::spec::OnFail::Fail;
+        let scan = Scan { schema, batch_size: 7, on_bad_row, rejects: None };
+        let meter = Meter::new("numbers".into());
+        let leaf = leaf(&units, 3).map_err(from_datafusion).unwrap();
+        let name = ConnectionName::from("test");
+        let plan = Arc::new(ExtractExec::new(leaf, name, source, scan, SourceStats::default(), meter, None));
+        let context = SessionContext::new().task_ctx();
+        for round in 0..3 {
+            let lanes = (0..3).map(|lane| plan.execute(lane, context.clone()).unwrap());
+            let lanes = lanes.map(|rows| tokio::spawn(rows.try_collect::<Vec<RecordBatch>>()));
+            let mut seen = Vec::new();
+            let mut busy = 0;
+            for lane in lanes.collect::<Vec<_>>() {
+                let batches = lane.await.unwrap().unwrap();
+                busy += usize::from(batches.len() > 10);
+                for batch in batches {
+                    let column = batch.column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>();
+                    seen.extend(column.values().iter().copied());
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, (0..1010).collect::<Vec<_>>(), "round {round}");
+            assert!(busy >= 2, "the large unit was read by one lane alone");
+        }
+    }
 }

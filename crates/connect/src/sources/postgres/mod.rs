@@ -19,6 +19,7 @@ mod decode;
 mod libpq;
 pub(crate) mod names;
 mod numeric;
+mod pushed;
 mod read;
 mod snapshot;
 mod split;

@@ -111,8 +111,8 @@ impl Splitter {
         share: &Share,
         part: u64,
     ) -> Result<Option<String>> {
-        let (Slice::Keys { column, .. }, Relation::Table(table), None) =
-            (&share.slice, &wanted.relation, &wanted.filter)
+        let filter = wanted.filter.as_ref().or(share.pushed.as_ref());
+        let (Slice::Keys { column, .. }, Relation::Table(table), None) = (&share.slice, &wanted.relation, filter)
         else {
             return Ok(None);
         };

@@ -95,7 +95,9 @@ impl UnitReader {
         })?;
         let known = known.as_deref().or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
         let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
-        let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", self.wanted.select(&columns, &self.share.slice));
+        let rows = self.wanted.select(&columns, &self.share.slice);
+        let limit = self.share.limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
+        let sql = format!("COPY ({rows}{limit}) TO STDOUT (FORMAT binary)");
         let stream = match reader.session.copy_out(&sql).await {
             Ok(stream) => Box::pin(stream),
             Err(error) if self.share.snapshot.is_some() && error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {

@@ -34,7 +34,7 @@ fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
 
 async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
     let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await?;
+    let plan = source.plan(None, &ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await?;
     let mut batches = Vec::new();
     for unit in &plan.units {
         batches.extend(source.read(unit, &scan).collect().await?);
@@ -658,4 +658,64 @@ async fn a_statement_that_takes_longer_than_the_server_allows_says_what_to_set()
     let error = read(source.as_ref()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.hint_text().unwrap().contains("set statement_timeout = 0"), "{error:?}");
+}
+
+#[tokio::test]
+async fn conditions_that_the_server_answers_alike_are_pushed_down_and_limits_too() {
+    use crate::{Comparison, Filter, Literal, Test};
+    let database = postgres::database();
+    database.sql(
+        "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table t(id int, day date, ok boolean, name text, folded text collate ci, code varchar(9), padded char(5), big numeric);
+         insert into t select n, date '2024-01-01' + n, n % 2 = 0, 'n' || n % 5, 'F' || n % 5, 'c', 'p', n from generate_series(1, 3000) n;
+         insert into t values (null), (null); analyze t",
+    );
+    let source = source(
+        &database,
+        "table: t\nwhere: id is null or id > 0 -- all\nschema: {code: int}\nunits: {target_rows: 500}",
+    );
+    source.schema().await.unwrap();
+    let is =
+        |column: &str, comparison, literal| Filter { column: column.to_owned(), test: Test::Is(comparison, literal) };
+    let text = |text: &str| Literal::Text(text.to_owned());
+    for refused in [
+        is("folded", Comparison::Equal, text("f1")),
+        is("code", Comparison::Equal, Literal::Integer(1)),
+        is("padded", Comparison::Equal, text("p")),
+        is("big", Comparison::Equal, Literal::Integer(1)),
+        is("name", Comparison::Less, text("n2")),
+        is("nothing", Comparison::Equal, Literal::Integer(1)),
+    ] {
+        assert!(!source.can_filter(&refused), "{refused}");
+    }
+    let read = async |filters: Vec<Filter>, limit: Option<u64>| {
+        let want = ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2 };
+        let plan = source.plan(None, &want).await.unwrap();
+        let schema = Arc::new(source.schema().await.unwrap().project(&[0]).unwrap());
+        let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };
+        let mut rows = 0;
+        for unit in &plan.units {
+            rows += source.read(unit, &scan).collect().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+        }
+        (rows, plan)
+    };
+    for (filter, rows) in [
+        (is("id", Comparison::LessOrEqual, Literal::Integer(1200)), 1200),
+        (is("id", Comparison::Greater, Literal::Integer(i64::MAX)), 0),
+        (is("day", Comparison::Greater, Literal::Date(19_723 + 2990)), 10),
+        (is("ok", Comparison::Equal, Literal::Boolean(true)), 1500),
+        (is("name", Comparison::Equal, text("n3")), 600),
+        (Filter { column: "name".into(), test: Test::OneOf(vec![text("n3"), text("N4"), text("o'k")]) }, 600),
+        (Filter { column: "id".into(), test: Test::Null }, 2),
+        (Filter { column: "id".into(), test: Test::NotNull }, 3000),
+    ] {
+        assert!(source.can_filter(&filter), "{filter}");
+        let (read, plan) = read(vec![filter.clone()], None).await;
+        assert_eq!(read, rows, "{filter}: {}", plan.why);
+        assert!(plan.pushed_down.contains(&format!("filter: {filter}")), "{:?}", plan.pushed_down);
+    }
+    let (rows, plan) = read(Vec::new(), Some(7)).await;
+    assert_eq!((rows, plan.units.len()), (7, 1), "{}", plan.why);
+    assert!(plan.pushed_down.contains(&"limit: 7".to_owned()));
+    assert_eq!(read(Vec::new(), None).await.0, 3002);
 }

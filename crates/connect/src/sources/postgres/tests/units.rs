@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use tokio::task::JoinSet;
 
 async fn plan(source: &dyn Source) -> crate::ReadPlan {
-    source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await.unwrap()
+    source.plan(None, &ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
 async fn scan(source: &dyn Source) -> Scan {
