@@ -15,7 +15,7 @@ fn project(steps: &str) -> Folder {
     let database = rusqlite::Connection::open(folder.path().join("a.db")).unwrap();
     let rows = "create table orders(id integer primary key, region text);
                 insert into orders with recursive k(i) as (select 1 union all select i + 1 from k where i < 300)
-                  select i, 'r' || i % 3 from k";
+                  select i, 'r' || (i % 3) from k";
     database.execute_batch(rows).unwrap();
     folder
 }

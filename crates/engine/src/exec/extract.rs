@@ -272,6 +272,7 @@ mod tests {
     use super::*;
     use crate::error::from_datafusion;
     use datafusion::prelude::SessionContext;
+    use futures::StreamExt;
 
     #[tokio::test]
     async fn every_unit_lands_in_exactly_one_lane() {
@@ -338,7 +339,12 @@ mod tests {
                 let column = datafusion::arrow::array::Int64Array::from(rows.to_vec());
                 Ok(RecordBatch::try_new(schema.clone(), vec![Arc::new(column)]).unwrap())
             });
-            gristmill_connect::Rows::new(schema.clone(), futures::stream::iter(batches.collect::<Vec<_>>()))
+            // Others get their turn, as they do while a server is waited for.
+            let batches = futures::stream::iter(batches.collect::<Vec<_>>()).then(|batch| async {
+                tokio::task::yield_now().await;
+                batch
+            });
+            gristmill_connect::Rows::new(schema.clone(), batches)
         }
 
         async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {

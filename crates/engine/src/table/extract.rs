@@ -67,8 +67,8 @@ impl TableProvider for ExtractTable {
         let want = ReadRequest {
             columns,
             filters: filters.iter().filter_map(to_filter).filter(|filter| self.source.can_filter(filter)).collect(),
-            // Of rows that are still to be looked at, nobody knows how many are enough.
-            limit: limit.filter(|_| filters.is_empty()).map(|limit| limit as u64),
+            // Of rows that are still to be looked at, or may be refused, nobody knows how many are enough.
+            limit: limit.filter(|_| filters.is_empty() && self.on_bad_row == OnFail::Fail).map(|limit| limit as u64),
             parallelism: self.parallelism,
         };
         let mut plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
