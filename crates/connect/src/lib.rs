@@ -13,6 +13,7 @@
 
 pub mod conformance;
 mod connection;
+mod filter;
 mod hive;
 pub mod memory;
 pub mod registry;
@@ -26,6 +27,7 @@ pub mod types;
 mod wrap;
 
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
+pub use filter::{Comparison, Filter, Literal, Test};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{

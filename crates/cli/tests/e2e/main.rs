@@ -15,6 +15,7 @@ mod incremental;
 mod killed;
 mod once;
 mod oracle;
+mod pushed;
 mod sales;
 mod support;
 mod units;

@@ -10,6 +10,7 @@
 mod config;
 pub(crate) mod database;
 mod increment;
+mod pushed;
 mod read;
 pub(crate) mod types;
 mod units;
@@ -23,8 +24,8 @@ pub use config::SqliteConfig;
 use crate::registry::Connector;
 use crate::sinks::sqlite::SqliteSink;
 use crate::{
-    Connection, ConnectionInfo, Discovered, Increment, LoadContext, Narrowed, OpenContext, ReadPlan, ReadRequest, Rows,
-    Scan, Sink, Source, SourceStats,
+    Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, OpenContext, ReadPlan,
+    ReadRequest, Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
@@ -32,6 +33,7 @@ use database::{Database, Table, list_tables};
 use gristmill_model::spec::{ExtractSpec, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -167,6 +169,43 @@ struct Wanted {
     columns: Vec<String>,
     /// Types that override the declared ones, by column.
     overrides: BTreeMap<String, DataType>,
+    /// So many rows are enough.
+    limit: Option<u64>,
+}
+
+/// What a unit says beside that it is all of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Share {
+    /// A condition beside that of the extract, in SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pushed: Option<String>,
+    /// So many rows are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
+}
+
+/// What the database said when it was first looked at.
+#[derive(Debug, Clone)]
+struct Known {
+    schema: SchemaRef,
+    /// The columns that conditions may be on.
+    comparable: pushed::Columns,
+}
+
+impl Wanted {
+    /// The same for a unit.
+    fn of(&self, share: &Share) -> Self {
+        let mut wanted = self.clone();
+        wanted.limit = share.limit;
+        if let (What::Table { filter, .. }, Some(pushed)) = (&mut wanted.what, &share.pushed) {
+            *filter = Some(match filter.as_ref() {
+                // What the user wrote may end with a comment.
+                Some(own) => format!("(\n{own}\n) AND {pushed}"),
+                None => pushed.clone(),
+            });
+        }
+        wanted
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -179,7 +218,7 @@ enum What {
 #[derive(Debug)]
 pub struct SqliteSource {
     wanted: Arc<Wanted>,
-    schema: OnceCell<SchemaRef>,
+    known: OnceCell<Known>,
     stats: OnceCell<SourceStats>,
 }
 
@@ -223,16 +262,20 @@ impl SqliteSource {
             }
             overrides.insert(column.clone(), kind);
         }
-        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides };
-        Ok(Self { wanted: Arc::new(wanted), schema: OnceCell::new(), stats: OnceCell::new() })
+        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides, limit: None };
+        Ok(Self { wanted: Arc::new(wanted), known: OnceCell::new(), stats: OnceCell::new() })
+    }
+
+    async fn known(&self) -> Result<&Known> {
+        let wanted = self.wanted.clone();
+        self.known.get_or_try_init(|| blocking(move || units::known(&wanted))).await
     }
 }
 
 #[async_trait]
 impl Source for SqliteSource {
     async fn schema(&self) -> Result<SchemaRef> {
-        let wanted = self.wanted.clone();
-        self.schema.get_or_try_init(|| blocking(move || units::schema(&wanted))).await.cloned()
+        Ok(self.known().await?.schema.clone())
     }
 
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
@@ -241,13 +284,27 @@ impl Source for SqliteSource {
     }
 
     async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
-        let schema = self.schema().await?;
+        let known = self.known().await?;
         let stats = self.stats().await;
-        units::plan(&self.wanted, &schema, want, stats)
+        units::plan(&self.wanted, known, want, stats)
     }
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
-        read::start(self.wanted.clone(), unit.label.clone(), scan.clone())
+        // A unit without anything to say is all of it.
+        let share = serde_json::from_value::<Option<Share>>(unit.payload.clone());
+        match share {
+            Ok(share) => {
+                read::start(Arc::new(self.wanted.of(&share.unwrap_or_default())), unit.label.clone(), scan.clone())
+            }
+            Err(error) => {
+                let error = Error::internal(format!("the work unit `{}` is not one of ours", unit.label)).cause(error);
+                Rows::failed(scan.schema.clone(), error)
+            }
+        }
+    }
+
+    fn can_filter(&self, filter: &Filter) -> bool {
+        self.known.get().is_some_and(|known| pushed::may(filter, &known.comparable))
     }
 
     async fn stats(&self) -> SourceStats {

@@ -83,7 +83,10 @@ fn read(wanted: &Wanted, scan: &Scan, sender: &mpsc::Sender<Result<Message>>) ->
             return Err(no_such_column(&names, field.name()));
         }
     }
-    let sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()));
+    let mut sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()));
+    if let Some(limit) = wanted.limit {
+        let _ = write!(sql, " LIMIT {limit}");
+    }
     let explain = |error| database.explain_sql(&connection, error, &names);
     let mut statement = connection.prepare(&sql).map_err(explain)?;
     let mut filling = Filling::new(wanted, &shape, scan)?;

@@ -2,8 +2,8 @@
 
 use super::database::{Table, quoted, quoted_list};
 use super::types::{Seen, declared};
-use super::{Wanted, What};
-use crate::{Consistency, ReadPlan, ReadRequest, SourceStats};
+use super::{Known, Share, Wanted, What, pushed};
+use crate::{Consistency, Filter, ReadPlan, ReadRequest, SourceStats};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit, one_of};
 use rusqlite::Connection;
@@ -119,7 +119,7 @@ pub(super) fn no_such_column(names: &[String], wanted: &str) -> Error {
 }
 
 /// The columns and types of the rows: overridden, else declared, else as a sample shows.
-pub(super) fn schema(wanted: &Wanted) -> Result<SchemaRef> {
+pub(super) fn known(wanted: &Wanted) -> Result<Known> {
     let connection = wanted.database.open_to_read()?;
     let shape = look(wanted, &connection)?;
     let override_of = |name: &str| {
@@ -140,7 +140,9 @@ pub(super) fn schema(wanted: &Wanted) -> Result<SchemaRef> {
         .zip(kinds)
         .map(|((name, _), kind)| Field::new(name, kind.unwrap_or(DataType::Utf8), true))
         .collect::<Vec<_>>();
-    Ok(Arc::new(Schema::new(fields)))
+    let is_retyped = |name: &str| override_of(name).is_some();
+    let comparable = shape.table.as_ref().map(|table| pushed::comparable(table, is_retyped)).unwrap_or_default();
+    Ok(Known { schema: Arc::new(Schema::new(fields)), comparable })
 }
 
 fn sample(wanted: &Wanted, connection: &Connection, shape: &Shape, columns: &[usize]) -> Result<Vec<Seen>> {
@@ -187,8 +189,8 @@ fn width(kind: &DataType) -> u64 {
 }
 
 /// One unit, since one transaction is one picture.
-pub(super) fn plan(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest, stats: SourceStats) -> Result<ReadPlan> {
-    let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+pub(super) fn plan(wanted: &Wanted, known: &Known, want: &ReadRequest, stats: SourceStats) -> Result<ReadPlan> {
+    let names: Vec<String> = known.schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut pushed_down = Vec::new();
     if let Some(columns) = &want.columns {
         if let Some(unknown) = columns.iter().find(|column| !names.contains(column)) {
@@ -205,7 +207,17 @@ pub(super) fn plan(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest, stat
         }
         What::Query(_) => "query".to_owned(),
     };
-    let unit = WorkUnit { ordinal: 0, label, payload: serde_json::Value::Null, rows: stats.rows, bytes: stats.bytes };
+    let may = |filter: &&Filter| pushed::may(filter, &known.comparable);
+    let filters: Vec<Filter> = want.filters.iter().filter(may).cloned().collect();
+    pushed_down.extend(filters.iter().map(|filter| format!("filter: {filter}")));
+    let share = Share {
+        pushed: (!filters.is_empty()).then(|| pushed::sql(&filters, &known.comparable)),
+        limit: want.limit.filter(|_| filters.len() == want.filters.len()),
+    };
+    pushed_down.extend(share.limit.map(|limit| format!("limit: {limit}")));
+    let payload = serde_json::to_value((share != Share::default()).then_some(share))
+        .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
+    let unit = WorkUnit { ordinal: 0, label, payload, rows: stats.rows, bytes: stats.bytes };
     Ok(ReadPlan {
         units: vec![unit],
         consistency: Consistency::SingleRead,

@@ -17,6 +17,7 @@ pub(super) mod decide;
 pub(super) mod facts;
 pub(super) mod keys;
 pub(super) mod share;
+pub(super) mod split;
 
 #[cfg(test)]
 mod tests;
