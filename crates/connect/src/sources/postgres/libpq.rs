@@ -123,6 +123,9 @@ fn fields(line: &str) -> Vec<(&str, String)> {
     found
 }
 
+/// The options of a service, in their order: name and value.
+type Options = Vec<(String, String)>;
+
 /// Options of a service that we have no use for: ours are set, or would be the same.
 const WITHOUT_EFFECT: [&str; 4] = ["client_encoding", "fallback_application_name", "gssencmode", "keepalives"];
 
@@ -130,7 +133,7 @@ const WITHOUT_EFFECT: [&str; 4] = ["client_encoding", "fallback_application_name
 ///
 /// # Errors
 /// No such service, a file that cannot be read, a line that is none: message and hint.
-pub(super) fn service(places: &Places, name: &str) -> Result<Vec<(String, String)>, (String, Option<String>)> {
+pub(super) fn service(places: &Places, name: &str) -> Result<Options, (String, Option<String>)> {
     let mut names = Vec::new();
     for path in &places.services {
         let text = match std::fs::read_to_string(path) {
@@ -158,7 +161,7 @@ pub(super) fn service(places: &Places, name: &str) -> Result<Vec<(String, String
 }
 
 /// A section of a service file: its name, and its options.
-type Section = (String, Vec<(String, String)>);
+type Section = (String, Options);
 
 /// The sections of a service file; else the number of the line that is wrong.
 fn sections(text: &str) -> Result<Vec<Section>, usize> {
