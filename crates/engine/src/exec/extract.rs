@@ -404,7 +404,8 @@ mod tests {
         let meter = Meter::new("numbers".into());
         let leaf = leaf(&units, 3).map_err(from_datafusion).unwrap();
         let name = ConnectionName::from("test");
-        let plan = Arc::new(ExtractExec::new(leaf, name, source, scan, SourceStats::default(), meter, None));
+        let plan =
+            Arc::new(ExtractExec::new(leaf, name, source, scan, SourceStats::default(), meter, None, None).unwrap());
         let context = SessionContext::new().task_ctx();
         for round in 0..3 {
             let lanes = (0..3).map(|lane| plan.execute(lane, context.clone()).unwrap());

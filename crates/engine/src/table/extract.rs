@@ -47,7 +47,11 @@ impl TableProvider for ExtractTable {
 
     /// The source may leave rows out, and everything is decided again here: a source need not be exact.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
-        let pushed = |filter: &&Expr| match to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter)) {
+        // An incremental extract must see all rows: those it passes over would not be looked at again.
+        let can = |filter: &&Expr| {
+            self.progress.is_none() && to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter))
+        };
+        let pushed = |filter: &&Expr| match can(filter) {
             true => TableProviderFilterPushDown::Inexact,
             false => TableProviderFilterPushDown::Unsupported,
         };
@@ -78,7 +82,6 @@ impl TableProvider for ExtractTable {
             None => self.schema.clone(),
         };
         let columns = indices.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
-        // An incremental extract must see all rows: those it passes over would not be looked at again.
         let may_push = self.progress.is_none();
         let pushed = filters.iter().filter_map(to_filter).filter(|filter| may_push && self.source.can_filter(filter));
         let want = ReadRequest {
