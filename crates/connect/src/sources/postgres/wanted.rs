@@ -8,7 +8,7 @@ use super::types::Column;
 use super::units::share::Slice;
 use crate::SourceStats;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use gristmill_model::spec::{ExtractSpec, SchemaContract, UnitsSpec};
+use gristmill_model::spec::{ExtractSpec, UnitsSpec};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -60,7 +60,6 @@ impl Wanted {
             (extract.compression.is_some(), "compression"),
             (extract.csv.is_some(), "csv"),
             (extract.json.is_some(), "json"),
-            (extract.schema_contract != SchemaContract::Evolve, "schema_contract"),
         ] {
             if given {
                 let message = format!("`{key}` is for files; `{}` is a PostgreSQL database", extract.from);
