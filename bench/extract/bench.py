@@ -21,10 +21,19 @@ def scripted(name):
     return peer(name, HERE / f"{name}_extract.py", postgres.URL, out(name) / "lineitem", out=out(name), answer=answer)
 
 
+def with_target_rows(rows):
+    name = f"rows_{rows}"
+    return pipeline(
+        HERE, "--pipeline", "sized", "--param", f"target_rows={rows}", "--param", f"out={name}", name=name, out=out(name),
+        env={"LINEITEM_URL": postgres.URL}, answer=answer, sized="lineitem",
+    )
+
+
 BENCHMARK = Benchmark(
     name="extract",
     about="lineitem from PostgreSQL (6,001,215 rows, 839 MB of heap) to zstd Parquet",
     prepare=postgres.lineitem,
+    with_target_rows=with_target_rows,
     contenders=[
         pipeline(
             HERE, out=out("gristmill"), env={"LINEITEM_URL": postgres.URL}, answer=answer,

@@ -61,6 +61,8 @@ class Benchmark:
     contenders: list
     #: The contender whose size ours must be within 5 % of.
     size_peer: str | None = None
+    #: Our own contender with units of so many rows, for `--target-rows`.
+    with_target_rows: Callable[[int], Contender] | None = None
     #: The goals, as printed under the table.
     goals: str = ""
 

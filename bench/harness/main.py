@@ -51,6 +51,7 @@ def main(about):
     parser.add_argument("--runs", type=int, default=5, help="measured rounds (5)")
     parser.add_argument("--warmup", type=int, default=1, help="rounds before, not measured (1)")
     parser.add_argument("--only", help="contenders, separated by commas")
+    parser.add_argument("--target-rows", help="also with units of so many rows; several separated by commas (extract)")
     parser.add_argument("--markdown", action="store_true", help="print the rows for docs/benchmarks.md, run nothing")
     parser.add_argument("--list", action="store_true", help="list the benchmarks")
     options = parser.parse_args()
@@ -67,6 +68,16 @@ def main(about):
     benchmark = load(options.name)
     if options.markdown:
         return markdown(benchmark)
+    if options.target_rows:
+        if benchmark.with_target_rows is None:
+            say(f"`{benchmark.name}` has no units whose size could be chosen")
+            return 2
+        try:
+            sizes = [int(size) for size in options.target_rows.split(",")]
+        except ValueError:
+            say("`--target-rows` is numbers, separated by commas")
+            return 2
+        benchmark.contenders += [benchmark.with_target_rows(size) for size in sizes]
     try:
         return measure(benchmark, options)
     except RuntimeError as failure:

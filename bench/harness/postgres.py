@@ -51,13 +51,25 @@ def start():
     atexit.register(_stop)
 
 
+def _admin(sql):
+    words = [_programs() / "psql", "-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-p", str(PORT), "-U", "bench", "-d", "postgres", "-c", sql]
+    return subprocess.run(words, check=True, text=True, capture_output=True).stdout.strip()
+
+
+def exists():
+    """Whether the benchmarks' database is there."""
+    return _admin("SELECT count(*) FROM pg_database WHERE datname = 'bench'") != "0"
+
+
+def create():
+    _admin("CREATE DATABASE bench")
+
+
 def lineitem():
     """lineitem in the server, vacuumed and analyzed."""
     start()
-    admin = [_programs() / "psql", "-X", "-q", "-A", "-t", "-h", "127.0.0.1", "-p", str(PORT), "-U", "bench", "-d", "postgres", "-c"]
-    words = "SELECT count(*) FROM pg_database WHERE datname = 'bench'"
-    if subprocess.run([*admin, words], check=True, text=True, capture_output=True).stdout.strip() == "0":
-        subprocess.run([*admin, "CREATE DATABASE bench"], check=True)
+    if not exists():
+        create()
     if psql("SELECT coalesce((SELECT reltuples > 0 FROM pg_class WHERE relname = 'lineitem'), false)") == "t":
         return
     tpch.csv()

@@ -1,7 +1,9 @@
 //! Chores of the repository: `cargo xtask write` writes the generated files, `cargo xtask check` looks whether they are
 //! up to date, whether crates only depend on those below them, and whether a tracked file names a machine's path.
+//! `cargo xtask faults extract --runs N [--seed S]` runs a fault campaign.
 
 mod check;
+mod faults;
 mod reference;
 mod schema;
 
@@ -18,10 +20,12 @@ struct Generated {
 
 fn main() -> ExitCode {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    let outcome = match std::env::args().nth(1).as_deref() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.first().map(String::as_str) {
         Some("write") => write(&root),
         Some("check") => check::all(&root, &generated()),
-        _ => Err(vec!["usage: cargo xtask write|check".to_owned()]),
+        Some("faults") => faults::run(&root, &arguments[1..]),
+        _ => Err(vec![format!("usage: cargo xtask write|check, or {}", faults::USAGE)]),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -111,9 +111,15 @@ pub(crate) fn connectors() -> String {
         "{NOTE}\n# Connectors\n\nA connection in `gristmill.yaml` has a `type` and that type's keys. Values may name \
          environment variables: `${{WAREHOUSE_URL}}`.\n"
     );
-    for connector in gristmill::connect::registry::connectors() {
-        let _ = write!(page, "\n## {}\n\n{}\n\n", connector.name, connector.about);
-        let schema = (connector.schema)().to_value();
+    let common = gristmill::connect::registry::common_schema();
+    let all = std::iter::once(("all", "Keys that every type takes", common)).chain(
+        gristmill::connect::registry::connectors()
+            .into_iter()
+            .map(|connector| (connector.name, connector.about, (connector.schema)())),
+    );
+    for (name, about, schema) in all {
+        let _ = write!(page, "\n## {name}\n\n{about}\n\n");
+        let schema = schema.to_value();
         let required: Vec<&str> = schema["required"]
             .as_array()
             .map(|names| names.iter().filter_map(serde_json::Value::as_str).collect())

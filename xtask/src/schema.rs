@@ -30,6 +30,7 @@ fn generate<T: JsonSchema>() -> serde_json::Value {
 fn connection_schema() -> serde_json::Value {
     let connectors = gristmill::connect::registry::connectors();
     let names: Vec<&str> = connectors.iter().map(|connector| connector.name).collect();
+    let common = gristmill::connect::registry::common_schema().to_value();
     let cases: Vec<serde_json::Value> = connectors
         .iter()
         .map(|connector| {
@@ -38,6 +39,9 @@ fn connection_schema() -> serde_json::Value {
                 object.remove("$schema");
                 let properties = object.entry("properties").or_insert_with(|| serde_json::json!({}));
                 properties["type"] = serde_json::json!({"const": connector.name});
+                for (key, rule) in common["properties"].as_object().into_iter().flatten() {
+                    properties[key.as_str()] = rule.clone();
+                }
             }
             serde_json::json!({
                 "if": {"properties": {"type": {"const": connector.name}}},

@@ -13,6 +13,7 @@
 
 pub mod conformance;
 mod connection;
+mod filter;
 mod hive;
 pub mod memory;
 mod picture;
@@ -28,6 +29,7 @@ mod units;
 mod wrap;
 
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
+pub use filter::{Comparison, Filter, Literal, Test};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{

@@ -1,5 +1,6 @@
 //! The one explicit list of connectors.
 
+use crate::wrap::limit::{LimitedConnection, take_limit};
 use crate::{Connection, OpenContext};
 use gristmill_model::one_of;
 use gristmill_model::yaml::{Diagnostic, Node};
@@ -29,6 +30,12 @@ pub fn connectors() -> Vec<Connector> {
     vec![files, mysql, mariadb, postgres, crate::sources::sqlite::connector()]
 }
 
+/// The JSON schema of the keys that a connection of every type takes.
+#[must_use]
+pub fn common_schema() -> schemars::Schema {
+    schemars::schema_for!(crate::wrap::limit::LimitKeys)
+}
+
 /// Opens a connection of the project.
 ///
 /// # Errors
@@ -42,7 +49,19 @@ pub fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, V
     };
     let wanted = kind.text().unwrap_or_default();
     match connectors.iter().find(|connector| connector.name == wanted) {
-        Some(connector) => (connector.open)(&keys, context),
+        Some(connector) => {
+            let limit = take_limit(&mut keys);
+            let opened = (connector.open)(&keys, context);
+            match (limit, opened) {
+                (Ok(None), opened) => opened,
+                (Ok(Some(pace)), Ok(inner)) => Ok(Arc::new(LimitedConnection { inner, pace })),
+                (Ok(Some(_)), Err(mistakes)) | (Err(mistakes), Ok(_)) => Err(mistakes),
+                (Err(mut mistakes), Err(others)) => {
+                    mistakes.extend(others);
+                    Err(mistakes)
+                }
+            }
+        }
         None => {
             Err(vec![kind.diagnostic(format!("unknown connection type `{wanted}`"), Some(one_of(wanted, names())))])
         }

@@ -1,6 +1,6 @@
 //! The source contract: plan units, read one.
 
-use crate::Rows;
+use crate::{Filter, Rows};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail};
@@ -42,6 +42,21 @@ pub trait Source: fmt::Debug + Send + Sync {
 
     /// Reads one unit, as batches of `scan.schema`. Nothing is called before the stream is polled.
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows;
+
+    /// Divides a unit that nobody has begun to read into its first part of about `most` rows and the rest, where the unit
+    /// is larger than that and can be divided at little cost. The two are disjoint, together they are the unit, and they are
+    /// read instead of it. `None`: it is read as it is.
+    async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+        let _ = (unit, most);
+        None
+    }
+
+    /// Whether a plan may be asked to leave out the rows for which a condition does not hold ([`ReadRequest::filters`]). Asked
+    /// once the schema is known; whoever asks decides the condition again.
+    fn can_filter(&self, filter: &Filter) -> bool {
+        let _ = filter;
+        false
+    }
 
     /// What is known about the whole without reading it. Cheap; may be asked often.
     async fn stats(&self) -> SourceStats {
@@ -113,6 +128,11 @@ pub(crate) fn with_condition(extract: &ExtractSpec, condition: &str) -> ExtractS
 pub struct ReadRequest {
     /// Only these columns; all when `None`.
     pub columns: Option<Vec<String>>,
+    /// Only rows for which all of these hold need to come. A source leaves out what it can ([`Source::can_filter`]), never
+    /// more.
+    pub filters: Vec<Filter>,
+    /// So many rows are enough, whichever they are. A source may give more.
+    pub limit: Option<u64>,
     /// How many units are read at once, at most.
     pub parallelism: usize,
 }

@@ -14,8 +14,9 @@ use crate::session::Engine;
 use crate::stage::open_sink;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use gristmill_connect::types::type_name;
 use gristmill_connect::{Increment, Source};
-use gristmill_model::spec::{ExtractSpec, LoadSpec, OnCursorMissing, StepBody, Strategy};
+use gristmill_model::spec::{ExtractSpec, LoadSpec, OnCursorMissing, SchemaContract, StepBody, Strategy};
 use gristmill_model::{Checkpoint, Cursor, Error, ErrorKind, JobSpec, Result, ResultExt, StepName, one_of};
 use memory::Memory;
 use std::collections::BTreeMap;
@@ -37,6 +38,8 @@ pub(crate) struct Progress {
     missing: OnCursorMissing,
     lag: Option<gristmill_model::spec::Lag>,
     since: Option<Cursor>,
+    /// The columns must be what they were.
+    is_frozen: bool,
     /// Rows that were loaded already are left out. The columns that tell rows apart; all of them when empty.
     recognise: Option<Vec<String>>,
     state: Mutex<State>,
@@ -44,6 +47,7 @@ pub(crate) struct Progress {
 
 #[derive(Debug, Default)]
 struct State {
+    schema: Vec<(String, String)>,
     next: Option<serde_json::Value>,
     memory: Option<Memory>,
     left_out: u64,
@@ -88,6 +92,18 @@ impl Increments {
         let cursors = extracts.iter().filter_map(|name| Some((name.to_string(), self.extracts.get(name)?.cursor())));
         Checkpoint { cursors: cursors.collect(), sequence: sequence + 1 }
     }
+}
+
+/// The first difference between the columns that were and those that are; their order does not matter.
+fn change(before: &[(String, String)], now: &[(String, String)]) -> Option<String> {
+    let find = |all: &[(String, String)], name: &str| all.iter().find(|(other, _)| other == name).cloned();
+    let changed = before.iter().find_map(|(name, was)| match find(now, name) {
+        None => Some(format!("the column `{name}` is gone")),
+        Some((_, is)) if is != *was => Some(format!("the column `{name}` is {is} now, it was {was}")),
+        Some(_) => None,
+    });
+    let new = || now.iter().find(|(name, _)| find(before, name).is_none());
+    changed.or_else(|| new().map(|(name, is)| format!("the column `{name}` ({is}) is new")))
 }
 
 /// What an extract reads, in a few digits: cursors of something else do not count.
@@ -172,7 +188,8 @@ impl Progress {
         let memory = recognise.is_some().then(|| Memory::new(expected, extract.lag, since.as_ref()));
         let missing = extract.on_cursor_missing.unwrap_or_default();
         let state = Mutex::new(State { memory, ..State::default() });
-        Ok(Self { column, of, missing, lag, since, recognise, state })
+        let is_frozen = extract.schema_contract == SchemaContract::Freeze;
+        Ok(Self { column, of, missing, lag, since, is_frozen, recognise, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -188,6 +205,20 @@ impl Progress {
         let narrowed = source.narrow(extract, &increment).await?;
         self.state().next = narrowed.next;
         Ok(narrowed.extract)
+    }
+
+    /// Notes the columns there are, and compares them with those there were, if they must not change.
+    pub(crate) fn columns(&self, schema: &Schema) -> Result<()> {
+        let now: Vec<(String, String)> =
+            schema.fields().iter().map(|field| (field.name().clone(), type_name(field.data_type()))).collect();
+        let before = self.since.as_ref().filter(|_| self.is_frozen).map(|since| since.schema.as_slice());
+        if let Some(change) = before.filter(|before| !before.is_empty()).and_then(|before| change(before, &now)) {
+            return Err(Error::new(ErrorKind::Schema, change)
+                .cause("`schema_contract: freeze` allows no change")
+                .hint("say `schema_contract: evolve`, name the `columns` to be read, or change the table back"));
+        }
+        self.state().schema = now;
+        Ok(())
     }
 
     /// The columns that must be read beside those that are asked for.
@@ -240,6 +271,7 @@ impl Progress {
         let (seen, columns, edge) = state.memory.as_ref().map(Memory::seen).unwrap_or_default();
         Cursor {
             of: self.of.clone(),
+            schema: state.schema.clone(),
             column: self.column.clone(),
             // Without a row at or after it, the cursor stays where it was.
             value: state.next.clone().or(before),

@@ -162,8 +162,11 @@ impl Resolver {
                     let narrowed = narrowed.context(|| format!("connection `{}`", extract.from))?;
                     source = connection.source(&narrowed)?;
                 }
-                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress).await;
+                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress.clone()).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
+                if let Some(progress) = &progress {
+                    progress.columns(&schema)?;
+                }
                 if let Origin::Native(table) = &origin
                     && table.is_cheap_to_read_again()
                     && !is_checked

@@ -179,6 +179,9 @@ pub struct Cursor {
     /// The columns that the digests are made of, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub columns: Vec<String>,
+    /// Names and types of the columns that were read, for `schema_contract: freeze`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub schema: Vec<(String, String)>,
     /// How far before the cursor `seen` reaches; nothing but the cursor itself when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,

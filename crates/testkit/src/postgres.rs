@@ -26,8 +26,11 @@ trap '' INT HUP
 "$1/postgres" -D "$2/data" >"$2/log" 2>&1 </dev/null &
 server=$!
 cat >/dev/null
+# A server that was restarted meanwhile is another process.
+server=$(head -n 1 "$2/data/postmaster.pid" 2>/dev/null || echo "$server")
 kill -QUIT "$server" 2>/dev/null
 wait "$server" 2>/dev/null
+while kill -QUIT "$server" 2>/dev/null; do sleep 0.02; done
 cd /
 rm -rf "$2"
 "#;
@@ -192,6 +195,24 @@ impl PostgresServer {
         }
     }
 
+    /// Restarts the server, as `pg_ctl restart` does with `mode`: `smart`, `fast` or `immediate` (a crash). Answers when
+    /// it takes connections again.
+    ///
+    /// # Errors
+    /// The words of `pg_ctl`.
+    pub fn restart(&self, mode: &str) -> Result<(), String> {
+        let folder = &self.socket;
+        let mut restart = Account::for_server()?.command(&self.programs.join("pg_ctl"));
+        restart.current_dir(folder).args(["restart", "-w", "-s", "-m", mode, "-D"]).arg(folder.join("data"));
+        // What the server writes must not go to our pipe: it would never end.
+        let output = restart.arg("-l").arg(folder.join("log")).stdin(Stdio::null()).output();
+        let output = output.map_err(|error| format!("pg_ctl: {error}"))?;
+        if !output.status.success() {
+            return Err(format!("pg_ctl restart -m {mode}: {}", String::from_utf8_lossy(&output.stderr)));
+        }
+        self.wait_until_ready()
+    }
+
     /// A fresh, empty database.
     ///
     /// # Panics
@@ -236,6 +257,14 @@ impl TestDatabase {
         }
     }
 
+    /// `psql` that runs SQL as the superuser, to be started beside the test.
+    ///
+    /// # Errors
+    /// No room for a temporary file.
+    pub fn psql(&self, sql: &str) -> io::Result<Command> {
+        psql_command(&self.programs, &self.socket, self.port, &self.name, sql)
+    }
+
     /// As [`TestDatabase::sql`], for statements that may fail.
     ///
     /// # Errors
@@ -258,13 +287,18 @@ impl fmt::Debug for TestDatabase {
 }
 
 fn psql(programs: &Path, socket: &Path, port: u16, database: &str, sql: &str) -> io::Result<Output> {
+    psql_command(programs, socket, port, database, sql)?.output()
+}
+
+fn psql_command(programs: &Path, socket: &Path, port: u16, database: &str, sql: &str) -> io::Result<Command> {
     let mut command = Command::new(programs.join("psql"));
     command.args(["-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-U", USER, "-d", database, "-h"]).arg(socket);
     // The script goes through a file: an argument may be too short for it.
     let mut script = tempfile::tempfile()?;
     io::Write::write_all(&mut script, sql.as_bytes())?;
     io::Seek::rewind(&mut script)?;
-    command.args(["-p", &port.to_string(), "-f", "-"]).stdin(script).output()
+    command.args(["-p", &port.to_string(), "-f", "-"]).stdin(script);
+    Ok(command)
 }
 
 /// Makes an authority and a certificate for `localhost` that it has signed: `authority.crt`, `server.crt`, `server.key`.
@@ -363,6 +397,12 @@ mod tests {
     #[test]
     fn the_server_and_its_folder_go_when_the_pipe_ends() {
         let server = PostgresServer::start().unwrap();
+        let database = server.database();
+        for mode in ["fast", "immediate"] {
+            database.sql("create table if not exists t(a int)");
+            server.restart(mode).unwrap();
+            assert_eq!(database.sql("select count(*) from t"), "0");
+        }
         let (port, folder) = (server.port, server.socket.clone());
         drop(server);
         let begin = Instant::now();

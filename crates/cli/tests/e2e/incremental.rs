@@ -207,6 +207,29 @@ fn what_would_lose_rows_is_refused() {
 }
 
 #[test]
+fn columns_that_change_are_followed_or_refused() {
+    let folder = project("incremental_key: at", TO_BOTH);
+    add(&folder, &[(1, Some("10 10:00:00"))]);
+    succeed(&folder, &[]);
+    // Followed: the targets get the column, too.
+    change(&folder, "alter table orders add column price real; insert into orders values (2, '2024-01-11', 'n2', 1.5)");
+    succeed(&folder, &[]);
+    assert_eq!(folder.rows("select id, price from 'lake/orders/' order by id"), ["1,", "2,1.5"]);
+    write(&folder, "incremental_key: at, schema_contract: freeze", TO_BOTH);
+    succeed(&folder, &[]);
+    change(&folder, "alter table orders add column tax real");
+    let refused = run(&folder, &[]);
+    assert!(refused.code == Some(1) && refused.error().contains("the column `tax` (double) is new"), "{refused}");
+    change(&folder, "alter table orders drop column tax; alter table orders drop column price");
+    assert!(run(&folder, &[]).error().contains("the column `price` is gone"));
+    change(&folder, "alter table orders add column price text");
+    assert!(run(&folder, &[]).error().contains("the column `price` is text now, it was double"));
+    assert_eq!(ids(&folder), "1 2");
+    write(&folder, "schema_contract: freeze", TO_BOTH);
+    assert!(folder.run(&["validate"]).out.contains("goes with `incremental_key`"));
+}
+
+#[test]
 fn of_rows_with_one_key_the_latest_is_kept() {
     let loads = "  to_db: {load: {from: orders, to: out, table: orders, strategy: append}}\n";
     let folder = project("dedup: {key: note, keep: latest by at}", loads);

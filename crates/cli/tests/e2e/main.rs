@@ -16,6 +16,7 @@ mod killed;
 mod mysql;
 mod once;
 mod oracle;
+mod pushed;
 mod sales;
 mod support;
 mod units;

@@ -24,6 +24,12 @@ pub(crate) struct Share {
     /// Which plan of that snapshot's it belongs to.
     #[serde(default)]
     pub(crate) plan: u32,
+    /// A condition beside that of the extract, in SQL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) pushed: Option<String>,
+    /// So many rows are enough.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<u64>,
     pub(crate) slice: Slice,
 }
 

@@ -1,4 +1,5 @@
 //! What wraps a connector, whichever it is.
 
 pub(crate) mod limit;
+pub(crate) mod readers;
 pub(crate) mod retry;

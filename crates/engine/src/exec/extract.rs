@@ -1,5 +1,6 @@
 //! Extract: unit rows in, the units' rows out.
 
+use super::queue::UnitQueue;
 use crate::error::{from_datafusion, in_step, to_datafusion};
 use crate::expect::row_width;
 use crate::increment::Progress;
@@ -18,10 +19,11 @@ use datafusion::physical_plan::statistics::StatisticsArgs;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::TryStreamExt;
+use futures::stream::try_unfold;
 use gristmill_connect::{Pin, Scan, Source, SourceStats};
 use gristmill_model::{ConnectionName, Error, WorkUnit};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The schema of the leaf: one row per unit, the unit as JSON.
 pub(crate) fn units_schema() -> SchemaRef {
@@ -77,8 +79,9 @@ impl Gate {
     }
 }
 
-/// Reads the units that come in as rows. Unary, keeps partitioning: a partition reads its units one after the other, so
-/// it never holds more than one of them open.
+/// Reads the units that come in as rows. Unary, keeps partitioning: a partition reads units one after the other, so it
+/// never holds more than one of them open. Partitions of one node that have read their own units help each other: which of
+/// them gives which rows is not fixed, but all of them together give each row once.
 #[derive(Debug)]
 pub struct ExtractExec {
     input: Arc<dyn ExecutionPlan>,
@@ -92,7 +95,71 @@ pub struct ExtractExec {
     gate: Option<Gate>,
     /// Of the rows that come out.
     schema: SchemaRef,
+    queues: Arc<Mutex<Queues>>,
     properties: Arc<PlanProperties>,
+}
+
+/// The queues of a node: one for each time that it was executed as a whole.
+#[derive(Debug, Default)]
+struct Queues {
+    /// How often each partition was executed.
+    executed: Vec<usize>,
+    queues: Vec<Arc<UnitQueue>>,
+}
+
+impl Queues {
+    /// The queue that a partition shares with the others; another one when it is executed once more.
+    fn next(&mut self, partition: usize, partitions: usize) -> Arc<UnitQueue> {
+        self.executed.resize(partitions.max(partition + 1), 0);
+        let round = self.executed[partition];
+        self.executed[partition] += 1;
+        while self.queues.len() <= round {
+            self.queues.push(UnitQueue::new(partitions));
+        }
+        self.queues[round].clone()
+    }
+}
+
+/// One partition at work.
+struct Lane {
+    number: usize,
+    /// The units of its own, until they are in the queue.
+    units: Option<SendableRecordBatchStream>,
+    queue: Arc<UnitQueue>,
+    source: Arc<dyn Source>,
+    scan: Scan,
+    meter: Arc<Meter>,
+    /// The stream may outlive the node.
+    _pin: Option<Pin>,
+}
+
+impl Lane {
+    /// The unit to be read next; none when there is nothing left for this lane.
+    async fn next(&mut self) -> DfResult<Option<WorkUnit>> {
+        if let Some(mut units) = self.units.take() {
+            while let Some(batch) = units.try_next().await? {
+                self.queue.add(self.number, decode_units(&batch).map_err(to_datafusion)?);
+            }
+        }
+        let Some(mut claim) = self.queue.claim(self.number).await else { return Ok(None) };
+        if let Some(most) = claim.most()
+            && let Some((first, rest)) = self.source.split(claim.unit(), most).await
+        {
+            tracing::debug!(step = %self.meter.step, "`{}` is divided: `{}`, `{}`", claim.unit().label, first.label, rest.label);
+            claim.divide(first, rest);
+        }
+        Ok(Some(claim.settle()))
+    }
+
+    fn read(&self, unit: &WorkUnit) -> impl futures::Stream<Item = DfResult<RecordBatch>> + Send + use<> {
+        let (label, step) = (unit.label.clone(), self.meter.step.clone());
+        self.source.read(unit, &self.scan).map_err(move |error| {
+            // The label is a file's name, mostly, which the error has named too.
+            let named = error.message().contains(&label);
+            let error = if named { error } else { error.context(format!("reading {label}")) };
+            to_datafusion(in_step(error, step.as_str()))
+        })
+    }
 }
 
 impl ExtractExec {
@@ -116,7 +183,8 @@ impl ExtractExec {
             EmissionType::Incremental,
             Boundedness::Bounded,
         ));
-        Ok(Self { input, connection, source, scan, stats, meter, pin, gate, schema, properties })
+        let queues = Arc::default();
+        Ok(Self { input, connection, source, scan, stats, meter, pin, gate, schema, queues, properties })
     }
 }
 
@@ -179,29 +247,28 @@ impl ExecutionPlan for ExtractExec {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> DfResult<SendableRecordBatchStream> {
         let units = self.input.execute(partition, context)?;
-        let (source, scan, meter) = (self.source.clone(), self.scan.clone(), self.meter.clone());
+        let partitions = self.input.output_partitioning().partition_count();
+        // Nothing that is done under the lock can leave it half done.
+        let queue = self.queues.lock().unwrap_or_else(PoisonError::into_inner).next(partition, partitions);
+        let meter = self.meter.clone();
         meter.touch();
-        let step = meter.step.clone();
-        // The stream may outlive this node.
-        let (pin, gate) = (self.pin.clone(), self.gate.clone());
+        let gate = self.gate.clone();
         let named = meter.step.clone();
-        let rows = units
-            .and_then(|batch| async move { decode_units(&batch).map_err(to_datafusion) })
-            .map_ok(|units| futures::stream::iter(units.into_iter().map(Ok::<_, DataFusionError>)))
-            .try_flatten()
-            .map_ok(move |unit| {
-                let _held = &pin;
-                let label = unit.label.clone();
-                let step = step.clone();
-                source.read(&unit, &scan).map_err(move |error| {
-                    // The label is a file's name, mostly, which the error has named too.
-                    let named = error.message().contains(&label);
-                    let error = if named { error } else { error.context(format!("reading {label}")) };
-                    to_datafusion(in_step(error, step.as_str()))
-                })
-            })
-            .try_flatten()
-            .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), bytes_of(batch)));
+        let lane = Lane {
+            number: partition,
+            units: Some(units),
+            queue,
+            source: self.source.clone(),
+            scan: self.scan.clone(),
+            meter: meter.clone(),
+            _pin: self.pin.clone(),
+        };
+        let rows = try_unfold(lane, |mut lane| async move {
+            let Some(unit) = lane.next().await? else { return Ok::<_, DataFusionError>(None) };
+            Ok(Some((lane.read(&unit), lane)))
+        })
+        .try_flatten()
+        .inspect_ok(move |batch: &RecordBatch| meter.add(batch.num_rows(), bytes_of(batch)));
         let Some(gate) = gate else {
             return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)));
         };
@@ -243,6 +310,7 @@ fn decode_units(batch: &RecordBatch) -> gristmill_model::Result<Vec<WorkUnit>> {
 mod tests {
     use super::*;
     use datafusion::prelude::SessionContext;
+    use futures::StreamExt;
 
     #[tokio::test]
     async fn every_unit_lands_in_exactly_one_lane() {
@@ -267,5 +335,94 @@ mod tests {
         }
         seen.sort_unstable();
         assert_eq!(seen, [0, 1, 2, 3, 4, 5, 6]);
+    }
+
+    /// Whole numbers from one up to another; divides every unit.
+    #[derive(Debug)]
+    struct Numbers;
+
+    fn numbers(ordinal: u32, from: i64, to: i64) -> WorkUnit {
+        WorkUnit {
+            ordinal,
+            label: format!("{from} to {to}"),
+            payload: serde_json::json!([from, to]),
+            rows: Some((to - from).unsigned_abs()),
+            bytes: None,
+        }
+    }
+
+    fn bounds(unit: &WorkUnit) -> (i64, i64) {
+        (unit.payload[0].as_i64().unwrap(), unit.payload[1].as_i64().unwrap())
+    }
+
+    #[async_trait::async_trait]
+    impl Source for Numbers {
+        async fn schema(&self) -> gristmill_model::Result<SchemaRef> {
+            Ok(Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)])))
+        }
+
+        async fn plan(
+            &self,
+            _: Option<&gristmill_model::Checkpoint>,
+            _: &gristmill_connect::ReadRequest,
+        ) -> gristmill_model::Result<gristmill_connect::ReadPlan> {
+            Err(Error::internal("planned by the test"))
+        }
+
+        fn read(&self, unit: &WorkUnit, scan: &Scan) -> gristmill_connect::Rows {
+            let (from, to) = bounds(unit);
+            let schema = scan.schema.clone();
+            let batches = (from..to).collect::<Vec<_>>();
+            let batches = batches.chunks(scan.batch_size).map(|rows| {
+                let column = datafusion::arrow::array::Int64Array::from(rows.to_vec());
+                Ok(RecordBatch::try_new(schema.clone(), vec![Arc::new(column)]).unwrap())
+            });
+            // Others get their turn, as they do while a server is waited for.
+            let batches = futures::stream::iter(batches.collect::<Vec<_>>()).then(|batch| async {
+                tokio::task::yield_now().await;
+                batch
+            });
+            gristmill_connect::Rows::new(schema.clone(), batches)
+        }
+
+        async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+            tokio::task::yield_now().await;
+            let (from, to) = bounds(unit);
+            let at = from + i64::try_from(most).ok()?.max(5);
+            (at < to).then(|| (numbers(unit.ordinal, from, at), numbers(unit.ordinal, at, to)))
+        }
+    }
+
+    #[tokio::test]
+    async fn lanes_that_help_each_other_give_every_row_once_each_time_the_plan_is_executed() {
+        use datafusion::arrow::array::AsArray;
+        let source = Arc::new(Numbers);
+        let units = [numbers(0, 0, 3), numbers(1, 3, 1000), numbers(2, 1000, 1001), numbers(3, 1001, 1010)];
+        let schema = source.schema().await.unwrap();
+        let on_bad_row = gristmill_model::spec::OnFail::Fail;
+        let scan = Scan { schema, batch_size: 7, on_bad_row, rejects: None };
+        let meter = Meter::new("numbers".into());
+        let leaf = leaf(&units, 3).map_err(from_datafusion).unwrap();
+        let name = ConnectionName::from("test");
+        let plan =
+            Arc::new(ExtractExec::new(leaf, name, source, scan, SourceStats::default(), meter, None, None).unwrap());
+        let context = SessionContext::new().task_ctx();
+        for round in 0..3 {
+            let lanes = (0..3).map(|lane| plan.execute(lane, context.clone()).unwrap());
+            let lanes = lanes.map(|rows| tokio::spawn(rows.try_collect::<Vec<RecordBatch>>()));
+            let mut seen = Vec::new();
+            let mut busy = 0;
+            for lane in lanes.collect::<Vec<_>>() {
+                let batches = lane.await.unwrap().unwrap();
+                busy += usize::from(batches.len() > 10);
+                for batch in batches {
+                    let column = batch.column(0).as_primitive::<datafusion::arrow::datatypes::Int64Type>();
+                    seen.extend(column.values().iter().copied());
+                }
+            }
+            seen.sort_unstable();
+            assert_eq!(seen, (0..1010).collect::<Vec<_>>(), "round {round}");
+            assert!(busy >= 2, "the large unit was read by one lane alone");
+        }
     }
 }

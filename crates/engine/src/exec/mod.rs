@@ -1,6 +1,7 @@
 //! The two plan nodes of our own.
 
 mod extract;
+mod queue;
 mod stage;
 
 pub use extract::ExtractExec;

@@ -1,5 +1,6 @@
 //! A source that is read unit by unit, as a table.
 
+use super::filter::to_filter;
 use crate::error::to_datafusion;
 use crate::exec::{ExtractExec, Gate, leaf};
 use crate::increment::Progress;
@@ -8,7 +9,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DfResult;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use gristmill_connect::{ReadPlan, ReadRequest, RejectSink, Scan, Source};
 use gristmill_model::ConnectionName;
@@ -44,12 +45,25 @@ impl TableProvider for ExtractTable {
         TableType::Base
     }
 
+    /// The source may leave rows out, and everything is decided again here: a source need not be exact.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
+        // An incremental extract must see all rows: those it passes over would not be looked at again.
+        let can = |filter: &&Expr| {
+            self.progress.is_none() && to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter))
+        };
+        let pushed = |filter: &&Expr| match can(filter) {
+            true => TableProviderFilterPushDown::Inexact,
+            false => TableProviderFilterPushDown::Unsupported,
+        };
+        Ok(filters.iter().map(pushed).collect())
+    }
+
     async fn scan(
         &self,
         state: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _filters: &[Expr],
-        _limit: Option<usize>,
+        filters: &[Expr],
+        limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         self.scans.fetch_add(1, Ordering::Relaxed);
         let (mut indices, mut gate) = (projection.cloned(), None);
@@ -68,7 +82,17 @@ impl TableProvider for ExtractTable {
             None => self.schema.clone(),
         };
         let columns = indices.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
-        let want = ReadRequest { columns, parallelism: self.parallelism };
+        let may_push = self.progress.is_none();
+        let pushed = filters.iter().filter_map(to_filter).filter(|filter| may_push && self.source.can_filter(filter));
+        let want = ReadRequest {
+            columns,
+            filters: pushed.collect(),
+            // Of rows that are still to be looked at, or may be refused, nobody knows how many are enough.
+            limit: limit
+                .filter(|_| may_push && filters.is_empty() && self.on_bad_row == OnFail::Fail)
+                .map(|limit| limit as u64),
+            parallelism: self.parallelism,
+        };
         let mut plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
         let stats = self.source.stats().await;
         if let Some(rows) = stats.rows {

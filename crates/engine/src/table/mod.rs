@@ -1,6 +1,7 @@
 //! Views as DataFusion tables.
 
 mod extract;
+mod filter;
 mod native;
 mod piped;
 

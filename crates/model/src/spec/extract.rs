@@ -46,7 +46,7 @@ pub struct ExtractSpec {
     /// Types that override the inferred ones, by column: `{amount: "decimal(10,2)", day: date}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub schema: BTreeMap<String, String>,
-    /// What happens when files differ in their columns or types.
+    /// What happens when files differ in their columns or types, or an incremental extract from what it was before.
     #[serde(default)]
     pub schema_contract: SchemaContract,
     /// What happens to a row that cannot be read: a ragged CSV line, an invalid JSON line, a value that is not of its type.

@@ -329,6 +329,15 @@ fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Opti
             }
         }
     }
+    if extract.schema_contract != super::SchemaContract::Evolve
+        && extract.path.is_none()
+        && extract.incremental_key.is_none()
+    {
+        complain(
+            "`schema_contract` of a table or query goes with `incremental_key`".to_owned(),
+            Some("without a cursor nothing is kept that the columns could be compared with".to_owned()),
+        );
+    }
     if let Some(dedup) = &extract.dedup
         && dedup.key.0.is_empty()
     {

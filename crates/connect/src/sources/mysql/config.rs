@@ -1,7 +1,7 @@
 //! The keys of a `mysql` connection.
 
 use crate::sources::postgres::SslMode;
-use crate::wrap::limit::Readers;
+use crate::wrap::readers::Readers;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Duration, did_you_mean};
 use mysql_async::{Opts, OptsBuilder, SslOpts};

@@ -227,7 +227,7 @@ impl Source for MysqlSource {
             .map(|(ordinal, Draft { slice, rows, bytes })| {
                 let label = slice.label(&self.wanted.label());
                 let snapshot = snapshot.as_ref().map(|snapshot| snapshot.id.clone());
-                let payload = serde_json::to_value(Share { snapshot, plan: 0, slice })
+                let payload = serde_json::to_value(Share { snapshot, plan: 0, pushed: None, limit: None, slice })
                     .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
                 Ok(WorkUnit { ordinal, label, payload, rows, bytes })
             })

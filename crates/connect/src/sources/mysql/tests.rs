@@ -32,7 +32,7 @@ fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
 
 async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
     let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await?;
+    let plan = source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await?;
     let mut batches = Vec::new();
     for unit in &plan.units {
         batches.extend(source.read(unit, &scan).collect().await?);

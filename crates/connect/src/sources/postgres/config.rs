@@ -1,7 +1,8 @@
 //! The keys of a `postgres` connection.
 
+use super::libpq::{self, Places};
 use super::names::did_you_mean_key;
-use crate::wrap::limit::Readers;
+use crate::wrap::readers::Readers;
 use gristmill_model::Duration;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use schemars::JsonSchema;
@@ -11,13 +12,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio_postgres::config::{Host, SslMode as Negotiation};
 
-/// The keys of a `postgres` connection: a `url`, or its parts.
+/// The keys of a `postgres` connection: a `url` or a `service`, or their parts.
 #[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PostgresKeys {
     /// Everything at once: `postgres://user:password@host:5432/database?sslmode=require`. Parts given beside it win.
     #[serde(default)]
     url: Option<String>,
+    /// A service of libpq's service file (`PGSERVICEFILE`, or `~/.pg_service.conf`; then `pg_service.conf` in
+    /// `PGSYSCONFDIR`). Parts given beside it win.
+    #[serde(default)]
+    service: Option<String>,
     /// The server's name or address, or the folder of its Unix socket; `localhost` by default.
     #[serde(default)]
     host: Option<String>,
@@ -27,9 +32,13 @@ pub struct PostgresKeys {
     /// Who to be; `postgres` by default.
     #[serde(default)]
     user: Option<String>,
-    /// The password; write `${POSTGRES_PASSWORD}` rather than the word itself.
+    /// The password; write `${POSTGRES_PASSWORD}` rather than the word itself. Where there is none, `passfile` is asked.
     #[serde(default)]
     password: Option<String>,
+    /// libpq's file of passwords, which only its owner may read (mode 0600); by default the file named by `PGPASSFILE`, or
+    /// `~/.pgpass`.
+    #[serde(default)]
+    passfile: Option<PathBuf>,
     /// The database; named like the user by default.
     #[serde(default)]
     database: Option<String>,
@@ -72,6 +81,8 @@ pub struct PostgresConfig {
     pub(crate) server: tokio_postgres::Config,
     pub(crate) sslmode: SslMode,
     pub(crate) sslrootcert: Option<PathBuf>,
+    /// Where a password is looked for when there is none.
+    pub(crate) passfile: Option<PathBuf>,
     pub(crate) connect_timeout: std::time::Duration,
     pub(crate) schema: Option<String>,
     /// `user@host:port/database`: all that may be shown.
@@ -97,12 +108,17 @@ impl PostgresConfig {
     /// # Errors
     /// Every mistake with its place: unknown keys, a URL that is none, a value that cannot be.
     pub fn from_node(node: &Node, project: &Path) -> Result<Self, Vec<Diagnostic>> {
+        Self::from_node_and(node, project, &Places::of_environment())
+    }
+
+    /// As [`Self::from_node`], with libpq's files where `places` says.
+    pub(super) fn from_node_and(node: &Node, project: &Path, places: &Places) -> Result<Self, Vec<Diagnostic>> {
         let keys: PostgresKeys = decode(node)?;
-        Self::from_keys(keys, project)
+        Self::from_keys(keys, project, places)
             .map_err(|(key, message, hint)| vec![node.get(key).unwrap_or(node).diagnostic(message, hint)])
     }
 
-    fn from_keys(keys: PostgresKeys, project: &Path) -> Result<Self, Mistake> {
+    fn from_keys(keys: PostgresKeys, project: &Path, places: &Places) -> Result<Self, Mistake> {
         if keys.max_connections == Some(0) {
             let hint = "write how many connections may read at once, or leave it out".to_owned();
             return Err(("max_connections", "`max_connections` is 0".to_owned(), Some(hint)));
@@ -110,9 +126,19 @@ impl PostgresConfig {
         let mut sslmode = keys.sslmode;
         let mut sslrootcert = keys.sslrootcert;
         let mut connect_timeout = keys.connect_timeout.map(|duration| duration.0);
-        let mut server = match &keys.url {
+        let base = match (&keys.url, &keys.service) {
+            (Some(_), Some(_)) => {
+                let hint = "leave one of them out; parts such as `database` may stand beside either".to_owned();
+                return Err(("service", "a connection has a `url` or a `service`, not both".to_owned(), Some(hint)));
+            }
+            (Some(url), None) => Some(Url::parse(url)?),
+            (None, Some(name)) => Some(Url::of_service(name, places)?),
+            (None, None) => None,
+        };
+        let mut passfile = keys.passfile.map(|path| project.join(path));
+        let mut server = match base {
             Some(url) => {
-                let url = Url::parse(url)?;
+                passfile = passfile.or(url.passfile);
                 sslmode = sslmode.or(url.sslmode);
                 sslrootcert = sslrootcert.or(url.sslrootcert);
                 connect_timeout = connect_timeout.or(url.connect_timeout);
@@ -194,6 +220,7 @@ impl PostgresConfig {
         let place = place(&server, &user, &database);
         Ok(Self {
             sslrootcert: sslrootcert.map(|path| project.join(path)),
+            passfile: passfile.or_else(|| places.passfile.clone()),
             schema: keys.schema,
             server,
             sslmode,
@@ -209,9 +236,10 @@ impl PostgresConfig {
 /// The key it belongs to, what is wrong, what to do.
 type Mistake = (&'static str, String, Option<String>);
 
-/// A connection URL, its TLS options taken out: the driver knows fewer of them than libpq does.
+/// A connection URL or a service, its TLS options taken out: the driver knows fewer of them than libpq does.
 struct Url {
     server: tokio_postgres::Config,
+    passfile: Option<PathBuf>,
     sslmode: Option<SslMode>,
     sslrootcert: Option<PathBuf>,
     connect_timeout: Option<std::time::Duration>,
@@ -225,22 +253,17 @@ impl Url {
             return Err(("url", "this is not the URL of a PostgreSQL server".to_owned(), Some(hint)));
         }
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut sslmode, mut sslrootcert, mut connect_timeout) = (None, None, None);
+        let (mut sslmode, mut sslrootcert, mut connect_timeout, mut passfile) = (None, None, None, None);
         let mut rest = Vec::new();
+        let path_of =
+            |value: &str| PathBuf::from(percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned());
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
-                "sslmode" => sslmode = Some(parse_sslmode(value)?),
-                "sslrootcert" => {
-                    let path = percent_encoding::percent_decode_str(value).decode_utf8_lossy();
-                    sslrootcert = Some(PathBuf::from(path.into_owned()));
-                }
-                "connect_timeout" => {
-                    let seconds: u64 = value.parse().map_err(|_| {
-                        ("url", "`connect_timeout` in the URL is not a number of seconds".to_owned(), None)
-                    })?;
-                    connect_timeout = Some(std::time::Duration::from_secs(seconds));
-                }
+                "sslmode" => sslmode = Some(parse_sslmode(value, "URL")?),
+                "sslrootcert" => sslrootcert = Some(path_of(value)),
+                "passfile" => passfile = Some(path_of(value)),
+                "connect_timeout" => connect_timeout = Some(parse_timeout("url", value)?),
                 "application_name"
                 | "options"
                 | "target_session_attrs"
@@ -262,11 +285,53 @@ impl Url {
                         the keys `host`, `port`, `user`, `password`, `database`";
             ("url", "the URL cannot be read".to_owned(), Some(hint.to_owned()))
         })?;
-        Ok(Self { server, sslmode, sslrootcert, connect_timeout })
+        Ok(Self { server, passfile, sslmode, sslrootcert, connect_timeout })
+    }
+
+    fn of_service(name: &str, places: &Places) -> Result<Self, Mistake> {
+        let wrong = |message: String, hint: Option<String>| ("service", message, hint);
+        let options = libpq::service(places, name).map_err(|(message, hint)| wrong(message, hint))?;
+        let (mut sslmode, mut sslrootcert, mut connect_timeout, mut passfile) = (None, None, None, None);
+        let mut plain = String::new();
+        for (key, value) in options {
+            match key.as_str() {
+                "sslmode" => {
+                    sslmode = Some(parse_sslmode(&value, "service").map_err(|(_, message, hint)| wrong(message, hint))?)
+                }
+                "sslrootcert" => sslrootcert = Some(PathBuf::from(value)),
+                "passfile" => passfile = Some(PathBuf::from(value)),
+                "connect_timeout" => connect_timeout = Some(parse_timeout("service", &value)?),
+                "host"
+                | "port"
+                | "dbname"
+                | "user"
+                | "password"
+                | "application_name"
+                | "options"
+                | "target_session_attrs" => {
+                    let value = value.replace('\\', "\\\\").replace('\'', "\\'");
+                    plain.push_str(&format!("{key}='{value}' "));
+                }
+                _ => {
+                    let message = format!("the service `{name}` has the option `{key}`, which is not known here");
+                    return Err(wrong(message, Some(did_you_mean_key(&key))));
+                }
+            }
+        }
+        // What is wrong is not shown: it may be the password.
+        let server = plain
+            .parse::<tokio_postgres::Config>()
+            .map_err(|_| wrong(format!("the options of the service `{name}` cannot be read"), None))?;
+        Ok(Self { server, passfile, sslmode, sslrootcert, connect_timeout })
     }
 }
 
-fn parse_sslmode(text: &str) -> Result<SslMode, Mistake> {
+fn parse_timeout(key: &'static str, text: &str) -> Result<std::time::Duration, Mistake> {
+    let seconds = text.parse().map_err(|_| (key, "`connect_timeout` is not a number of seconds".to_owned(), None))?;
+    Ok(std::time::Duration::from_secs(seconds))
+}
+
+fn parse_sslmode(text: &str, place: &str) -> Result<SslMode, Mistake> {
     Ok(match text {
         "disable" => SslMode::Disable,
         "prefer" | "allow" => SslMode::Prefer,
@@ -275,7 +340,7 @@ fn parse_sslmode(text: &str) -> Result<SslMode, Mistake> {
         "verify-ca" | "verify-full" => SslMode::VerifyFull,
         _ => {
             let valid = "valid: `disable`, `prefer`, `require`, `verify-full`".to_owned();
-            return Err(("url", format!("unknown `sslmode` `{text}` in the URL"), Some(valid)));
+            return Err(("url", format!("unknown `sslmode` `{text}` in the {place}"), Some(valid)));
         }
     })
 }

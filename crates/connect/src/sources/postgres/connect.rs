@@ -1,6 +1,7 @@
 //! Sessions: connecting, TLS, and what the server's refusals mean.
 
 use super::config::{PostgresConfig, SslMode};
+use super::libpq::{Found, look_up};
 use super::names::{literal, quoted};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -20,6 +21,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 const SETTINGS: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET intervalstyle = 'iso_8601'; \
                         SET extra_float_digits = 3; SET bytea_output = 'hex'; SET standard_conforming_strings = on; \
                         SET client_min_messages = warning";
+
+/// How long a reader of a shared snapshot waits for a lock. Its table is locked by the snapshot's holder already, so that
+/// only somebody who waits in between can keep it out, for longer than anybody should wait.
+pub(crate) const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
 
 /// One connection to a server. Dropping it hangs up at once, so that a reader that stops early does not make the server
 /// send the rest of a table.
@@ -72,8 +77,24 @@ impl Session {
     }
 
     async fn open_to(config: &PostgresConfig, server: &Config) -> Result<Self> {
-        match tokio::time::timeout(config.connect_timeout, Self::dial(config, server)).await {
+        let mut server = server.clone();
+        let mut hint = None;
+        if let Some(path) = config.passfile.as_ref().filter(|_| server.get_password().is_none()) {
+            match look_up(path, &server).await? {
+                Found::Password(password) => {
+                    server.password(password);
+                    hint = Some(format!("the password is from `{}`", path.display()));
+                }
+                Found::Ignored(why) => {
+                    tracing::warn!("{why}");
+                    hint = Some(why);
+                }
+                Found::Nothing => {}
+            }
+        }
+        match tokio::time::timeout(config.connect_timeout, Self::dial(config, &server)).await {
             Ok(Ok(session)) => Ok(session),
+            Ok(Err(error)) if error.kind() == ErrorKind::Denied => Err(error.maybe_hint(hint)),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::new(
                 ErrorKind::Unavailable,
@@ -115,6 +136,9 @@ impl Session {
         if let Some(id) = snapshot {
             // Pages are read in their order, so that a reader that was cut off can go on where it was.
             settings.push_str("; SET max_parallel_workers_per_gather = 0; SET synchronize_seqscans = off");
+            // Whoever wants to change the table waits for the snapshot's holder, and a new reader waits behind them: it would
+            // wait until the last unit is read, which is itself. (pg_dump's workers lock with NOWAIT for the same reason.)
+            settings.push_str(&format!("; SET lock_timeout = '{}s'", LOCK_WAIT.as_secs()));
             begin.push_str(&format!("; SET TRANSACTION SNAPSHOT {}", literal(id)));
         }
         // Two messages, sent one after the other without waiting: in one, they would be one transaction.
@@ -327,6 +351,14 @@ pub(crate) fn server_error(error: &tokio_postgres::Error, config: &PostgresConfi
         "3D000" | "3F000" | "42P01" => (ErrorKind::NotFound, false, None),
         "42703" | "42804" | "42846" => (ErrorKind::Schema, false, None),
         "40001" | "40P01" | "55P03" => (ErrorKind::Conflict, true, None),
+        "57014" if words.contains("statement timeout") => (
+            ErrorKind::Timeout,
+            true,
+            Some(format!(
+                "let it take its time: alter role {} set statement_timeout = 0; or read in smaller units, `target_rows`",
+                quoted(&config.user)
+            )),
+        ),
         "57014" if words.contains("timeout") => (ErrorKind::Timeout, true, None),
         "57014" => (ErrorKind::Canceled, false, None),
         "53100" => (ErrorKind::Storage, false, Some("free some space on the server's disk, then run again".to_owned())),

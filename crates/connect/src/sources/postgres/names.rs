@@ -34,9 +34,11 @@ impl crate::units::share::Dialect for Postgres {
     }
 }
 
-/// A hint for an unknown option of a connection URL.
+/// A hint for an unknown option of a connection URL or a service.
+/// A hint for an unknown option of a connection URL or a service.
 pub(crate) fn did_you_mean_key(name: &str) -> String {
-    one_of(name, ["sslmode", "sslrootcert", "connect_timeout", "application_name", "options", "target_session_attrs"])
+    let known = ["host", "port", "user", "password", "dbname", "passfile", "sslmode", "sslrootcert", "connect_timeout"];
+    one_of(name, known.into_iter().chain(["application_name", "options", "target_session_attrs"]))
 }
 
 /// A table as a pipeline names it: `table`, `schema.table`, either part in double quotes where it has dots.

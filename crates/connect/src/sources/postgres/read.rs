@@ -2,14 +2,17 @@
 
 use super::config::PostgresConfig;
 use super::names::Postgres;
+use super::pushed;
 use super::snapshot::Snapshot;
+use super::split::Splitter;
 use super::stream::UnitReader;
 use super::units::blocks::pack;
 use super::units::decide::{Chosen, Decision, Facts, Relation as Kind, decide, describe, needs_facts};
 use super::units::keys::{cuts, masses, slices};
 use super::units::share::{Share, Slice};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
-use crate::{Consistency, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::units::decide::ONE_UNIT;
+use crate::{Consistency, Filter, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
@@ -22,7 +25,7 @@ use tokio::sync::OnceCell;
 /// them a second time takes it a small part of what sending them takes, out of pages that are in memory anyway.
 const COUNTED_BYTES: u64 = 512 << 20;
 /// A page of a heap; it is another size only where somebody compiled the server so.
-const PAGE: u64 = 8192;
+pub(super) const PAGE: u64 = 8192;
 
 /// A table or a query of a PostgreSQL database.
 #[derive(Debug)]
@@ -32,6 +35,7 @@ pub struct PostgresSource {
     known: OnceCell<Known>,
     /// The snapshot of the plans that are still held, so that all of them see the same picture.
     snapshot: Mutex<Weak<Snapshot>>,
+    splitter: Splitter,
 }
 
 /// A unit before it has its number.
@@ -47,11 +51,21 @@ impl PostgresSource {
     /// # Errors
     /// Neither table nor query, or both; options that are for files; `units` that cannot be.
     pub(crate) fn new(config: Arc<PostgresConfig>, extract: &ExtractSpec) -> Result<Self> {
-        Ok(Self { wanted: Arc::new(Wanted::new(config, extract)?), known: OnceCell::new(), snapshot: Mutex::default() })
+        Ok(Self {
+            wanted: Arc::new(Wanted::new(config, extract)?),
+            known: OnceCell::new(),
+            snapshot: Mutex::default(),
+            splitter: Splitter::default(),
+        })
     }
 
     async fn known(&self) -> Result<&Known> {
         self.known.get_or_try_init(|| self.wanted.ask()).await
+    }
+
+    /// What is wanted, with a condition that was pushed down.
+    fn narrowed(&self, pushed: Option<&str>) -> Arc<Wanted> {
+        pushed.map_or_else(|| self.wanted.clone(), |condition| Arc::new(self.wanted.and(condition)))
     }
 
     /// The snapshot that a plan of this source still holds.
@@ -81,6 +95,7 @@ impl PostgresSource {
 
     async fn drafts(
         &self,
+        wanted: &Wanted,
         decision: &Decision,
         facts: &Facts,
         known: &Known,
@@ -111,7 +126,7 @@ impl PostgresSource {
                     .collect()
             }
             Chosen::Keys { column, most, target, time } => {
-                let key = self.wanted.key(&snapshot.holder, column).await?;
+                let key = wanted.key(&snapshot.holder, column).await?;
                 if *time && !key.kind.is_time() {
                     return Err(Error::new(
                         ErrorKind::Config,
@@ -119,10 +134,10 @@ impl PostgresSource {
                     )
                     .hint(format!("use `units: {{strategy: id_range, by: {column}}}`")));
                 }
-                let (markers, nulls) = self.wanted.distribution(&snapshot.holder, &key, facts).await?;
+                let (markers, nulls) = wanted.distribution(&snapshot.holder, &key, facts).await?;
                 let all = rows.unwrap_or(0) as f64;
                 let proposed = cuts(&masses(&markers, all, nulls), key.kind, *target);
-                let sorted = self.wanted.sorted(&snapshot.holder, &key, proposed).await?;
+                let sorted = wanted.sorted(&snapshot.holder, &key, proposed).await?;
                 slices(column, sorted, all, nulls, *target, *most)
                     .into_iter()
                     .map(|(slice, rows)| of_rows(slice, rows))
@@ -130,7 +145,7 @@ impl PostgresSource {
             }
             Chosen::Hash { column, units } => {
                 // Only to see whether there is such a column.
-                self.wanted.key(&snapshot.holder, column).await?;
+                wanted.key(&snapshot.holder, column).await?;
                 let slice = |part| Slice::Hash { column: column.clone(), part, of: *units };
                 (0..*units).map(|part| of_rows(slice(part), even(*units))).collect()
             }
@@ -150,8 +165,8 @@ impl PostgresSource {
     ///
     /// # Errors
     /// When it must, and cannot.
-    fn count(&self, facts: &Facts, decision: &Decision, units: usize) -> Result<Option<(String, bool)>> {
-        let strict = match self.wanted.units.verify {
+    fn count(wanted: &Wanted, facts: &Facts, decision: &Decision, units: usize) -> Result<Option<(String, bool)>> {
+        let strict = match wanted.units.verify {
             Some(Verify::None) => return Ok(None),
             // Rows from another server may change between two looks.
             Some(Verify::Count) if facts.foreign => {
@@ -171,8 +186,7 @@ impl PostgresSource {
                 false
             }
         };
-        let sql =
-            Slice::Whole.select(&Postgres, "count(*)", &self.wanted.relation_sql(), self.wanted.filter.as_deref());
+        let sql = Slice::Whole.select(&Postgres, "count(*)", &wanted.relation_sql(), wanted.filter.as_deref());
         Ok(Some((sql, strict)))
     }
 }
@@ -192,7 +206,7 @@ impl Source for PostgresSource {
     }
 
     async fn plan(&self, _: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
-        let known = self.known().await?;
+        let mut known = self.known().await?;
         let columns: Vec<&str> = match &want.columns {
             Some(wanted) => {
                 let names = || known.schema.fields().iter().map(|field| field.name().as_str());
@@ -205,11 +219,27 @@ impl Source for PostgresSource {
         };
         let mut pushed_down = vec![format!("columns: {}", columns.join(", "))];
         pushed_down.extend(self.wanted.filter.as_ref().map(|filter| format!("filter: {filter}")));
+        let filters: Vec<Filter> = want.filters.iter().filter(|filter| self.can_filter(filter)).cloned().collect();
+        pushed_down.extend(filters.iter().map(|filter| format!("filter: {filter}")));
+        let pushed = (!filters.is_empty()).then(|| pushed::sql(&filters));
+        let wanted = &self.narrowed(pushed.as_deref());
+        let narrowed;
+        if pushed.is_some() {
+            // With a condition more, the server expects other rows, and may go another way.
+            narrowed = Known { schema: known.schema.clone(), ..wanted.ask().await? };
+            known = &narrowed;
+        }
 
         let spec = &self.wanted.units;
         let is_query = matches!(self.wanted.relation, Relation::Query(_));
-        let (drafts, why, snapshot, tally) = if self.held().is_none() && !needs_facts(spec, known.stats.rows, is_query)
-        {
+        let is_alone = self.held().is_none() && spec.verify != Some(Verify::Count);
+        let limit = want.limit.filter(|limit| is_alone && *limit <= ONE_UNIT && filters.len() == want.filters.len());
+        let (drafts, why, snapshot, tally) = if let Some(limit) = limit {
+            pushed_down.push(format!("limit: {limit}"));
+            let mut one = self.one(known);
+            one.iter_mut().for_each(|draft| draft.rows = draft.rows.map(|rows| rows.min(limit)));
+            (one, format!("one unit: {limit} rows are enough"), None, None)
+        } else if self.held().is_none() && !needs_facts(spec, known.stats.rows, is_query) {
             let why = match spec.strategy {
                 UnitStrategy::None => "one unit, as `units` says".to_owned(),
                 _ if is_query => "one unit: a query has no pages to divide".to_owned(),
@@ -219,10 +249,10 @@ impl Source for PostgresSource {
         } else {
             match self.snapshot(known).await? {
                 Ok(snapshot) => {
-                    let facts = self.wanted.facts(&snapshot.holder, known, Ok(())).await?;
+                    let facts = wanted.facts(&snapshot.holder, known, Ok(())).await?;
                     let decision = decide(&facts, spec)?;
-                    let drafts = self.drafts(&decision, &facts, known, &snapshot).await?;
-                    let tally = self.count(&facts, &decision, drafts.len())?;
+                    let drafts = self.drafts(wanted, &decision, &facts, known, &snapshot).await?;
+                    let tally = Self::count(wanted, &facts, &decision, drafts.len())?;
                     // One unit alone is one statement; it needs no picture to share, unless another plan or whoever
                     // counts shares it.
                     let is_shared = drafts.len() > 1 || tally.is_some() || Arc::strong_count(&snapshot) > 1;
@@ -251,7 +281,7 @@ impl Source for PostgresSource {
             .map(|(ordinal, Draft { slice, rows, bytes })| {
                 let label = slice.label(&self.wanted.label());
                 let (snapshot, plan) = id.clone().map_or((None, 0), |(id, plan)| (Some(id), plan));
-                let payload = serde_json::to_value(Share { snapshot, plan, slice })
+                let payload = serde_json::to_value(Share { snapshot, plan, pushed: pushed.clone(), limit, slice })
                     .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
                 Ok(WorkUnit { ordinal, label, payload, rows, bytes })
             })
@@ -286,10 +316,21 @@ impl Source for PostgresSource {
         // Another process may have planned it; then the snapshot is imported by its name alone.
         let snapshot = self.held().filter(|held| share.snapshot.as_ref() == Some(&held.id));
         let place = (unit.ordinal, unit.label.clone());
-        let reader = Box::new(UnitReader::new(self.wanted.clone(), snapshot, share, place, scan.clone()));
+        let wanted = self.narrowed(share.pushed.as_deref());
+        let reader = Box::new(UnitReader::new(wanted, snapshot, share, place, scan.clone()));
         let rows =
             try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) });
         Rows::new(scan.schema.clone(), rows)
+    }
+
+    fn can_filter(&self, filter: &Filter) -> bool {
+        let column = self.known.get().and_then(|known| known.comparable.get(&filter.column));
+        column.is_some_and(|column| pushed::may(filter, *column))
+    }
+
+    async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+        let held = self.held();
+        self.splitter.split(&self.wanted, held.as_ref(), unit, most).await
     }
 
     async fn stats(&self) -> SourceStats {

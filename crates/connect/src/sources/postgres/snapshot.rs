@@ -174,6 +174,15 @@ impl Snapshot {
         u32::try_from(tallies.len() - 1).unwrap_or(u32::MAX)
     }
 
+    /// A unit of a plan was divided: there is one more, of this number.
+    pub(super) fn add_unit(&self, plan: u32) -> Option<u32> {
+        let mut tallies = open(&self.tallies);
+        let tally = tallies.get_mut(plan as usize)?;
+        let ordinal = u32::try_from(tally.units).ok()?;
+        tally.units += 1;
+        Some(ordinal)
+    }
+
     /// A unit of a plan begins to be read: the server begins to count, too.
     pub(super) fn begin_unit(&self, plan: u32) {
         let mut tallies = open(&self.tallies);

@@ -4,16 +4,18 @@ use super::connect::{Session, server_error};
 use super::copy::Frames;
 use super::decode::{Decoder, Refused};
 use super::snapshot::{Reader, Snapshot};
+use super::types::Column;
 use super::units::share::Share;
 use super::wanted::Wanted;
 use crate::Scan;
 use crate::wrap::retry;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
-use gristmill_model::{Error, Result, ResultExt};
+use gristmill_model::{Error, ErrorKind, Result, ResultExt};
 use std::pin::Pin;
 use std::sync::Arc;
 use tokio_postgres::CopyOutStream;
+use tokio_postgres::error::SqlState;
 
 /// A unit that is being read.
 pub(super) struct UnitReader {
@@ -29,7 +31,7 @@ pub(super) struct UnitReader {
     attempt: u32,
     /// Rows that were handed on or refused; a further attempt leaves them out.
     settled: u64,
-    /// The snapshot could not be imported: trying this unit again cannot help, beginning anew can.
+    /// The snapshot, or the table, is not to be had: trying this unit again cannot help, beginning anew can.
     is_orphaned: bool,
 }
 
@@ -85,22 +87,22 @@ impl UnitReader {
 
     /// Opens a session that sees the unit's picture, and starts the COPY.
     async fn begin(&mut self) -> Result<Copying> {
-        let (reader, known) = match self.snapshot.as_ref().and_then(|snapshot| snapshot.idle_reader()) {
-            Some(reader) => (reader, None),
-            None => {
-                let place = self.wanted.config.readers.place().await?;
-                let session = Session::open(&self.wanted.config).await?;
-                self.pin(&session).await?;
-                // A snapshot of ours comes with its columns; otherwise the server is asked within the transaction.
-                let known = if self.snapshot.is_some() { None } else { Some(self.wanted.describe(&session).await?) };
-                (Reader { session, _place: place }, known)
-            }
-        };
+        let opened = open_reader(&self.wanted, self.snapshot.as_ref(), self.share.snapshot.as_deref()).await;
+        let (reader, known) = opened.map_err(|no| {
+            self.is_orphaned |= no.is_orphaned;
+            no.error
+        })?;
         let known = known.as_deref().or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
         let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
-        let sql = format!("COPY ({}) TO STDOUT (FORMAT binary)", self.wanted.select(&columns, &self.share.slice));
+        let rows = self.wanted.select(&columns, &self.share.slice);
+        let limit = self.share.limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
+        let sql = format!("COPY ({rows}{limit}) TO STDOUT (FORMAT binary)");
         let stream = match reader.session.copy_out(&sql).await {
             Ok(stream) => Box::pin(stream),
+            Err(error) if self.share.snapshot.is_some() && error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => {
+                self.is_orphaned = true;
+                return Err(locked_out(&self.wanted.label(), &error));
+            }
             Err(error) => return Err(self.wanted.cannot_read(&reader.session, &error).await),
         };
         if let Some(snapshot) = &self.snapshot {
@@ -114,23 +116,6 @@ impl UnitReader {
             ended: false,
             seen: 0,
             skip: self.settled,
-        })
-    }
-
-    async fn pin(&mut self, session: &Session) -> Result<()> {
-        let Err(error) = session.begin_to_read(self.share.snapshot.as_deref()).await else { return Ok(()) };
-        if self.share.snapshot.is_none() {
-            return Err(server_error(&error, &self.wanted.config, "cannot begin to read"));
-        }
-        // Invalid identifier, does not exist (from 17 on), or its holder is not running any more.
-        let refused = error.code().is_some_and(|code| matches!(code.code(), "22023" | "42704" | "55000"));
-        if !refused {
-            return Err(server_error(&error, &self.wanted.config, "cannot begin to read"));
-        }
-        self.is_orphaned = true;
-        Err(match &self.snapshot {
-            Some(snapshot) => snapshot.lost(),
-            None => super::snapshot::lost(&self.wanted.config, None),
         })
     }
 
@@ -216,4 +201,57 @@ impl Copying {
         }
         if self.decoder.is_empty() { Ok(None) } else { self.decoder.finish().map(Some) }
     }
+}
+
+/// Why there is no reader.
+pub(super) struct NoReader {
+    pub(super) error: Error,
+    /// The snapshot cannot be imported any more.
+    is_orphaned: bool,
+}
+
+impl From<Error> for NoReader {
+    fn from(error: Error) -> Self {
+        Self { error, is_orphaned: false }
+    }
+}
+
+/// A connection that sees the picture `id`, or one of its own: one that is idle, or a new one. A snapshot of ours comes with
+/// its columns; otherwise the server is asked for them within the transaction.
+pub(super) async fn open_reader(
+    wanted: &Wanted,
+    snapshot: Option<&Arc<Snapshot>>,
+    id: Option<&str>,
+) -> Result<(Reader, Option<Vec<Column>>), NoReader> {
+    if let Some(reader) = snapshot.and_then(|snapshot| snapshot.idle_reader()) {
+        return Ok((reader, None));
+    }
+    let place = wanted.config.readers.place().await?;
+    let session = Session::open(&wanted.config).await?;
+    if let Err(error) = session.begin_to_read(id).await {
+        // Invalid identifier, does not exist (from 17 on), or its holder is not running any more.
+        let refused = error.code().is_some_and(|code| matches!(code.code(), "22023" | "42704" | "55000"));
+        if id.is_none() || !refused {
+            return Err(server_error(&error, &wanted.config, "cannot begin to read").into());
+        }
+        let error = match snapshot {
+            Some(snapshot) => snapshot.lost(),
+            None => super::snapshot::lost(&wanted.config, None),
+        };
+        return Err(NoReader { error, is_orphaned: true });
+    }
+    let known = if snapshot.is_some() { None } else { Some(wanted.describe(&session).await?) };
+    Ok((Reader { session, _place: place }, known))
+}
+
+/// The error for a reader that somebody who waits to change the table keeps out.
+fn locked_out(label: &str, error: &tokio_postgres::Error) -> Error {
+    let words = error.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
+    Error::new(
+        ErrorKind::Conflict,
+        format!("somebody waits to change `{label}` while it is read, and further readers have to wait behind them"),
+    )
+    .cause(words)
+    .retryable(true)
+    .hint("run again; keep ALTER TABLE, VACUUM FULL and their like away from a table while it is read")
 }

@@ -34,7 +34,7 @@ fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
 
 async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
     let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await?;
+    let plan = source.plan(None, &ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await?;
     let mut batches = Vec::new();
     for unit in &plan.units {
         batches.extend(source.read(unit, &scan).collect().await?);
@@ -592,4 +592,130 @@ async fn a_connection_tells_what_is_there() {
     assert_eq!(found[1].rows, Some(1));
     assert_eq!(found[1].columns[1], ("id".to_owned(), "bigint".to_owned()));
     assert_eq!(found[0].columns[0], ("a".to_owned(), "numeric(5,1)".to_owned()));
+}
+
+#[tokio::test]
+async fn passwords_and_servers_may_stand_in_libpqs_files() {
+    use std::os::unix::fs::PermissionsExt;
+    let database = postgres::database();
+    let folder = tempfile::tempdir().unwrap();
+    let (passfile, services) = (folder.path().join("pass"), folder.path().join("services"));
+    let write = |password: &str, mode: u32| {
+        std::fs::write(&passfile, format!("127.0.0.1:{}:*:{USER}:{password}\n", database.port)).unwrap();
+        std::fs::set_permissions(&passfile, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    std::fs::write(
+        &services,
+        format!(
+            "[shop]\nhost=127.0.0.1\nport={}\nuser={USER}\ndbname={}\noptions=-c work_mem=5MB\n[odd]\nhost=a\nsslkey=x\n",
+            database.port, database.name
+        ),
+    )
+    .unwrap();
+    let places = libpq::Places { passfile: Some(passfile.clone()), services: vec![services] };
+    let open = |yaml: &str| {
+        let node = parse("gristmill.yaml", yaml).unwrap();
+        PostgresConfig::from_node_and(&node, folder.path(), &places).map(PostgresConnection::new)
+    };
+    let parts = format!("{{host: 127.0.0.1, port: {}, user: {USER}, database: {}}}", database.port, database.name);
+    let relative = parts.replace('}', ", passfile: pass}");
+    write(PASSWORD, 0o600);
+    for yaml in ["{service: shop}", &parts, &relative] {
+        let info = open(yaml).unwrap().test().await.unwrap();
+        assert!(info.details.contains(&("database".to_owned(), database.name.clone())), "{info:?}");
+    }
+    let session = Session::open(&open("{service: shop}").unwrap().config).await.unwrap();
+    assert_eq!(session.query_one("show work_mem", &[]).await.unwrap().get::<_, String>(0), "5MB");
+    // What stands beside the service wins.
+    let other = open("{service: shop, database: nothing_of_that_name}").unwrap().test().await.unwrap_err();
+    assert_eq!(other.kind(), ErrorKind::NotFound, "{other}");
+    write(PASSWORD, 0o640);
+    let ignored = open("{service: shop}").unwrap().test().await.unwrap_err();
+    assert_eq!(ignored.kind(), ErrorKind::Denied);
+    assert!(ignored.hint_text().unwrap().contains("chmod 0600"), "{ignored:?}");
+    write("wr0ng", 0o600);
+    let refused = open("{service: shop}").unwrap().test().await.unwrap_err();
+    assert!(refused.hint_text().unwrap().contains("the password is from"), "{refused:?}");
+    assert!(!format!("{refused:?}").contains("wr0ng"));
+    for (yaml, message) in [
+        ("{service: shap}", "there is no service `shap`"),
+        ("{service: odd}", "the option `sslkey`"),
+        ("{service: shop, url: \"postgres://u@h/d\"}", "not both"),
+    ] {
+        let mistakes = open(yaml).unwrap_err();
+        assert!(mistakes[0].message.contains(message), "{mistakes:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_statement_that_takes_longer_than_the_server_allows_says_what_to_set() {
+    let database = postgres::database();
+    database.sql(&format!(
+        "create table t as select n from generate_series(1, 100) n; alter database {} set statement_timeout = '200ms'",
+        database.name
+    ));
+    let source = source(&database, "query: select n, pg_sleep(0.05)::text as s from t");
+    let error = read(source.as_ref()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
+    assert!(error.hint_text().unwrap().contains("set statement_timeout = 0"), "{error:?}");
+}
+
+#[tokio::test]
+async fn conditions_that_the_server_answers_alike_are_pushed_down_and_limits_too() {
+    use crate::{Comparison, Filter, Literal, Test};
+    let database = postgres::database();
+    database.sql(
+        "create collation ci (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+         create table t(id int, day date, ok boolean, name text, folded text collate ci, code varchar(9), padded char(5), big numeric);
+         insert into t select n, date '2024-01-01' + n, n % 2 = 0, 'n' || n % 5, 'F' || n % 5, 'c', 'p', n from generate_series(1, 3000) n;
+         insert into t values (null), (null); analyze t",
+    );
+    let source = source(
+        &database,
+        "table: t\nwhere: id is null or id > 0 -- all\nschema: {code: int}\nunits: {target_rows: 500}",
+    );
+    source.schema().await.unwrap();
+    let is =
+        |column: &str, comparison, literal| Filter { column: column.to_owned(), test: Test::Is(comparison, literal) };
+    let text = |text: &str| Literal::Text(text.to_owned());
+    for refused in [
+        is("folded", Comparison::Equal, text("f1")),
+        is("code", Comparison::Equal, Literal::Integer(1)),
+        is("padded", Comparison::Equal, text("p")),
+        is("big", Comparison::Equal, Literal::Integer(1)),
+        is("name", Comparison::Less, text("n2")),
+        is("nothing", Comparison::Equal, Literal::Integer(1)),
+    ] {
+        assert!(!source.can_filter(&refused), "{refused}");
+    }
+    let read = async |filters: Vec<Filter>, limit: Option<u64>| {
+        let want = ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2 };
+        let plan = source.plan(None, &want).await.unwrap();
+        let schema = Arc::new(source.schema().await.unwrap().project(&[0]).unwrap());
+        let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };
+        let mut rows = 0;
+        for unit in &plan.units {
+            rows += source.read(unit, &scan).collect().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
+        }
+        (rows, plan)
+    };
+    for (filter, rows) in [
+        (is("id", Comparison::LessOrEqual, Literal::Integer(1200)), 1200),
+        (is("id", Comparison::Greater, Literal::Integer(i64::MAX)), 0),
+        (is("day", Comparison::Greater, Literal::Date(19_723 + 2990)), 10),
+        (is("ok", Comparison::Equal, Literal::Boolean(true)), 1500),
+        (is("name", Comparison::Equal, text("n3")), 600),
+        (Filter { column: "name".into(), test: Test::OneOf(vec![text("n3"), text("N4"), text("o'k")]) }, 600),
+        (Filter { column: "id".into(), test: Test::Null }, 2),
+        (Filter { column: "id".into(), test: Test::NotNull }, 3000),
+    ] {
+        assert!(source.can_filter(&filter), "{filter}");
+        let (read, plan) = read(vec![filter.clone()], None).await;
+        assert_eq!(read, rows, "{filter}: {}", plan.why);
+        assert!(plan.pushed_down.contains(&format!("filter: {filter}")), "{:?}", plan.pushed_down);
+    }
+    let (rows, plan) = read(Vec::new(), Some(7)).await;
+    assert_eq!((rows, plan.units.len()), (7, 1), "{}", plan.why);
+    assert!(plan.pushed_down.contains(&"limit: 7".to_owned()));
+    assert_eq!(read(Vec::new(), None).await.0, 3002);
 }

@@ -3,18 +3,19 @@
 use super::config::PostgresConfig;
 use super::connect::{Session, server_error, unknown_table};
 use super::names::{Postgres, TableName, quoted};
+use super::pushed::{self, Comparable};
 use super::types::Column;
 use super::units::share::Slice;
 use crate::SourceStats;
 use arrow::datatypes::{Field, Schema, SchemaRef};
-use gristmill_model::spec::{ExtractSpec, SchemaContract, UnitsSpec};
+use gristmill_model::spec::{ExtractSpec, UnitsSpec};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use tokio_postgres::error::SqlState;
 
 /// A checked extract step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) config: Arc<PostgresConfig>,
     pub(super) relation: Relation,
@@ -42,6 +43,8 @@ pub(super) struct Known {
     pub(super) by_index: bool,
     /// Whether rows come from another server.
     pub(super) foreign: bool,
+    /// The columns that conditions may be on.
+    pub(super) comparable: BTreeMap<String, Comparable>,
 }
 
 impl Wanted {
@@ -57,7 +60,6 @@ impl Wanted {
             (extract.compression.is_some(), "compression"),
             (extract.csv.is_some(), "csv"),
             (extract.json.is_some(), "json"),
-            (extract.schema_contract != SchemaContract::Evolve, "schema_contract"),
         ] {
             if given {
                 let message = format!("`{key}` is for files; `{}` is a PostgreSQL database", extract.from);
@@ -88,6 +90,21 @@ impl Wanted {
             types: extract.schema.clone(),
             units,
         })
+    }
+
+    /// The same with one more condition.
+    pub(super) fn and(&self, condition: &str) -> Self {
+        let filter = match &self.filter {
+            // What the user wrote may end with a comment.
+            Some(own) => format!("(\n{own}\n) AND {condition}"),
+            None => condition.to_owned(),
+        };
+        Self { filter: Some(filter), ..self.clone() }
+    }
+
+    /// Whether `schema:` gives a column another type.
+    pub(super) fn is_retyped(&self, column: &str) -> bool {
+        self.types.contains_key(column)
     }
 
     pub(super) fn label(&self) -> String {
@@ -193,6 +210,7 @@ impl Wanted {
             let text = row.try_get::<_, RawText>(0).ok()?;
             serde_json::from_str(&text.0).ok()
         });
+        let comparable = pushed::comparable(self, &session).await;
         session.close().await;
         let number = |key: &str| plan.as_ref()?.pointer(&format!("/0/Plan/{key}"))?.as_u64();
         let rows = number("Plan Rows");
@@ -207,6 +225,7 @@ impl Wanted {
             stats: SourceStats { rows, bytes },
             by_index: self.filter.is_some() && (any("Index") || any("Bitmap")) && !any("Seq Scan"),
             foreign: any("Foreign Scan"),
+            comparable,
         })
     }
 

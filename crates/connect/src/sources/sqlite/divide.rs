@@ -98,7 +98,13 @@ fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
 ///
 /// # Errors
 /// A database that cannot be read, `units` that it cannot have.
-pub(super) fn plan(wanted: &Wanted, stats: SourceStats, readers: usize, pushed_down: Vec<String>) -> Result<ReadPlan> {
+pub(super) fn plan(
+    wanted: &Wanted,
+    stats: SourceStats,
+    readers: usize,
+    pushed_down: Vec<String>,
+    (pushed, limit): (Option<String>, Option<u64>),
+) -> Result<ReadPlan> {
     let (database, spec) = (&wanted.database, &wanted.units);
     let is_query = matches!(wanted.what, What::Query(_));
     let mut decision = Decision { chosen: Chosen::One, why: "one read transaction".to_owned() };
@@ -139,7 +145,7 @@ pub(super) fn plan(wanted: &Wanted, stats: SourceStats, readers: usize, pushed_d
         .map(|(ordinal, (slice, rows))| {
             let label = slice.label(&whole);
             let snapshot = picture.as_ref().map(|picture| picture.id.clone());
-            let payload = serde_json::to_value(Share { snapshot, plan: 0, slice })
+            let payload = serde_json::to_value(Share { snapshot, plan: 0, pushed: pushed.clone(), limit, slice })
                 .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
             Ok(WorkUnit { ordinal, label, payload, rows, bytes: bytes_of(rows) })
         })

@@ -13,6 +13,7 @@ pub(crate) mod database;
 mod divide;
 mod increment;
 mod picture;
+mod pushed;
 mod read;
 pub(crate) mod types;
 mod units;
@@ -27,13 +28,13 @@ use crate::registry::Connector;
 use crate::sinks::sqlite::SqliteSink;
 use crate::units::share::Share;
 use crate::{
-    Connection, ConnectionInfo, Discovered, Increment, LoadContext, Narrowed, OpenContext, ReadPlan, ReadRequest, Rows,
-    Scan, Sink, Source, SourceStats,
+    Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, OpenContext, ReadPlan,
+    ReadRequest, Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use database::{Database, Table, list_tables};
-use gristmill_model::spec::{ExtractSpec, LoadSpec, UnitsSpec};
+use gristmill_model::spec::{ExtractSpec, LoadSpec, UnitStrategy, UnitsSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
@@ -171,6 +172,36 @@ struct Wanted {
     /// Types that override the declared ones, by column.
     overrides: BTreeMap<String, DataType>,
     units: UnitsSpec,
+    /// So many rows are enough.
+    limit: Option<u64>,
+}
+
+/// What the database said when it was first looked at.
+#[derive(Debug, Clone)]
+struct Known {
+    schema: SchemaRef,
+    /// The columns that conditions may be on.
+    comparable: pushed::Columns,
+}
+
+impl Wanted {
+    /// The same with a condition beside its own, and so many rows at most.
+    fn with(&self, pushed: Option<&str>, limit: Option<u64>) -> Self {
+        let mut wanted = self.clone();
+        wanted.limit = limit;
+        if limit.is_some() {
+            // One unit that stops early; what it leaves out is not to be counted.
+            wanted.units = UnitsSpec { strategy: UnitStrategy::None, verify: None, ..wanted.units };
+        }
+        if let (What::Table { filter, .. }, Some(pushed)) = (&mut wanted.what, pushed) {
+            *filter = Some(match filter.as_ref() {
+                // What the user wrote may end with a comment.
+                Some(own) => format!("(\n{own}\n) AND {pushed}"),
+                None => pushed.to_owned(),
+            });
+        }
+        wanted
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -183,7 +214,7 @@ enum What {
 #[derive(Debug)]
 pub struct SqliteSource {
     wanted: Arc<Wanted>,
-    schema: OnceCell<SchemaRef>,
+    known: OnceCell<Known>,
     stats: OnceCell<SourceStats>,
 }
 
@@ -231,16 +262,20 @@ impl SqliteSource {
         if let Some((message, hint)) = units.mistakes().into_iter().next() {
             return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
         }
-        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides, units };
-        Ok(Self { wanted: Arc::new(wanted), schema: OnceCell::new(), stats: OnceCell::new() })
+        let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides, units, limit: None };
+        Ok(Self { wanted: Arc::new(wanted), known: OnceCell::new(), stats: OnceCell::new() })
+    }
+
+    async fn known(&self) -> Result<&Known> {
+        let wanted = self.wanted.clone();
+        self.known.get_or_try_init(|| blocking(move || units::known(&wanted))).await
     }
 }
 
 #[async_trait]
 impl Source for SqliteSource {
     async fn schema(&self) -> Result<SchemaRef> {
-        let wanted = self.wanted.clone();
-        self.schema.get_or_try_init(|| blocking(move || units::schema(&wanted))).await.cloned()
+        Ok(self.known().await?.schema.clone())
     }
 
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
@@ -249,10 +284,18 @@ impl Source for SqliteSource {
     }
 
     async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
-        let schema = self.schema().await?;
-        let pushed_down = units::pushed_down(&self.wanted, &schema, want)?;
+        let known = self.known().await?;
+        let (pushed_down, pushed, limit) = units::pushed_down(&self.wanted, known, want)?;
         let (wanted, stats, readers) = (self.wanted.clone(), self.stats().await, want.parallelism);
-        blocking(move || divide::plan(&wanted, stats, readers, pushed_down)).await
+        blocking(move || {
+            let narrowed = wanted.with(pushed.as_deref(), limit);
+            let mut plan = divide::plan(&narrowed, stats, readers, pushed_down, (pushed, limit))?;
+            if limit.is_some() && wanted.units.strategy != UnitStrategy::None {
+                plan.why = "one read transaction".to_owned();
+            }
+            Ok(plan)
+        })
+        .await
     }
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
@@ -270,8 +313,13 @@ impl Source for SqliteSource {
                 return Rows::failed(scan.schema.clone(), crate::picture::lost(&self.wanted.database.shown));
             }
         };
-        let (wanted, ordinal, label) = (self.wanted.clone(), unit.ordinal, unit.label.clone());
+        let wanted = Arc::new(self.wanted.with(share.pushed.as_deref(), share.limit));
+        let (ordinal, label) = (unit.ordinal, unit.label.clone());
         read::start(read::Unit { wanted, picture, slice: share.slice, ordinal, label }, scan.clone())
+    }
+
+    fn can_filter(&self, filter: &Filter) -> bool {
+        self.known.get().is_some_and(|known| pushed::may(filter, &known.comparable))
     }
 
     async fn stats(&self) -> SourceStats {

@@ -123,7 +123,10 @@ fn read(
             return Err(no_such_column(&names, field.name()));
         }
     }
-    let sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()), &unit.slice);
+    let mut sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()), &unit.slice);
+    if let Some(limit) = wanted.limit {
+        let _ = write!(sql, " LIMIT {limit}");
+    }
     let explain = |error| database.explain_sql(connection, error, &names);
     let mut statement = connection.prepare(&sql).map_err(explain)?;
     let mut filling = Filling::new(wanted, &shape, scan)?;

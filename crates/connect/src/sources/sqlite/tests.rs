@@ -238,6 +238,7 @@ async fn a_statement_nobody_waits_for_is_stopped() {
         columns: Vec::new(),
         overrides: [("i".to_owned(), DataType::Int64)].into(),
         units: UnitsSpec::default(),
+        limit: None,
     };
     let schema =
         Arc::new(arrow::datatypes::Schema::new(vec![arrow::datatypes::Field::new("i", DataType::Int64, true)]));
@@ -332,7 +333,7 @@ async fn rows_a_second() {
 }
 
 async fn plan_of(source: &dyn Source) -> ReadPlan {
-    source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await.unwrap()
+    source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
 async fn rows_of(source: &dyn Source, units: &[WorkUnit]) -> Result<Vec<String>> {
@@ -487,4 +488,67 @@ async fn units_are_disjoint_and_complete_whatever_the_numbers() {
             assert_eq!(rows_of(source.as_ref(), &plan.units).await.unwrap(), wanted, "{units}: {:?}", plan.units);
         }
     }
+}
+
+#[tokio::test]
+async fn conditions_that_sqlite_answers_alike_are_pushed_down_and_what_is_no_number_still_passes() {
+    use crate::{Comparison, Filter, Literal, Test};
+    let folder = tempfile::tempdir().unwrap();
+    let database = rusqlite::Connection::open(folder.path().join("d.db")).unwrap();
+    database
+        .execute_batch(
+            "create table t(id integer primary key, n int, name text collate nocase, day date, loose);
+             insert into t with recursive k(i) as (select 1 union all select i + 1 from k where i < 1000)
+               select i, i % 100, case when i % 3 = 0 then 'Abc' else 'abc' end, '2024-01-01', i from k;
+             update t set n = null where id > 990;
+             -- A number behind a space that SQLite does not know as one.
+             update t set n = char(160) || '7' where id = 990;",
+        )
+        .unwrap();
+    let context = crate::OpenContext { project: folder.path().into(), state: folder.path().into() };
+    let node = gristmill_model::yaml::parse("c", "{type: sqlite, path: d.db}").unwrap();
+    let connection = crate::registry::open(&node, &context).unwrap();
+    let spec = gristmill_model::yaml::parse("p", "{from: db, table: t, where: \"id > 0 -- all\"}").unwrap();
+    let source = connection.source(&gristmill_model::yaml::decode(&spec).unwrap()).unwrap();
+    let schema = source.schema().await.unwrap();
+    let is =
+        |column: &str, comparison, literal| Filter { column: column.to_owned(), test: Test::Is(comparison, literal) };
+    let text = |text: &str| Literal::Text(text.to_owned());
+    for refused in [
+        is("name", Comparison::NotEqual, text("abc")),
+        is("name", Comparison::Less, text("abc")),
+        is("day", Comparison::Equal, Literal::Date(19_723)),
+        is("loose", Comparison::Equal, Literal::Integer(1)),
+        is("nothing", Comparison::Equal, Literal::Integer(1)),
+    ] {
+        assert!(!source.can_filter(&refused), "{refused}");
+    }
+    let read = async |filters: Vec<Filter>, limit: Option<u64>| {
+        let want = crate::ReadRequest { filters, limit, parallelism: 2, ..crate::ReadRequest::default() };
+        let plan = source.plan(None, &want).await.unwrap();
+        let on_bad_row = gristmill_model::spec::OnFail::Fail;
+        let scan = crate::Scan { schema: schema.clone(), batch_size: 100, on_bad_row, rejects: None };
+        let batches = source.read(&plan.units[0], &scan).collect().await.unwrap();
+        (batches.iter().map(arrow::array::RecordBatch::num_rows).sum::<usize>(), plan.pushed_down)
+    };
+    for (filter, rows) in [
+        (is("id", Comparison::LessOrEqual, Literal::Integer(12)), 12),
+        (is("id", Comparison::Greater, Literal::Integer(i64::MIN)), 1000),
+        // The text that is a 7 for us is read in any case.
+        (is("n", Comparison::Equal, Literal::Integer(7)), 11),
+        (is("n", Comparison::Greater, Literal::Integer(1000)), 1),
+        // Both cases: more than equal bytes are, never fewer.
+        (is("name", Comparison::Equal, text("abc")), 1000),
+        (Filter { column: "name".into(), test: Test::OneOf(vec![text("x"), text("o'k")]) }, 0),
+        (Filter { column: "n".into(), test: Test::Null }, 10),
+        (Filter { column: "n".into(), test: Test::NotNull }, 990),
+        (Filter { column: "day".into(), test: Test::NotNull }, 1000),
+    ] {
+        assert!(source.can_filter(&filter), "{filter}");
+        let (read, pushed_down) = read(vec![filter.clone()], None).await;
+        assert_eq!(read, rows, "{filter}");
+        assert!(pushed_down.contains(&format!("filter: {filter}")), "{pushed_down:?}");
+    }
+    assert_eq!(read(Vec::new(), Some(7)).await.0, 7);
+    assert_eq!(read(Vec::new(), None).await.0, 1000);
 }

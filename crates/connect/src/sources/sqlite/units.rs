@@ -3,9 +3,9 @@
 use super::database::{Table, quoted, quoted_list};
 use super::divide::Sqlite;
 use super::types::{Seen, declared};
-use super::{Wanted, What};
+use super::{Known, Wanted, What, pushed};
 use crate::units::share::Slice;
-use crate::{ReadRequest, SourceStats};
+use crate::{Filter, ReadRequest, SourceStats};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use rusqlite::Connection;
@@ -126,7 +126,7 @@ pub(super) fn no_such_column(names: &[String], wanted: &str) -> Error {
 }
 
 /// The columns and types of the rows: overridden, else declared, else as a sample shows.
-pub(super) fn schema(wanted: &Wanted) -> Result<SchemaRef> {
+pub(super) fn known(wanted: &Wanted) -> Result<Known> {
     let connection = wanted.database.open_to_read()?;
     let shape = look(wanted, &connection)?;
     let override_of = |name: &str| {
@@ -147,7 +147,9 @@ pub(super) fn schema(wanted: &Wanted) -> Result<SchemaRef> {
         .zip(kinds)
         .map(|((name, _), kind)| Field::new(name, kind.unwrap_or(DataType::Utf8), true))
         .collect::<Vec<_>>();
-    Ok(Arc::new(Schema::new(fields)))
+    let is_retyped = |name: &str| override_of(name).is_some();
+    let comparable = shape.table.as_ref().map(|table| pushed::comparable(table, is_retyped)).unwrap_or_default();
+    Ok(Known { schema: Arc::new(Schema::new(fields)), comparable })
 }
 
 fn sample(wanted: &Wanted, connection: &Connection, shape: &Shape, columns: &[usize]) -> Result<Vec<Seen>> {
@@ -200,12 +202,15 @@ pub(super) fn label(wanted: &Wanted) -> String {
     }
 }
 
+/// What the database itself does: for people, as a condition in SQL, and as a number of rows that are enough.
+type PushedDown = (Vec<String>, Option<String>, Option<u64>);
+
 /// What the database itself does.
 ///
 /// # Errors
 /// A column that is not there.
-pub(super) fn pushed_down(wanted: &Wanted, schema: &SchemaRef, want: &ReadRequest) -> Result<Vec<String>> {
-    let names: Vec<String> = schema.fields().iter().map(|field| field.name().clone()).collect();
+pub(super) fn pushed_down(wanted: &Wanted, known: &Known, want: &ReadRequest) -> Result<PushedDown> {
+    let names: Vec<String> = known.schema.fields().iter().map(|field| field.name().clone()).collect();
     let mut pushed_down = Vec::new();
     if let Some(columns) = &want.columns {
         if let Some(unknown) = columns.iter().find(|column| !names.contains(column)) {
@@ -218,5 +223,11 @@ pub(super) fn pushed_down(wanted: &Wanted, schema: &SchemaRef, want: &ReadReques
     if let What::Table { filter: Some(filter), .. } = &wanted.what {
         pushed_down.push(format!("filter: {filter}"));
     }
-    Ok(pushed_down)
+    let may = |filter: &&Filter| pushed::may(filter, &known.comparable);
+    let filters: Vec<Filter> = want.filters.iter().filter(may).cloned().collect();
+    pushed_down.extend(filters.iter().map(|filter| format!("filter: {filter}")));
+    let pushed = (!filters.is_empty()).then(|| pushed::sql(&filters, &known.comparable));
+    let limit = want.limit.filter(|_| filters.len() == want.filters.len());
+    pushed_down.extend(limit.map(|limit| format!("limit: {limit}")));
+    Ok((pushed_down, pushed, limit))
 }

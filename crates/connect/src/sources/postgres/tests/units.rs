@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use tokio::task::JoinSet;
 
 async fn plan(source: &dyn Source) -> crate::ReadPlan {
-    source.plan(None, &ReadRequest { columns: None, parallelism: 4 }).await.unwrap()
+    source.plan(None, &ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
 async fn scan(source: &dyn Source) -> Scan {
@@ -108,6 +108,11 @@ async fn readers_go_from_unit_to_unit_and_everything_is_hung_up_in_the_end() {
     }
     assert_eq!(pids.len(), 1, "{pids:?}");
     drop(plan);
+    nobody_is_left(&database).await;
+}
+
+/// Waits until every connection of ours is hung up, which other tasks do meanwhile.
+async fn nobody_is_left(database: &TestDatabase) {
     let begin = Instant::now();
     let left = "select count(*) from pg_stat_activity where datname = current_database() and application_name like 'gristmill%'";
     while database.sql(left) != "0" {
@@ -533,4 +538,110 @@ async fn divided_tables_are_sources_as_the_contract_says() {
         let open = || connection.source(&extract(&format!("table: t\nunits: {{{units}}}"))).unwrap();
         source_suite(&open, Some(3000)).await.unwrap();
     }
+}
+
+/// Divides units at random until nothing is to be divided any more, or enough.
+async fn divided(source: &dyn Source, mut units: Vec<WorkUnit>, seed: usize) -> Vec<WorkUnit> {
+    for round in 0..16 {
+        let at = (seed * 31 + round * 17) % units.len();
+        let most = units[at].rows.unwrap_or(0) * (round as u64 % 4) / 5;
+        if let Some((first, rest)) = source.split(&units[at], most).await {
+            units[at] = first;
+            units.push(rest);
+        }
+    }
+    units
+}
+
+#[tokio::test]
+async fn however_units_are_divided_every_row_is_read_once() {
+    let database = postgres::database();
+    database.sql("create type mood as enum ('so so', 'fine'); create domain positive as int check (value > 0)");
+    let mut runner = proptest::test_runner::TestRunner::deterministic();
+    let size = 300;
+    let mut parts = 0;
+    for (at, (of, values)) in keys(&mut runner, size).into_iter().enumerate() {
+        let table = format!("d{at}");
+        let rows: Vec<String> = values.iter().enumerate().map(|(n, value)| format!("({n}, {value})")).collect();
+        database.sql(&format!(
+            "create table {table}(n int, k {of}); insert into {table} values {}; create index on {table}(k)",
+            rows.join(",")
+        ));
+        if at % 2 == 0 {
+            database.sql(&format!("analyze {table}"));
+        }
+        for units in [
+            "strategy: ctid, target_rows: 60",
+            "strategy: id_range, by: k, target_rows: 40",
+            "strategy: hash, by: k, target_rows: 200",
+        ] {
+            let yaml = format!("table: {table}\ncolumns: [n]");
+            let source = extract_with(&database, &format!("{yaml}\nunits: {{{units}, verify: count}}"));
+            let mut plan = plan(source.as_ref()).await;
+            let planned = plan.units.len();
+            plan.units = divided(source.as_ref(), plan.units, at).await;
+            let ordinals: std::collections::BTreeSet<u32> = plan.units.iter().map(|unit| unit.ordinal).collect();
+            assert_eq!(ordinals.len(), plan.units.len());
+            assert!(!units.contains("hash") || plan.units.len() == planned);
+            parts += plan.units.len() - planned;
+            // What the server counts is compared, too, once the last of all parts has been read.
+            let rows = all_rows(&source, &plan).await.unwrap_or_else(|error| panic!("{of}: {units}: {error:?}"));
+            assert_eq!(rows, whole(&database, &yaml).await, "{of}: {units}");
+        }
+    }
+    assert!(parts > 50, "only {parts} parts");
+}
+
+#[tokio::test]
+async fn a_range_that_is_larger_than_statistics_say_is_divided_by_the_index() {
+    let database = postgres::database();
+    // Statistics are of the first thousand; all that came since is in the last range.
+    database.sql(
+        "create table t(id int primary key, v int) with (autovacuum_enabled = off);
+         insert into t select n, n from generate_series(1, 1000) n; analyze t;
+         insert into t select n, n from generate_series(1001, 30000) n",
+    );
+    let source = extract_with(&database, "table: t\nunits: {strategy: id_range, by: id, target_rows: 1000}");
+    let plan = plan(source.as_ref()).await;
+    let mut last = plan.units.iter().find(|unit| unit.payload["slice"]["keys"]["to"].is_null()).unwrap().clone();
+    let planned = unit_rows(source.as_ref(), &last).await.unwrap().len();
+    let mut sizes = Vec::new();
+    while let Some((first, rest)) = source.split(&last, 1000).await {
+        sizes.push(unit_rows(source.as_ref(), &first).await.unwrap().len());
+        last = rest;
+    }
+    sizes.push(unit_rows(source.as_ref(), &last).await.unwrap().len());
+    assert!(planned > 25_000 && sizes.len() > 10, "{planned} rows as {sizes:?}");
+    assert_eq!(sizes.iter().sum::<usize>(), planned);
+    assert!(sizes.iter().all(|size| *size <= 3000), "{sizes:?}");
+    // Without an index, looking would cost what reading costs.
+    drop(plan);
+    nobody_is_left(&database).await;
+    database.sql("alter table t drop constraint t_pkey");
+    let source = extract_with(&database, "table: t\nunits: {strategy: id_range, by: id, target_rows: 1000}");
+    let plan = super::units::plan(source.as_ref()).await;
+    for unit in &plan.units {
+        assert!(source.split(unit, 1).await.is_none(), "{}", unit.label);
+    }
+}
+
+#[tokio::test]
+async fn a_reader_behind_somebody_who_waits_to_change_the_table_says_so_and_does_not_wait_for_ever() {
+    let database = postgres::database();
+    database.sql("create table t as select n from generate_series(1, 3000) n; analyze t");
+    let source = extract_with(&database, "table: t\nunits: {target_rows: 1000}");
+    let held = plan(source.as_ref()).await;
+    let mut altering = database.psql("alter table t add b int").unwrap().spawn().unwrap();
+    let begin = Instant::now();
+    while database.sql("select count(*) from pg_locks where not granted and relation = 't'::regclass") == "0" {
+        assert!(begin.elapsed() < Duration::from_secs(20), "nobody waits");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let error = unit_rows(source.as_ref(), &held.units[0]).await.unwrap_err();
+    assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Conflict, true), "{error}");
+    assert!(error.message().contains("somebody waits to change `t`"), "{error}");
+    drop(held);
+    // The snapshot's holder is hung up on meanwhile.
+    let ended = tokio::task::spawn_blocking(move || altering.wait().unwrap().success());
+    assert!(ended.await.unwrap());
 }

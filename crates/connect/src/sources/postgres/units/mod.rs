@@ -15,6 +15,7 @@
 pub(super) mod blocks;
 pub(super) mod decide;
 pub(super) mod facts;
+pub(super) mod split;
 pub(super) use crate::units::{keys, share, thousands};
 
 #[cfg(test)]

@@ -2,6 +2,7 @@ use super::blocks::{Heap, pack};
 use super::decide::{Chosen, Facts, Relation, count, decide, describe};
 use super::keys::{Cut, KeyKind, Marker, Mass, cuts, masses, slices, thin};
 use super::share::{Blocks, Edge, Slice};
+use super::split;
 use super::thousands;
 use crate::sources::postgres::names::Postgres;
 use crate::units::decide::MOST_UNITS;
@@ -266,4 +267,74 @@ fn a_share_is_said_in_sql_with_what_the_user_wrote_on_lines_of_its_own() {
         rest.select(&Postgres, "a", "t", None),
         "SELECT a FROM t WHERE ((\na\n) IS NOT TRUE) AND ((\nb\n) IS NOT TRUE)"
     );
+}
+
+proptest! {
+    #[test]
+    fn however_ranges_of_pages_are_divided_each_page_stays_in_one(
+        pages in prop::collection::vec(0u64..60, 1..5),
+        units in 1u32..6,
+        cuts in prop::collection::vec((any::<prop::sample::Index>(), 0u64..80, 0u64..80), 0..30),
+    ) {
+        let heaps: Vec<Heap> = pages.iter().enumerate().map(|(n, pages)| heap(&format!("t{n}"), *pages, 10.0)).collect();
+        let mut parts: Vec<Vec<Blocks>> = pack(&heaps, units).into_iter().map(|share| share.blocks).collect();
+        for (which, believed, first) in cuts {
+            let at = which.index(parts.len());
+            if let Some((Slice::Blocks(one), Slice::Blocks(other))) = split::blocks(&parts[at], believed, first) {
+                parts[at] = one;
+                parts.push(other);
+            }
+        }
+        for heap in &heaps {
+            // Pages that came after the plan, too.
+            for page in 0..heap.pages + 5 {
+                let holds = |blocks: &&Blocks| {
+                    blocks.relation == heap.relation && blocks.from <= page && blocks.to.is_none_or(|to| page < to)
+                };
+                prop_assert_eq!(parts.iter().flatten().filter(holds).count(), 1, "{:?} {}: {:?}", heap.relation, page, parts);
+            }
+        }
+        // Nothing that could be read is nothing at all.
+        prop_assert!(parts.iter().all(|part| !part.is_empty()));
+    }
+
+    #[test]
+    fn however_a_range_of_keys_is_divided_each_key_stays_in_one_and_so_do_rows_without(
+        values in prop::collection::vec(-20i64..20, 0..12),
+    ) {
+        let whole = Slice::Keys { column: "k".to_owned(), from: None, to: None, nulls: true };
+        let mut parts = vec![whole];
+        let holds = |slice: &Slice, key: Option<i64>| {
+            let Slice::Keys { from, to, nulls, .. } = slice else { return false };
+            let Some(key) = key else { return *nulls };
+            let number = |edge: &Edge| edge.value.parse::<i64>().unwrap();
+            from.as_ref().is_none_or(|edge| if edge.after { key > number(edge) } else { key >= number(edge) })
+                && to.as_ref().is_none_or(|edge| if edge.after { key <= number(edge) } else { key < number(edge) })
+        };
+        for value in values {
+            // As the server would find it: a key within the range.
+            let at = parts.iter().position(|slice| holds(slice, Some(value))).unwrap();
+            let (one, other) = split::keys(&parts[at], value.to_string()).unwrap();
+            parts[at] = one;
+            parts.push(other);
+        }
+        for key in (-25..25).map(Some).chain([None]) {
+            prop_assert_eq!(parts.iter().filter(|slice| holds(slice, key)).count(), 1, "{:?}: {:?}", key, parts);
+        }
+    }
+}
+
+#[test]
+fn a_part_is_about_as_large_as_was_asked_for() {
+    let range = |from: u64, to: Option<u64>| Blocks { relation: None, from, to };
+    let divided = |blocks: &[Blocks], pages: u64, first: u64| split::blocks(blocks, pages, first);
+    let of = |one: Vec<Blocks>, other: Vec<Blocks>| Some((Slice::Blocks(one), Slice::Blocks(other)));
+    assert_eq!(divided(&[range(10, Some(30))], 20, 5), of(vec![range(10, Some(15))], vec![range(15, Some(30))]));
+    assert_eq!(divided(&[range(10, None)], 20, 5), of(vec![range(10, Some(15))], vec![range(15, None)]));
+    let two = [range(0, Some(10)), range(20, None)];
+    assert_eq!(divided(&two, 30, 20), of(vec![two[0].clone(), range(20, Some(30))], vec![range(30, None)]));
+    assert_eq!(divided(&two, 30, 10), of(vec![two[0].clone()], vec![two[1].clone()]));
+    assert_eq!(divided(&two, 30, 30), None);
+    assert_eq!(divided(&two, 30, 0), None);
+    assert_eq!(split::keys(&Slice::Whole, "1".to_owned()), None);
 }
