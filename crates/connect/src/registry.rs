@@ -24,7 +24,12 @@ pub struct Connector {
 /// Every connector there is.
 #[must_use]
 pub fn connectors() -> Vec<Connector> {
-    vec![crate::sources::files::connector(), crate::sources::postgres::connector(), crate::sources::sqlite::connector()]
+    vec![
+        crate::sources::files::connector(),
+        crate::sources::http::connector(),
+        crate::sources::postgres::connector(),
+        crate::sources::sqlite::connector(),
+    ]
 }
 
 /// Opens a connection of the project.

@@ -2,5 +2,6 @@
 
 pub mod files;
 pub mod generate;
+pub mod http;
 pub mod postgres;
 pub mod sqlite;

@@ -170,6 +170,10 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
             let why = said(&format!("the hash of `{column}` (each unit scans everything)"));
             Ok(Decision { chosen: Chosen::Hash { column, units }, why })
         }
+        UnitStrategy::Pages => refuse(
+            "`strategy: pages` is for HTTP APIs".to_owned(),
+            "use `strategy: ctid`, `id_range`, `date_range` or `hash`",
+        ),
         UnitStrategy::Predicates => Ok(Decision { chosen: Chosen::Predicates, why: said("predicates") }),
     }
 }
