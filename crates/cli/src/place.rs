@@ -69,8 +69,8 @@ impl Place {
         {
             let known = project.map(|project| &project.connections);
             if let Some(node) = known.and_then(|known| known.get(name)) {
-                let is_files = node.get("type").and_then(Node::text) == Some("files");
-                let what = if is_files { What::Path(rest.to_owned()) } else { What::Table(rest.to_owned()) };
+                let has_paths = matches!(node.get("type").and_then(Node::text), Some("files" | "http"));
+                let what = if has_paths { What::Path(rest.to_owned()) } else { What::Table(rest.to_owned()) };
                 return Ok(Self { connection: name.into(), made: None, what });
             }
             let names = known.into_iter().flatten().map(|(name, _)| name.as_str());

@@ -26,8 +26,8 @@ pub struct Connector {
 #[must_use]
 pub fn connectors() -> Vec<Connector> {
     let [mysql, mariadb] = crate::sources::mysql::connectors();
-    let (files, postgres) = (crate::sources::files::connector(), crate::sources::postgres::connector());
-    vec![files, mysql, mariadb, postgres, crate::sources::sqlite::connector()]
+    let (files, http) = (crate::sources::files::connector(), crate::sources::http::connector());
+    vec![files, http, mysql, mariadb, crate::sources::postgres::connector(), crate::sources::sqlite::connector()]
 }
 
 /// The JSON schema of the keys that a connection of every type takes.

@@ -1,9 +1,13 @@
 //! What Gristmill's tests share: temporary servers, fault plans, third-party cases, snapshot filters.
 
+pub mod datasette;
 pub mod http;
+pub mod json_server;
+mod kept;
 pub mod mariadb;
 pub mod postgres;
 pub mod s3;
+pub mod scripted;
 
 use std::path::PathBuf;
 

@@ -6,6 +6,7 @@
     reason = "a test fails by panicking, and says aloud what it skips"
 )]
 
+mod api;
 mod asked;
 mod bad_input;
 mod checked;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 const PROJECT: &str = "name: docs
 connections:
   lake: {type: files, url: ./lake}
+  shop_api: {type: http, url: https://api.example.com/v1}
   sales_db: {type: sqlite, path: data/sales.db}
   warehouse: {type: sqlite, path: data/warehouse.db}
 ";

@@ -2,6 +2,7 @@
 
 pub mod files;
 pub mod generate;
+pub mod http;
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;

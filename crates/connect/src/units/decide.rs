@@ -104,6 +104,10 @@ pub(crate) fn asked(spec: &UnitsSpec, key: Option<&str>, rows: u64) -> Result<De
             format!("`strategy: {}` is for files, and this is a database", strategy.as_str()),
         )
         .hint("use `auto`, `id_range`, `hash`, `predicates` or `none`")),
+        UnitStrategy::Pages => {
+            Err(Error::new(ErrorKind::Config, "`strategy: pages` is for HTTP APIs, and this is a database")
+                .hint("use `auto`, `id_range`, `hash`, `predicates` or `none`"))
+        }
         UnitStrategy::None | UnitStrategy::Auto | UnitStrategy::Ctid => {
             Err(Error::internal(format!("`strategy: {}` goes by no column", strategy.as_str())))
         }

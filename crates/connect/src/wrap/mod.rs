@@ -2,4 +2,5 @@
 
 pub(crate) mod limit;
 pub(crate) mod readers;
+pub(crate) mod requests;
 pub(crate) mod retry;

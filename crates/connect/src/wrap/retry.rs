@@ -21,10 +21,29 @@ pub(crate) fn wait_before_next(error: &Error, attempt: u32, random: f64) -> Opti
     if !error.is_retryable() || error.kind() == ErrorKind::Timeout || attempt >= ATTEMPTS {
         return None;
     }
+    Some(backoff(attempt, random))
+}
+
+/// How long to wait before attempt `attempt + 1`, of `attempts` in all, where the other side may have `told` how long;
+/// none when it is not worth it.
+pub(crate) fn wait_as_told(
+    error: &Error,
+    (attempt, attempts): (u32, u32),
+    random: f64,
+    told: Option<Duration>,
+) -> Option<Duration> {
+    if !error.is_retryable() || attempt >= attempts {
+        return None;
+    }
+    // Readers that were told the same must not come back together.
+    Some(told.map_or_else(|| backoff(attempt, random), |told| told + FIRST_WAIT.mul_f64(random.clamp(0.0, 1.0))))
+}
+
+fn backoff(attempt: u32, random: f64) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(16));
     let longest = doubled.min(LONGEST_WAIT);
     // Half of it is certain: a wait of nothing would hit a server that is just going down.
-    Some(longest.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0)))
+    longest.mul_f64(0.5 + 0.5 * random.clamp(0.0, 1.0))
 }
 
 /// A number from 0 to 1, another one each time.
@@ -47,6 +66,17 @@ mod tests {
         assert_eq!(wait_before_next(&Error::new(ErrorKind::Denied, "no"), 1, 0.5), None);
         assert_eq!(wait_before_next(&Error::new(ErrorKind::Timeout, "slow").retryable(true), 1, 0.5), None);
         assert!(wait_before_next(&Error::new(ErrorKind::Conflict, "locked").retryable(true), 1, 0.5).is_some());
+    }
+
+    #[test]
+    fn a_wait_that_was_told_is_kept() {
+        let error = Error::new(ErrorKind::Unavailable, "slow down");
+        let second = Duration::from_secs(1);
+        assert_eq!(wait_as_told(&error, (1, 2), 0.0, Some(second)), Some(second));
+        assert_eq!(wait_as_told(&error, (1, 2), 1.0, Some(second)), Some(Duration::from_millis(1250)));
+        assert_eq!(wait_as_told(&error, (1, 2), 0.0, None), Some(Duration::from_millis(125)));
+        assert_eq!(wait_as_told(&error, (2, 2), 0.0, Some(second)), None);
+        assert_eq!(wait_as_told(&error.retryable(false), (1, 2), 0.0, Some(second)), None);
     }
 
     #[test]

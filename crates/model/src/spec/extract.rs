@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-/// A view on a source: a table or query of a database, or files.
+/// A view on a source: a table or query of a database, files, or what an HTTP API answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractSpec {
@@ -22,7 +22,8 @@ pub struct ExtractSpec {
     /// A query in the database's own SQL. Databases only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
-    /// Files: a path, a folder (ends with `/`), a glob, or a list of them, relative to the connection. Files only.
+    /// Files: a path, a folder (ends with `/`), a glob, or a list of them, relative to the connection. An HTTP API: the
+    /// path that is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<OneOrMany>,
     /// Only rows for which this holds, in the database's own SQL. With `table` only.
@@ -40,13 +41,17 @@ pub struct ExtractSpec {
     /// The dialect of CSV files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
-    /// How JSON files are laid out.
+    /// How JSON files, or the answers of an HTTP API, are laid out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub json: Option<JsonOptions>,
+    /// How an HTTP API is asked: method, parameters, pages, parents. Connections of type `http` only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<Box<super::HttpSpec>>,
     /// Types that override the inferred ones, by column: `{amount: "decimal(10,2)", day: date}`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub schema: BTreeMap<String, String>,
-    /// What happens when files differ in their columns or types, or an incremental extract from what it was before.
+    /// What happens when files, or pages of an HTTP API, differ in their columns or types, or an incremental extract from
+    /// what it was before.
     #[serde(default)]
     pub schema_contract: SchemaContract,
     /// What happens to a row that cannot be read: a ragged CSV line, an invalid JSON line, a value that is not of its type.
@@ -88,6 +93,7 @@ impl ExtractSpec {
             compression: None,
             csv: None,
             json: None,
+            http: None,
             schema: BTreeMap::new(),
             schema_contract: SchemaContract::default(),
             on_bad_row: OnFail::default(),

@@ -6,6 +6,7 @@
 
 mod check;
 mod extract;
+mod http;
 mod load;
 mod pipeline;
 mod project;
@@ -17,6 +18,10 @@ pub use check::{Check, CheckFile, CheckKind, Literal, OnFail};
 pub use extract::{
     ColumnRule, CsvOptions, DedupSpec, ExtractSpec, FileFormat, GenerateSpec, GenerateTable, JsonOptions, Keep, Lag,
     OnCursorMissing, SchemaContract,
+};
+pub use http::{
+    Cursor, ForEach, HttpMethod, HttpSpec, LastPage, MissingRecords, NextLink, Offsets, PageNumbers, Paginate,
+    ParamPlace, Total,
 };
 pub use load::{Compression, LoadSpec, Strategy};
 pub use pipeline::{

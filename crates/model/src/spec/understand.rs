@@ -310,10 +310,14 @@ fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option
             ("compression", extract.compression.is_some()),
             ("csv", extract.csv.is_some()),
             ("json", extract.json.is_some()),
+            ("http", extract.http.is_some()),
         ];
         for (key, _) in file_only.iter().filter(|(_, given)| *given) {
             complain(format!("`{key}` goes with `path`"), None);
         }
+    }
+    for (message, hint) in extract.http.iter().flat_map(|http| http.mistakes()) {
+        complain(message, hint);
     }
 }
 

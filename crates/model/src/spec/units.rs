@@ -3,8 +3,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a source is divided into work units, which are read in parallel: tables and queries of PostgreSQL, MySQL and
-/// SQLite, and files.
+/// How a source is divided into work units, which are read in parallel: tables and queries of databases, files, and pages
+/// and parents of HTTP APIs.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitsSpec {
@@ -53,6 +53,8 @@ pub enum UnitStrategy {
     Files,
     /// Big CSV and NDJSON files in pieces, cut between records; Parquet files between row groups. Small files share a unit.
     ByteRange,
+    /// Ranges of an HTTP API's pages, or of its parents.
+    Pages,
     /// One unit.
     None,
 }
@@ -70,6 +72,7 @@ impl UnitStrategy {
             Self::Predicates => "predicates",
             Self::Files => "files",
             Self::ByteRange => "byte_range",
+            Self::Pages => "pages",
             Self::None => "none",
         }
     }
@@ -157,8 +160,8 @@ mod tests {
 
     #[test]
     fn a_strategy_that_is_not_built_is_refused_by_name() {
-        let node = crate::yaml::parse("p.yaml", "{strategy: pages}").unwrap();
+        let node = crate::yaml::parse("p.yaml", "{strategy: native}").unwrap();
         let mistakes = crate::yaml::decode::<UnitsSpec>(&node).unwrap_err();
-        assert!(mistakes[0].message.contains("`pages`"), "{mistakes:?}");
+        assert!(mistakes[0].message.contains("`native`"), "{mistakes:?}");
     }
 }

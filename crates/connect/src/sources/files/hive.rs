@@ -84,7 +84,7 @@ impl Kind {
 ///
 /// # Errors
 /// [`ErrorKind::Data`] when the value is not of the column's type.
-pub(super) fn array(field: &Field, value: Option<&str>, rows: usize, file: &str) -> Result<ArrayRef> {
+pub(crate) fn array(field: &Field, value: Option<&str>, rows: usize, file: &str) -> Result<ArrayRef> {
     let text = StringArray::from(vec![value]);
     let wrong = |error: arrow::error::ArrowError| {
         Error::new(

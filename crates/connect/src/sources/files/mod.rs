@@ -15,11 +15,11 @@ mod config;
 mod connection;
 mod csv;
 pub(crate) mod formats;
-mod hive;
+pub(crate) mod hive;
 mod list;
 mod native;
 mod picture;
-mod schema;
+pub(crate) mod schema;
 mod source;
 #[cfg(test)]
 mod tests;

@@ -17,7 +17,7 @@ use std::sync::Arc;
 ///
 /// # Errors
 /// [`ErrorKind::Schema`], naming the column and the files, for what cannot be one.
-pub(super) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text: bool) -> Result<Schema> {
+pub(crate) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text: bool) -> Result<Schema> {
     // A file without any column is an empty file: it has nothing to say.
     let mut speaking = files.iter().filter(|(_, schema)| !schema.fields().is_empty());
     let Some((first_file, first)) = speaking.next() else { return Ok(Schema::empty()) };
@@ -189,7 +189,7 @@ fn structs(one: &Fields, two: &Fields, text: bool) -> Option<DataType> {
 ///
 /// # Errors
 /// [`ErrorKind::Schema`] for a declared column that no file has.
-pub(super) fn declared(found: &Schema, overrides: &BTreeMap<String, DataType>, open: bool) -> Result<Schema> {
+pub(crate) fn declared(found: &Schema, overrides: &BTreeMap<String, DataType>, open: bool) -> Result<Schema> {
     let settled = settle(found);
     let mut fields: Vec<Field> = settled
         .fields()
@@ -217,7 +217,7 @@ pub(super) fn declared(found: &Schema, overrides: &BTreeMap<String, DataType>, o
 ///
 /// # Errors
 /// [`ErrorKind::Schema`] for a column that is not there.
-pub(super) fn only(schema: &Schema, columns: &[String]) -> Result<Schema> {
+pub(crate) fn only(schema: &Schema, columns: &[String]) -> Result<Schema> {
     let chosen = columns.iter().map(|column| {
         schema.field_with_name(column).cloned().map_err(|_| {
             let names = schema.fields().iter().map(|field| field.name().as_str());

@@ -64,6 +64,13 @@ impl FilesSource {
                 .hint("name a file, folder or pattern with `path:`, and filter in a `sql` step"));
             }
         }
+        if spec.http.is_some() {
+            return Err(Error::new(
+                ErrorKind::Config,
+                format!("`http:` is for HTTP APIs, and `{}` holds files", spec.from.as_str()),
+            )
+            .hint("make it a connection of `type: http`, or leave `http:` out"));
+        }
         csv::Dialect::new(&spec.csv.clone().unwrap_or_default())?;
         units::supported(spec)?;
         let mut overrides = BTreeMap::new();

@@ -71,7 +71,8 @@ fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
         | UnitStrategy::Hash
         | UnitStrategy::Predicates
         | UnitStrategy::Files
-        | UnitStrategy::ByteRange => asked(spec, facts.rowid.as_ref().ok().copied(), rows),
+        | UnitStrategy::ByteRange
+        | UnitStrategy::Pages => asked(spec, facts.rowid.as_ref().ok().copied(), rows),
         UnitStrategy::Auto => {
             let rowid = match &facts.rowid {
                 Ok(rowid) => *rowid,

@@ -95,6 +95,10 @@ pub(crate) fn decide(facts: &Facts, spec: &UnitsSpec) -> Result<Decision> {
         UnitStrategy::IdRange | UnitStrategy::DateRange | UnitStrategy::Hash | UnitStrategy::Predicates => {
             asked(spec, facts.key.as_deref(), rows)
         }
+        UnitStrategy::Pages => refuse(
+            "`strategy: pages` is for HTTP APIs".to_owned(),
+            "use `strategy: ctid`, `id_range`, `date_range` or `hash`",
+        ),
     }
 }
 

@@ -1,0 +1,402 @@
+//! A whole page: what it says about the next one, and its records by the readers of files.
+//!
+//! A page is judged before any of it is handed on: cut or repeated ones never get further. Its records are then read by
+//! the very reader that reads files of the format, so that types, bad rows and nested values mean the same.
+
+use super::client::{Answer, Api, Call};
+use super::link;
+use super::paginate::{Facts, Token};
+use super::path::{Found, JsonPath};
+use super::records;
+use super::unknown::Known;
+use crate::sources::files::formats::{self, FileInput};
+use crate::{Rows, Scan};
+use arrow::datatypes::{Schema, SchemaRef};
+use bytes::Bytes;
+use gristmill_model::spec::{
+    Compression, CsvOptions, ExtractSpec, FileFormat, HttpSpec, JsonOptions, MissingRecords, Paginate, Total,
+};
+use gristmill_model::{Error, ErrorKind, Result};
+use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStoreExt, PutPayload};
+use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use url::Url;
+
+/// A page.
+#[derive(Debug, Clone)]
+pub(super) struct Page {
+    pub(super) body: Bytes,
+    pub(super) facts: Facts,
+    /// The URL that was asked.
+    pub(super) url: String,
+    /// What messages call it: the request, without the backticks.
+    pub(super) name: String,
+}
+
+/// How answers are laid out, and where they say what comes next.
+#[derive(Debug, Clone)]
+pub(super) struct Layout {
+    pub(super) format: FileFormat,
+    csv: CsvOptions,
+    json: JsonOptions,
+    /// The keys that lead to the records.
+    records: Vec<String>,
+    empty_on: Vec<u16>,
+    missing_records: MissingRecords,
+    next: Next,
+    more: Option<JsonPath>,
+    total: Option<Totals>,
+}
+
+/// Where the next page is told.
+#[derive(Debug, Clone)]
+enum Next {
+    Nowhere,
+    Body { path: JsonPath, is_link: bool },
+    Header(String),
+    LinkHeader,
+}
+
+#[derive(Debug, Clone)]
+enum Totals {
+    Pages(Place),
+    Records(Place),
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Body(JsonPath),
+    Header(String),
+}
+
+impl Layout {
+    /// # Errors
+    /// [`ErrorKind::Config`] for a place in JSON that is none, or a format that pages cannot have.
+    pub(super) fn new(extract: &ExtractSpec, http: &HttpSpec) -> Result<Self> {
+        let wrong = |message: String| Error::new(ErrorKind::Config, message);
+        let path = |text: &str| JsonPath::parse(text).map_err(wrong);
+        let header = |name: &str| -> Result<String> {
+            let name = name.to_owned();
+            super::config::headers([(&name, &String::new())]).map_err(wrong)?;
+            Ok(name)
+        };
+        let format = extract.format.unwrap_or(FileFormat::Json);
+        let (mut next, mut more, mut total) = (Next::Nowhere, None, None);
+        match &http.paginate {
+            Some(Paginate::Cursor(cursor)) => {
+                next = match (&cursor.path, &cursor.header) {
+                    (Some(text), _) => Next::Body { path: path(text)?, is_link: false },
+                    (None, Some(name)) => Next::Header(header(name)?),
+                    (None, None) => Next::Nowhere,
+                };
+                more = cursor.more.as_deref().map(path).transpose()?;
+            }
+            Some(Paginate::NextLink(link)) => next = Next::Body { path: path(&link.path)?, is_link: true },
+            Some(Paginate::LinkHeader) => next = Next::LinkHeader,
+            Some(Paginate::Page(rule)) => total = rule.total.as_ref(),
+            Some(Paginate::Offset(rule)) => total = rule.total.as_ref(),
+            None => {}
+        }
+        let total = match total {
+            None => None,
+            Some(Total::Pages(text)) => Some(Totals::Pages(Place::Body(path(text)?))),
+            Some(Total::Records(text)) => Some(Totals::Records(Place::Body(path(text)?))),
+            Some(Total::PagesHeader(name)) => Some(Totals::Pages(Place::Header(header(name)?))),
+            Some(Total::RecordsHeader(name)) => Some(Totals::Records(Place::Header(header(name)?))),
+        };
+        let layout = Self {
+            csv: extract.csv.clone().unwrap_or_default(),
+            json: extract.json.clone().unwrap_or_default(),
+            records: extract
+                .json
+                .as_ref()
+                .and_then(|json| json.records.as_deref())
+                .map(|records| records.split('.').map(str::to_owned).collect())
+                .unwrap_or_default(),
+            empty_on: http.empty_on.clone(),
+            missing_records: http.missing_records,
+            format,
+            next,
+            more,
+            total,
+        };
+        layout.check(extract, http)?;
+        Ok(layout)
+    }
+
+    fn check(&self, extract: &ExtractSpec, http: &HttpSpec) -> Result<()> {
+        let wrong = |message: String, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
+        let format = self.format.as_str();
+        match self.format {
+            FileFormat::Json => {}
+            FileFormat::Csv | FileFormat::Ndjson => {
+                let in_body = matches!(self.next, Next::Body { .. })
+                    || self.more.is_some()
+                    || matches!(self.total, Some(Totals::Pages(Place::Body(_)) | Totals::Records(Place::Body(_))));
+                if in_body {
+                    return wrong(
+                        format!("`paginate` looks into a JSON document, and `format` is {format}"),
+                        "use `link_header`, or totals and cursors in headers",
+                    );
+                }
+            }
+            _ => return wrong(format!("an API cannot be read as {format}"), "use `format: json`, `ndjson` or `csv`"),
+        }
+        if self.format == FileFormat::Csv && matches!(http.paginate, Some(Paginate::Page(_) | Paginate::Offset(_))) {
+            return wrong(
+                "the records of CSV pages are not counted, so `paginate: page` and `offset` cannot tell the last one"
+                    .to_owned(),
+                "use `link_header`, a cursor in a header, or `format: json`",
+            );
+        }
+        for (given, key, fits) in [
+            (extract.csv.is_some(), "csv", self.format == FileFormat::Csv),
+            (extract.json.is_some(), "json", self.format == FileFormat::Json),
+        ] {
+            if given && !fits {
+                return wrong(
+                    format!("`{key}:` is given, but `format` is {format}"),
+                    "leave it out, or change `format`",
+                );
+            }
+        }
+        if extract.compression.is_some() {
+            return wrong(
+                "`compression` is not supported for an API".to_owned(),
+                "leave it out: an answer says itself how it is packed",
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether a value in the body decides what comes next, or how many there are.
+    fn judge(&self, answer: &Answer, what: &str, api: &Api) -> Result<Facts> {
+        let status = answer.status.as_u16();
+        let mut facts = Facts { nothing: status == 204 || self.empty_on.contains(&status), ..Facts::default() };
+        let mut hasher = DefaultHasher::new();
+        answer.body.hash(&mut hasher);
+        facts.body = hasher.finish();
+        if !facts.nothing {
+            match self.format {
+                FileFormat::Json => {
+                    self.judge_json(answer, &mut facts).map_err(|trouble| trouble.error(answer, what, api))?
+                }
+                FileFormat::Ndjson => {
+                    let lines = answer.body.split(|byte| *byte == b'\n');
+                    facts.records =
+                        lines.filter(|line| line.iter().any(|byte| !byte.is_ascii_whitespace())).count() as u64;
+                }
+                _ => facts.records = u64::from(!answer.body.is_empty()),
+            }
+        }
+        match &self.next {
+            Next::Header(name) => facts.next = one(&answer.headers, name).filter(|text| !text.is_empty()).map(as_text),
+            Next::LinkHeader => {
+                let fields = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
+                facts.next = link::next(fields).map(as_text);
+            }
+            _ => {}
+        }
+        if matches!(self.next, Next::LinkHeader | Next::Body { is_link: true, .. })
+            && let Some(link) = &mut facts.next
+        {
+            link.text = follow(&answer.url, &link.text)?;
+        }
+        match &self.total {
+            Some(Totals::Pages(Place::Header(name))) => facts.total_pages = count(&answer.headers, name),
+            Some(Totals::Records(Place::Header(name))) => facts.total_records = count(&answer.headers, name),
+            _ => {}
+        }
+        Ok(facts)
+    }
+
+    fn judge_json(&self, answer: &Answer, facts: &mut Facts) -> Result<(), Trouble> {
+        let body = without_mark(&answer.body);
+        facts.records = match records::count(body, &self.records).map_err(Trouble::Json)? {
+            Some(count) => count,
+            None if self.missing_records == MissingRecords::Empty => 0,
+            // It would end the pages in silence.
+            None => return Err(Trouble::Nowhere(self.records.join("."))),
+        };
+        if let Next::Body { path, is_link } = &self.next {
+            facts.next = match path.find(body).map_err(Trouble::Json)? {
+                None | Some(Found::Null | Found::Bool(false)) => None,
+                Some(Found::Text(text)) if text.is_empty() => None,
+                Some(Found::Text(text)) => Some(as_text(text)),
+                Some(Found::Number(text)) if !is_link => Some(Token { text, is_number: true }),
+                Some(Found::Inexact) => return Err(Trouble::Odd(path.to_string(), "a number of too many digits")),
+                Some(_) => return Err(Trouble::Odd(path.to_string(), "no text")),
+            };
+        }
+        if let Some(path) = &self.more {
+            facts.more = path.find(body).map_err(Trouble::Json)?.map(|found| found == Found::Bool(true));
+        }
+        let number = |place: &Place| match place {
+            Place::Body(path) => match path.find(body).map_err(Trouble::Json)? {
+                Some(Found::Number(text) | Found::Text(text)) => Ok(text.trim().parse().ok()),
+                _ => Ok(None),
+            },
+            Place::Header(_) => Ok(None),
+        };
+        match &self.total {
+            Some(Totals::Pages(place)) => facts.total_pages = number(place)?,
+            Some(Totals::Records(place)) => facts.total_records = number(place)?,
+            None => {}
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a page.
+enum Trouble {
+    Json(serde_json::Error),
+    /// There is nothing where the records should be.
+    Nowhere(String),
+    /// What stands at a path is not what it should be.
+    Odd(String, &'static str),
+}
+
+impl Trouble {
+    fn error(self, answer: &Answer, what: &str, api: &Api) -> Error {
+        match self {
+            Self::Odd(path, found) => Error::new(
+                ErrorKind::Data,
+                format!("{what}: there is {found} at `{path}`, which leads to the next page"),
+            )
+            .hint("look at `paginate`"),
+            Self::Nowhere(keys) => {
+                let start = api.start(&answer.body);
+                Error::new(
+                    ErrorKind::Schema,
+                    format!("{what}: there is nothing at `{keys}`; the answer begins with `{start}`"),
+                )
+                .hint("look at `records`; where the API leaves empty lists out, say `missing_records: empty`")
+            }
+            // A document that ends too early was cut on its way, and may be whole the next time.
+            Self::Json(error) if error.is_eof() => {
+                Error::new(ErrorKind::Unavailable, format!("{what}: the answer ends in the middle of its JSON"))
+                    .cause(error)
+            }
+            Self::Json(error) => {
+                let kind = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no type");
+                let start = api.start(&answer.body);
+                Error::new(
+                    ErrorKind::Data,
+                    format!("{what}: the answer ({kind}) is not JSON; it begins with `{start}`"),
+                )
+                .cause(error)
+                .hint("look at `path`; say `format: csv` or `ndjson` if that is what it is")
+            }
+        }
+    }
+}
+
+/// An absolute URL from a link of a page.
+fn follow(from: &Url, link: &str) -> Result<String> {
+    let url = from.join(link).map_err(|error| super::request::wrong_link(&error.to_string()))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(super::request::wrong_link("it is not of the web"));
+    }
+    Ok(url.into())
+}
+
+fn as_text(text: String) -> Token {
+    Token { text, is_number: false }
+}
+
+fn one(headers: &HeaderMap, name: &str) -> Option<String> {
+    headers.get(name).and_then(|value| value.to_str().ok()).map(|text| text.trim().to_owned())
+}
+
+/// `319`, or `0-24/319` as in `Content-Range`.
+fn count(headers: &HeaderMap, name: &str) -> Option<u64> {
+    let text = one(headers, name)?;
+    text.rsplit('/').next()?.trim().parse().ok()
+}
+
+/// Some servers begin with the byte order mark.
+pub(super) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)
+}
+
+impl Page {
+    /// Asks for a page and judges it.
+    ///
+    /// # Errors
+    /// A page that cannot be had, or that is not what it should be.
+    pub(super) async fn fetch(api: &Api, layout: &Layout, call: &Call) -> Result<Self> {
+        let accept = |answer: &Answer| {
+            let facts = layout.judge(answer, &call.what, api)?;
+            let body = if facts.nothing { Bytes::new() } else { answer.body.clone() };
+            Ok(Self { body, facts, url: call.url.to_string(), name: call.what.replace('`', "") })
+        };
+        api.fetch(call, &layout.empty_on, accept).await
+    }
+
+    /// The page as a file.
+    async fn input(&self, layout: &Layout) -> Result<FileInput> {
+        let failed = |error: object_store::Error| Error::internal("a page cannot be held in memory").cause(error);
+        let store = Arc::new(InMemory::new());
+        let path = Path::from("page");
+        store.put(&path, PutPayload::from_bytes(self.body.clone())).await.map_err(failed)?;
+        let meta = store.head(&path).await.map_err(failed)?;
+        Ok(FileInput {
+            store,
+            meta,
+            name: self.name.clone(),
+            compression: Compression::None,
+            csv: layout.csv.clone(),
+            json: layout.json.clone(),
+            stdin: false,
+            piece: None,
+        })
+    }
+
+    /// That every field of its records has a column in `schema`, which are all there are.
+    ///
+    /// # Errors
+    /// Fields that would be read past.
+    pub(super) fn holds_no_more(&self, layout: &Layout, schema: &Schema) -> Result<()> {
+        let beside = match layout.format {
+            FileFormat::Json => Known::document(schema, &layout.records).beside(without_mark(&self.body)),
+            FileFormat::Ndjson => {
+                let known = Known::document(schema, &[]);
+                let lines = self.body.split(|byte| *byte == b'\n');
+                // A line that is no JSON is the reader's to refuse.
+                Ok(lines.filter_map(|line| known.beside(line).ok()).flatten().collect())
+            }
+            _ => return Ok(()),
+        };
+        let beside = beside.map_err(|error| Error::internal("a page that was judged cannot be read").cause(error))?;
+        let Some(first) = beside.first() else { return Ok(()) };
+        let top = first.split('.').next().unwrap_or(first);
+        let named = beside.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
+        Err(Error::new(
+            ErrorKind::Schema,
+            format!("`{}` has fields that the pages looked at before had not: {named}", self.name),
+        )
+        .hint(format!(
+            "declare them, such as `schema: {{{top}: text}}`, look at more pages with `http: {{sample_pages: …}}`, or say \
+             with `columns:` which are wanted"
+        )))
+    }
+
+    /// The columns of its records.
+    ///
+    /// # Errors
+    /// What is no rows.
+    pub(super) async fn infer(&self, layout: &Layout) -> Result<SchemaRef> {
+        Ok(formats::reader(layout.format).infer(&self.input(layout).await?).await?.schema)
+    }
+
+    /// Its records, as batches of `scan.schema`.
+    ///
+    /// # Errors
+    /// Only what a bug would be.
+    pub(super) async fn rows(&self, layout: &Layout, scan: Scan) -> Result<Rows> {
+        Ok(formats::reader(layout.format).read(self.input(layout).await?, scan))
+    }
+}
