@@ -163,6 +163,7 @@ impl Lane {
 }
 
 impl ExtractExec {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a node, each of another type")]
     pub(crate) fn new(
         input: Arc<dyn ExecutionPlan>,
         connection: ConnectionName,
