@@ -9,7 +9,7 @@
 //!
 //! Large InnoDB tables are divided into ranges of their key that are read in parallel, all in one picture (`snapshot`).
 //! By which rule, and how many, is decided by pure functions over what the server knows (`units`, and what all databases
-//! share in [`crate::units`]). [`types`] has the table of types and what happens to values that arrow has no place for.
+//! share in `units` of this crate). [`types`] has the table of types and what happens to values that arrow has no place for.
 //!
 //! There is no sink: a load into such a connection is refused.
 
