@@ -24,6 +24,7 @@ pub mod sinks;
 mod source;
 pub mod sources;
 pub mod stores;
+mod table_name;
 pub mod types;
 mod units;
 mod wrap;

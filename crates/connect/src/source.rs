@@ -4,7 +4,7 @@ use crate::{Filter, Rows};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use object_store::ObjectStore;
 use std::fmt;
 use std::sync::Arc;
@@ -38,7 +38,7 @@ pub trait Source: fmt::Debug + Send + Sync {
     ///
     /// # Errors
     /// As [`Source::schema`].
-    async fn plan(&self, since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan>;
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan>;
 
     /// Reads one unit, as batches of `scan.schema`. Nothing is called before the stream is polled.
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows;
@@ -211,8 +211,6 @@ pub struct ReadPlan {
     pub why: String,
     /// What the source itself does: ``columns``, ``filter: date = '2024-01-15'``.
     pub pushed_down: Vec<String>,
-    /// The checkpoint to write once all of it is loaded, for an incremental extract.
-    pub next: Option<serde_json::Value>,
     /// What keeps the picture of the source alive that the units are read from. Whoever reads the units holds it until
     /// the last of them has been read; a plan that is only looked at may drop it.
     pub pin: Option<Pin>,

@@ -11,7 +11,7 @@ fn project(options: &str, loads: &str) -> Folder {
     let folder = Folder::new();
     folder.write(
         "gristmill.yaml",
-        "name: grow\nmain: p\nconnections:\n  shop: {type: sqlite, path: shop.db}\n  out: {type: sqlite, path: out.db}\n  lake: {type: files, url: ./lake}\n",
+        "name: grow\nmain: p\nconnections:\n  shop: {type: sqlite, path: shop.db, max_rows_per_second: 1000000}\n  out: {type: sqlite, path: out.db}\n  lake: {type: files, url: ./lake}\n",
     );
     change(&folder, "create table orders(id integer primary key, at datetime, note text)");
     write(&folder, options, loads);

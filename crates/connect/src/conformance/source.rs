@@ -38,8 +38,7 @@ pub async fn source_suite(open: &(dyn Fn() -> Arc<dyn Source> + Send + Sync), ro
 }
 
 async fn plan(source: &dyn Source, columns: Option<Vec<String>>, parallelism: usize) -> Result<ReadPlan> {
-    let plan =
-        source.plan(None, &ReadRequest { columns, parallelism, ..ReadRequest::default() }).await.context(|| "plan")?;
+    let plan = source.plan(&ReadRequest { columns, parallelism, ..ReadRequest::default() }).await.context(|| "plan")?;
     for (index, unit) in plan.units.iter().enumerate() {
         must(unit.ordinal as usize == index, "units are numbered from 0 in order", || format!("{unit:?}"))?;
     }
@@ -143,7 +142,7 @@ async fn an_unknown_column_is_an_error(source: &dyn Source, schema: &SchemaRef) 
     let rule = "an unknown column is an error that names it";
     let names = |error: &gristmill_model::Error| error.to_string().contains(missing);
     let want = ReadRequest { columns: Some(vec![missing.to_owned()]), parallelism: 2, ..ReadRequest::default() };
-    if let Err(error) = source.plan(None, &want).await {
+    if let Err(error) = source.plan(&want).await {
         return must(names(&error), rule, || error.to_string());
     }
     // Planning may leave it to the reader.

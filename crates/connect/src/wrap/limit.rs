@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use gristmill_model::spec::{ExtractSpec, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
-use gristmill_model::{ByteSize, Checkpoint, Result, WorkUnit};
+use gristmill_model::{ByteSize, Result, WorkUnit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -149,8 +149,8 @@ impl Source for LimitedSource {
         self.inner.narrow(extract, increment).await
     }
 
-    async fn plan(&self, since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
-        self.inner.plan(since, want).await
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
+        self.inner.plan(want).await
     }
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
@@ -244,7 +244,7 @@ mod tests {
     async fn all_lanes_of_a_connection_share_its_pace() {
         let source = limited("{max_rows_per_second: 1000}");
         let schema = source.schema().await.unwrap();
-        let plan = source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap();
+        let plan = source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap();
         let scan = Scan { schema, batch_size: 100, on_bad_row: gristmill_model::spec::OnFail::Fail, rejects: None };
         let begin = Instant::now();
         let reading = plan.units.iter().map(|unit| source.read(unit, &scan).collect());

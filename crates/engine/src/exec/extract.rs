@@ -364,7 +364,6 @@ mod tests {
 
         async fn plan(
             &self,
-            _: Option<&gristmill_model::Checkpoint>,
             _: &gristmill_connect::ReadRequest,
         ) -> gristmill_model::Result<gristmill_connect::ReadPlan> {
             Err(Error::internal("planned by the test"))

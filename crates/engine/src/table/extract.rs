@@ -93,7 +93,7 @@ impl TableProvider for ExtractTable {
                 .map(|limit| limit as u64),
             parallelism: self.parallelism,
         };
-        let mut plan = self.source.plan(None, &want).await.map_err(to_datafusion)?;
+        let mut plan = self.source.plan(&want).await.map_err(to_datafusion)?;
         let stats = self.source.stats().await;
         if let Some(rows) = stats.rows {
             self.meter.expect(rows);

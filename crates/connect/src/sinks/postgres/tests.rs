@@ -81,7 +81,7 @@ async fn read(database: &TestDatabase, yaml: &str) -> Vec<RecordBatch> {
     let source = connect(&database.local_url()).source(&extract).unwrap();
     let schema = source.schema().await.unwrap();
     let scan = Scan { schema, batch_size: 8192, on_bad_row: OnFail::Fail, rejects: None };
-    let plan = source.plan(None, &crate::ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&crate::ReadRequest::default()).await.unwrap();
     source.read(&plan.units[0], &scan).collect().await.unwrap()
 }
 

@@ -38,7 +38,7 @@ impl Target {
         let extract: ExtractSpec = yaml::decode(&yaml::parse("p", &format!("from: db\n{text}")).unwrap()).unwrap();
         let source = self.connection().source(&extract)?;
         let schema = source.schema().await?;
-        let plan = source.plan(None, &ReadRequest::default()).await?;
+        let plan = source.plan(&ReadRequest::default()).await?;
         let scan = Scan { schema: schema.clone(), batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };
         let batches = source.read(&plan.units[0], &scan).collect().await?;
         Ok(arrow::compute::concat_batches(&schema, &batches).unwrap())

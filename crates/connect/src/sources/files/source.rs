@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
 use gristmill_model::spec::{ExtractSpec, OnFail};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -154,7 +154,7 @@ impl Source for FilesSource {
         Ok(self.picture().await?.schema.clone())
     }
 
-    async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         let picture = self.picture().await?;
         let Inner { roots, spec, .. } = self.inner.as_ref();
         for column in want.columns.iter().flatten() {
@@ -170,7 +170,6 @@ impl Source for FilesSource {
             units,
             consistency: if stdin { Consistency::SingleRead } else { Consistency::Snapshot },
             pushed_down: want.columns.iter().map(|_| "columns".to_owned()).collect(),
-            next: None,
             pin: None,
         })
     }

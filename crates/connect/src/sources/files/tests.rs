@@ -86,7 +86,7 @@ impl Table {
 
 /// Reads all units.
 pub(super) async fn all(source: &Arc<dyn Source>, schema: SchemaRef, on_bad_row: OnFail) -> Result<Table, Error> {
-    let plan = source.plan(None, &ReadRequest::default()).await?;
+    let plan = source.plan(&ReadRequest::default()).await?;
     units(source, &plan.units, schema, on_bad_row).await
 }
 
@@ -362,7 +362,7 @@ async fn small_files_share_a_unit_and_big_ones_have_their_own() {
         lake.write(&format!("s/{index}.csv"), format!("x\n{index}\n").as_bytes());
     }
     let source = lake.source("path: s/").unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     assert_eq!(plan.units.len(), 1);
     assert_eq!(plan.units[0].label, "5 files, s/0.csv … s/4.csv");
     assert_eq!(plan.why, "5 files of 20 B in 1 unit, small files together");
@@ -374,7 +374,7 @@ async fn small_files_share_a_unit_and_big_ones_have_their_own() {
         lake.write(&format!("b/{index}.csv"), format!("x\n{}", line.repeat(20 << 10)).as_bytes());
     }
     let source = lake.source("path: b/").unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let labels: Vec<&str> = plan.units.iter().map(|unit| unit.label.as_str()).collect();
     assert_eq!(labels, ["b/0.csv", "b/1.csv", "b/2.csv"]);
 }
@@ -383,7 +383,7 @@ async fn small_files_share_a_unit_and_big_ones_have_their_own() {
 async fn a_unit_is_read_by_another_process_as_well() {
     let lake = Lake::new(&[("k=1/a.csv", "x\n1\n"), ("k=2/a.csv", "x\n2\n")]);
     let source = lake.source("path: \"*/a.csv\"").unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let text = serde_json::to_string(&plan.units).unwrap();
     let sent: Vec<WorkUnit> = serde_json::from_str(&text).unwrap();
     let other = lake.source("path: \"*/a.csv\"").unwrap();
@@ -397,7 +397,7 @@ async fn a_file_that_changes_after_the_plan_is_an_error() {
     for (name, change) in [("a.csv", Some("x\n1\n2\n")), ("b.csv", None)] {
         let source = lake.source(&format!("path: {name}")).unwrap();
         let schema = source.schema().await.unwrap();
-        let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+        let plan = source.plan(&ReadRequest::default()).await.unwrap();
         match change {
             Some(text) => lake.write(name, text.as_bytes()),
             None => std::fs::remove_file(lake.0.path().join(name)).unwrap(),
@@ -559,7 +559,7 @@ async fn a_web_address_is_one_file_and_its_signature_stays_secret() {
     let schema = source.schema().await.unwrap();
     assert_eq!(all(&source, schema, OnFail::Fail).await.unwrap().lines(), ["100001", "100002"]);
     assert!(source.native().await.unwrap().is_none());
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     assert!(!serde_json::to_string(&plan.units).unwrap().contains("hush"));
     // Parquet is read in pieces, which this server does not give.
     let error = lake.read(&format!("{yaml}\nformat: parquet")).await.err().unwrap();
@@ -628,7 +628,7 @@ async fn parquet_files_that_the_engine_would_misread_are_read_by_us() {
         let schema = source.schema().await.unwrap();
         assert!(schema.metadata().is_empty());
         assert!(source.native().await.unwrap().is_none(), "{name}");
-        let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+        let plan = source.plan(&ReadRequest::default()).await.unwrap();
         let scan = Scan { schema, batch_size: 1024, on_bad_row: OnFail::Fail, rejects: None };
         let batches = source.read(&plan.units[0], &scan).collect().await.unwrap();
         assert_eq!(batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rows, "{name}");

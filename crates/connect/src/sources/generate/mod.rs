@@ -37,7 +37,7 @@ use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use compile::Column;
 use gristmill_model::spec::{ColumnRule, GenerateSpec, GenerateTable};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit, one_of};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit, one_of};
 use serde::{Deserialize, Serialize};
 use std::ops::Range;
 use std::sync::Arc;
@@ -235,7 +235,7 @@ impl Source for GenerateSource {
         Ok(self.table.schema.clone())
     }
 
-    async fn plan(&self, _since: Option<&Checkpoint>, _want: &ReadRequest) -> Result<ReadPlan> {
+    async fn plan(&self, _want: &ReadRequest) -> Result<ReadPlan> {
         let rows = self.table.rows;
         let unit_rows = UNIT_ROWS.max(rows.div_ceil(MAX_UNITS).next_multiple_of(BLOCK_ROWS));
         let mut units = Vec::new();
@@ -260,7 +260,6 @@ impl Source for GenerateSource {
             consistency: Consistency::Snapshot,
             why,
             pushed_down: vec!["columns".to_owned()],
-            next: None,
             pin: None,
         })
     }

@@ -62,7 +62,7 @@ fn scan(schema: SchemaRef, batch_size: usize) -> Scan {
 /// Every unit of a plan, the last one first, put back in order.
 fn by_units(source: &GenerateSource, schema: &SchemaRef, batch_size: usize) -> RecordBatch {
     futures::executor::block_on(async {
-        let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+        let plan = source.plan(&ReadRequest::default()).await.unwrap();
         let mut parts = vec![];
         for unit in plan.units.iter().rev() {
             let batches = source.read(unit, &scan(schema.clone(), batch_size)).collect().await.unwrap();
@@ -167,7 +167,7 @@ fn units_read_in_any_order_make_the_same_rows() {
     let spec = spec(2 * UNIT_ROWS + 777, 11, columns);
     let source = GenerateSource::new(&spec).unwrap();
     let schema = source.table.schema.clone();
-    let plan = futures::executor::block_on(source.plan(None, &ReadRequest::default())).unwrap();
+    let plan = futures::executor::block_on(source.plan(&ReadRequest::default())).unwrap();
     assert_eq!(plan.units.iter().map(|unit| unit.rows.unwrap()).collect::<Vec<_>>(), [UNIT_ROWS, UNIT_ROWS, 777]);
     assert_eq!(plan.units[1].label, "rows 100353 to 200704");
     assert_eq!(by_units(&source, &schema, 5000), all(&spec, 8192));
@@ -189,7 +189,7 @@ fn a_column_that_is_not_generated_is_an_error_with_a_hint() {
     let source = GenerateSource::new(&ready(GenerateTable::People, 10, 5)).unwrap();
     let wanted = Schema::new(vec![arrow::datatypes::Field::new("emial", arrow::datatypes::DataType::Utf8, true)]);
     let rows = futures::executor::block_on(async {
-        let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+        let plan = source.plan(&ReadRequest::default()).await.unwrap();
         source.read(&plan.units[0], &scan(Arc::new(wanted), 10)).collect().await
     });
     assert_eq!(rows.unwrap_err().to_string(), "column `emial` is not generated\n  hint: did you mean `email`?");

@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use gristmill_model::spec::{ExtractSpec, ForEach, HttpSpec, UnitStrategy, UnitsSpec};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -148,7 +148,7 @@ impl Source for HttpSource {
         Ok(self.inner.picture().await?.schema.clone())
     }
 
-    async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         let inner = &self.inner;
         let picture = inner.picture().await?;
         if let Some(columns) = &want.columns {
@@ -177,7 +177,6 @@ impl Source for HttpSource {
             consistency: if is_one_answer { Consistency::SingleRead } else { Consistency::PerUnit },
             why,
             pushed_down: Vec::new(),
-            next: None,
             pin: None,
         })
     }

@@ -31,7 +31,7 @@ fn source(connection: &Arc<dyn Connection>, yaml: &str) -> Arc<dyn Source> {
 }
 
 async fn plan(source: &dyn Source, parallelism: usize) -> ReadPlan {
-    source.plan(None, &ReadRequest { parallelism, ..ReadRequest::default() }).await.unwrap()
+    source.plan(&ReadRequest { parallelism, ..ReadRequest::default() }).await.unwrap()
 }
 
 /// Plans and reads everything, one unit after the other.
@@ -39,7 +39,7 @@ async fn try_read(source: &dyn Source) -> Result<Vec<RecordBatch>, Error> {
     let schema = source.schema().await?;
     let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };
     let mut all = Vec::new();
-    for unit in source.plan(None, &ReadRequest { parallelism: 2, ..ReadRequest::default() }).await?.units {
+    for unit in source.plan(&ReadRequest { parallelism: 2, ..ReadRequest::default() }).await?.units {
         all.extend(source.read(&unit, &scan).collect().await?);
     }
     Ok(all)

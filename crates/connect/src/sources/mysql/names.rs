@@ -1,5 +1,6 @@
 //! Names and literals in MySQL's SQL.
 
+use crate::table_name::table_parts;
 use crate::units::share::Dialect;
 use gristmill_model::{Error, ErrorKind, Result};
 use std::fmt;
@@ -63,28 +64,7 @@ impl TableName {
             Error::new(ErrorKind::Config, format!("`{text}` is not the name of a table: {what}"))
                 .hint("write `table` or `database.table`, a part with dots in backticks")
         };
-        let mut parts: Vec<String> = vec![String::new()];
-        let mut inside = false;
-        let mut letters = text.chars().peekable();
-        while let Some(letter) = letters.next() {
-            let last = parts.last_mut().ok_or_else(|| wrong("it is empty"))?;
-            match letter {
-                '`' if inside && letters.peek() == Some(&'`') => {
-                    letters.next();
-                    last.push('`');
-                }
-                '`' => inside = !inside,
-                '.' if !inside => parts.push(String::new()),
-                '\0' => return Err(wrong("it holds a NUL")),
-                _ => last.push(letter),
-            }
-        }
-        if inside {
-            return Err(wrong("a backtick is open"));
-        }
-        if parts.iter().any(String::is_empty) {
-            return Err(wrong("a part is empty"));
-        }
+        let parts = table_parts(text, '`').map_err(&wrong)?;
         let mut parts = parts.into_iter();
         match (parts.next(), parts.next(), parts.next()) {
             (Some(name), None, None) => Ok(Self { database: None, name }),

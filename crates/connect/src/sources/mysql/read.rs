@@ -15,7 +15,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
 use gristmill_model::spec::{ExtractSpec, UnitStrategy, Verify};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
@@ -198,7 +198,7 @@ impl Source for MysqlSource {
         Ok(self.known().await?.schema.clone())
     }
 
-    async fn plan(&self, _: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         let known = self.known().await?;
         let names = || known.schema.fields().iter().map(|field| field.name().as_str());
         let columns: Vec<&str> = match &want.columns {
@@ -242,7 +242,6 @@ impl Source for MysqlSource {
             units,
             why,
             pushed_down,
-            next: None,
             pin: snapshot.map(|snapshot| Pin::new(snapshot)),
         })
     }

@@ -32,7 +32,7 @@ fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
 
 async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
     let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await?;
+    let plan = source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await?;
     let mut batches = Vec::new();
     for unit in &plan.units {
         batches.extend(source.read(unit, &scan).collect().await?);
@@ -299,7 +299,7 @@ const ENDLESS: &str = "query: select seq as n, repeat('x', 1000) as v from seq_1
 async fn begin_endless(database: &TestDatabase) -> crate::Rows {
     let source = source(database, ENDLESS);
     let scan = Scan { schema: source.schema().await.unwrap(), batch_size: 10, on_bad_row: OnFail::Fail, rejects: None };
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let mut rows = source.read(&plan.units[0], &scan);
     assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), 10);
     rows

@@ -1,5 +1,6 @@
 //! Names and literals in PostgreSQL's SQL.
 
+use crate::table_name::table_parts;
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use std::fmt;
 
@@ -58,28 +59,7 @@ impl TableName {
             Error::new(ErrorKind::Config, format!("`{text}` is not the name of a table: {what}"))
                 .hint("write `table` or `schema.table`, a part with dots in double quotes")
         };
-        let mut parts: Vec<String> = vec![String::new()];
-        let mut inside = false;
-        let mut letters = text.chars().peekable();
-        while let Some(letter) = letters.next() {
-            let last = parts.last_mut().ok_or_else(|| wrong("it is empty"))?;
-            match letter {
-                '"' if inside && letters.peek() == Some(&'"') => {
-                    letters.next();
-                    last.push('"');
-                }
-                '"' => inside = !inside,
-                '.' if !inside => parts.push(String::new()),
-                '\0' => return Err(wrong("it holds a NUL")),
-                _ => last.push(letter),
-            }
-        }
-        if inside {
-            return Err(wrong("a quote is open"));
-        }
-        if parts.iter().any(String::is_empty) {
-            return Err(wrong("a part is empty"));
-        }
+        let parts = table_parts(text, '"').map_err(&wrong)?;
         if parts.iter().any(|part| part.len() > LONGEST_NAME) {
             return Err(wrong("a part is longer than 63 bytes"));
         }

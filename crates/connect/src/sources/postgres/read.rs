@@ -17,7 +17,7 @@ use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
 use gristmill_model::spec::{ExtractSpec, UnitStrategy, Verify};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::OnceCell;
 
@@ -205,7 +205,7 @@ impl Source for PostgresSource {
         self.wanted.narrow(extract, increment, self.known().await?).await
     }
 
-    async fn plan(&self, _: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         let mut known = self.known().await?;
         let columns: Vec<&str> = match &want.columns {
             Some(wanted) => {
@@ -300,7 +300,6 @@ impl Source for PostgresSource {
             units,
             why,
             pushed_down,
-            next: None,
             pin: snapshot.map(|snapshot| Pin::new(snapshot)),
         })
     }

@@ -34,7 +34,7 @@ fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
 
 async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
     let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(None, &ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await?;
+    let plan = source.plan(&ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await?;
     let mut batches = Vec::new();
     for unit in &plan.units {
         batches.extend(source.read(unit, &scan).collect().await?);
@@ -340,7 +340,7 @@ async fn columns_and_conditions_are_done_by_the_server() {
     assert_eq!(batches[0].num_rows(), 5);
     let names: Vec<String> = batches[0].schema().fields().iter().map(|field| field.name().clone()).collect();
     assert_eq!(names, ["a\"b", "Id"]);
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     assert_eq!(plan.pushed_down, ["columns: a\"b, Id", "filter: c = 1 -- odd"]);
     assert_eq!(plan.units[0].rows, Some(5));
 }
@@ -362,7 +362,7 @@ async fn a_reader_that_stops_early_hangs_up() {
     let database = postgres::database();
     let source = source(&database, "query: select n, repeat('x', 1000) as v from generate_series(1, 100000000) n");
     let scan = Scan { schema: source.schema().await.unwrap(), batch_size: 10, on_bad_row: OnFail::Fail, rejects: None };
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let mut rows = source.read(&plan.units[0], &scan);
     assert_eq!(rows.next().await.unwrap().unwrap().num_rows(), 10);
     drop(rows);
@@ -381,7 +381,7 @@ async fn a_reader_whose_server_goes_away_says_that_it_can_be_tried_again() {
     let database = postgres::database();
     let source = source(&database, "query: select n, repeat('x', 1000) as v from generate_series(1, 100000000) n");
     let scan = Scan { schema: source.schema().await.unwrap(), batch_size: 10, on_bad_row: OnFail::Fail, rejects: None };
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let mut rows = source.read(&plan.units[0], &scan);
     rows.next().await.unwrap().unwrap();
     database.sql("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'gristmill' and datname = current_database()");
@@ -471,7 +471,7 @@ async fn a_server_with_tls_is_spoken_to_in_tls_and_its_certificate_is_checked_wh
         assert!(error.hint_text().unwrap().contains("sslrootcert"), "{error:?}");
     }
     let source = open("localhost", &authority).source(&extract("table: t\nunits: {target_rows: 1000}")).unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     assert_eq!(plan.units.len(), 3);
     let scan =
         Scan { schema: source.schema().await.unwrap(), batch_size: 500, on_bad_row: OnFail::Fail, rejects: None };
@@ -690,7 +690,7 @@ async fn conditions_that_the_server_answers_alike_are_pushed_down_and_limits_too
     }
     let read = async |filters: Vec<Filter>, limit: Option<u64>| {
         let want = ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2 };
-        let plan = source.plan(None, &want).await.unwrap();
+        let plan = source.plan(&want).await.unwrap();
         let schema = Arc::new(source.schema().await.unwrap().project(&[0]).unwrap());
         let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };
         let mut rows = 0;

@@ -161,7 +161,6 @@ pub(super) fn plan(
         units,
         why,
         pushed_down,
-        next: None,
         pin: picture.map(|picture| Pin::new(picture)),
     })
 }

@@ -36,7 +36,7 @@ use async_trait::async_trait;
 use database::{Database, Table, list_tables};
 use gristmill_model::spec::{ExtractSpec, LoadSpec, UnitStrategy, UnitsSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
-use gristmill_model::{Checkpoint, Error, ErrorKind, Result, WorkUnit};
+use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
@@ -283,7 +283,7 @@ impl Source for SqliteSource {
         blocking(move || increment::narrow(&wanted, &extract, &increment)).await
     }
 
-    async fn plan(&self, _since: Option<&Checkpoint>, want: &ReadRequest) -> Result<ReadPlan> {
+    async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         let known = self.known().await?;
         let (pushed_down, pushed, limit) = units::pushed_down(&self.wanted, known, want)?;
         let (wanted, stats, readers) = (self.wanted.clone(), self.stats().await, want.parallelism);

@@ -39,7 +39,7 @@ async fn read_with(
 ) -> Result<RecordBatch> {
     let source = connection.source(&extract(text))?;
     let schema = source.schema().await?;
-    let plan = source.plan(None, &ReadRequest::default()).await?;
+    let plan = source.plan(&ReadRequest::default()).await?;
     let scan = Scan { schema: schema.clone(), batch_size: 100, on_bad_row, rejects };
     let batches = source.read(&plan.units[0], &scan).collect().await?;
     Ok(arrow::compute::concat_batches(&schema, &batches).unwrap())
@@ -215,7 +215,7 @@ async fn one_read_is_one_picture_whatever_others_write() {
          WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000) INSERT INTO t SELECT i FROM n;",
     );
     let source = connection.source(&extract("table: t")).unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     assert_eq!(plan.units.len(), 1);
     assert_eq!(plan.units[0].rows, Some(5000));
     let scan = Scan { schema: source.schema().await.unwrap(), batch_size: 10, on_bad_row: OnFail::Fail, rejects: None };
@@ -319,7 +319,7 @@ async fn rows_a_second() {
     );
     let source = connection.source(&extract("table: t")).unwrap();
     let schema = source.schema().await.unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let scan = Scan { schema, batch_size: 8192, on_bad_row: OnFail::Fail, rejects: None };
     for _ in 0..3 {
         let start = std::time::Instant::now();
@@ -333,7 +333,7 @@ async fn rows_a_second() {
 }
 
 async fn plan_of(source: &dyn Source) -> ReadPlan {
-    source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap()
+    source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
 async fn rows_of(source: &dyn Source, units: &[WorkUnit]) -> Result<Vec<String>> {
@@ -414,7 +414,7 @@ async fn what_has_no_row_ids_is_one_unit_and_says_so() {
         ("table: big\nunits: {strategy: hash, by: idd}", "column `idd` does not exist"),
     ] {
         let source = connection.source(&extract(text)).unwrap();
-        let error = source.plan(None, &ReadRequest::default()).await.unwrap_err();
+        let error = source.plan(&ReadRequest::default()).await.unwrap_err();
         assert_eq!(error.message(), message);
     }
 }
@@ -525,7 +525,7 @@ async fn conditions_that_sqlite_answers_alike_are_pushed_down_and_what_is_no_num
     }
     let read = async |filters: Vec<Filter>, limit: Option<u64>| {
         let want = crate::ReadRequest { filters, limit, parallelism: 2, ..crate::ReadRequest::default() };
-        let plan = source.plan(None, &want).await.unwrap();
+        let plan = source.plan(&want).await.unwrap();
         let on_bad_row = gristmill_model::spec::OnFail::Fail;
         let scan = crate::Scan { schema: schema.clone(), batch_size: 100, on_bad_row, rejects: None };
         let batches = source.read(&plan.units[0], &scan).collect().await.unwrap();

@@ -137,8 +137,7 @@ async fn an_answer_that_is_too_short_is_refused() {
     for (format, units) in READS {
         bucket.put(&format!("data.{format}"), contents(format)).await;
         let source = bucket.source(&format!("path: data.{format}\n{units}"));
-        let (schema, plan) =
-            (source.schema().await.unwrap(), source.plan(None, &ReadRequest::default()).await.unwrap());
+        let (schema, plan) = (source.schema().await.unwrap(), source.plan(&ReadRequest::default()).await.unwrap());
         bucket.through(|passing| (passing.method == "GET").then_some(Fault::Shorten(900)));
         let again = bucket.source(&format!("path: data.{format}\n{units}"));
         let error = units_of(&again, &plan.units, schema).await.err().unwrap();
@@ -161,7 +160,7 @@ async fn an_object_that_is_replaced_or_removed_after_the_plan_is_a_conflict() {
             let bytes = contents(format);
             bucket.put(&name, bytes.clone()).await;
             let source = bucket.source(&format!("path: {name}\n{units}"));
-            let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+            let plan = source.plan(&ReadRequest::default()).await.unwrap();
             if replaced {
                 // Of the same length, so that only its tag tells.
                 bucket.put(&name, bytes.into_iter().map(|byte| if byte == b'1' { b'2' } else { byte }).collect()).await;
@@ -190,7 +189,7 @@ async fn an_object_that_is_replaced_while_it_is_read_is_a_conflict() {
     bucket.through(cut);
     let source = bucket.source("path: data.csv");
     let schema = source.schema().await.unwrap();
-    let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+    let plan = source.plan(&ReadRequest::default()).await.unwrap();
     let scan = Scan { schema, batch_size: 10, on_bad_row: OnFail::Fail, rejects: None };
     let mut stream = source.read(&plan.units[0], &scan);
     stream.next().await.unwrap().unwrap();
@@ -257,7 +256,7 @@ async fn a_file_that_changes_between_plan_and_reading_is_a_conflict() {
             lake.write(&name, &if format == "json" { document().into_bytes() } else { contents(format) });
             let source = lake.source(&format!("path: {name}\n{units}")).unwrap();
             let schema = source.schema().await.unwrap();
-            let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+            let plan = source.plan(&ReadRequest::default()).await.unwrap();
             change(&lake.0.path().join(&name), kind);
             let error = units_of(&source, &plan.units, schema).await.err().unwrap();
             assert_eq!(error.kind(), ErrorKind::Conflict, "{format} {units} {kind:?}: {error:?}");
@@ -278,7 +277,7 @@ async fn a_file_that_changes_while_it_is_read_is_a_conflict() {
                 let yaml = format!("path: {name}\non_bad_row: drop\n{units}");
                 let source = lake.source(&yaml).unwrap();
                 let schema = source.schema().await.unwrap();
-                let plan = source.plan(None, &ReadRequest::default()).await.unwrap();
+                let plan = source.plan(&ReadRequest::default()).await.unwrap();
                 let scan = Scan { schema, batch_size: 10, on_bad_row: OnFail::Drop, rejects: None };
                 let mut stream = source.read(plan.units.last().unwrap(), &scan);
                 stream.next().await.unwrap().unwrap();

@@ -18,7 +18,7 @@ async fn many_small_files_are_few_units_and_a_short_plan() {
     for format in ["csv", "ndjson", "parquet"] {
         let started = std::time::Instant::now();
         let source = lake.source(&format!("path: {format}/\nunits: {{strategy: files}}")).unwrap();
-        let plan = source.plan(None, &ReadRequest { parallelism: 2, ..ReadRequest::default() }).await.unwrap();
+        let plan = source.plan(&ReadRequest { parallelism: 2, ..ReadRequest::default() }).await.unwrap();
         assert_eq!(plan.units.len(), 2, "{format}");
         assert!(plan.why.starts_with("1100 files of ") && plan.why.contains("small files together"), "{}", plan.why);
         assert!(plan.why.len() < 200 && plan.units.iter().all(|unit| unit.label.len() < 100));

@@ -144,7 +144,7 @@ async fn both(lake: &Lake, yaml: &str, units: &str) -> Result<(Table, Table, usi
     let read = async |units: &str| {
         let source = lake.source(&format!("{yaml}\non_bad_row: dead_letter\nunits: {units}"))?;
         let schema = source.schema().await?;
-        let plan = source.plan(None, &ReadRequest { parallelism: 2, ..ReadRequest::default() }).await?;
+        let plan = source.plan(&ReadRequest { parallelism: 2, ..ReadRequest::default() }).await?;
         Ok((all(&source, schema, OnFail::DeadLetter).await?, plan.units.len()))
     };
     let (whole, _) = read("{strategy: none}").await?;
@@ -203,7 +203,7 @@ proptest! {
 }
 
 async fn plan(source: &Arc<dyn Source>, parallelism: usize) -> Result<ReadPlan, Error> {
-    source.plan(None, &ReadRequest { parallelism, ..ReadRequest::default() }).await
+    source.plan(&ReadRequest { parallelism, ..ReadRequest::default() }).await
 }
 
 #[tokio::test]

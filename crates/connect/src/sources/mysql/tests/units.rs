@@ -8,7 +8,7 @@ use proptest::strategy::ValueTree;
 use tokio::task::JoinSet;
 
 async fn plan(source: &dyn Source) -> ReadPlan {
-    source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap()
+    source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
 async fn scan(source: &dyn Source) -> Scan {
@@ -165,7 +165,7 @@ async fn what_cannot_share_a_picture_is_read_by_one_connection_and_says_why() {
         assert_eq!(all_rows(&source, &plan).await.unwrap().len(), 60_000, "{yaml}");
     }
     for yaml in ["table: old\nunits: {strategy: id_range}", "table: t\nunits: {strategy: ctid}"] {
-        let error = source(&database, yaml).plan(None, &ReadRequest::default()).await.unwrap_err();
+        let error = source(&database, yaml).plan(&ReadRequest::default()).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Config, "{error}");
     }
     let limited = format!(
@@ -294,7 +294,7 @@ async fn units_are_disjoint_and_complete_whatever_the_keys() {
             let view =
                 format!("table: v{schema}\nunits: {{strategy: id_range, by: k, target_rows: 50, verify: count}}");
             let source = source(&database, &view);
-            match source.plan(None, &ReadRequest { parallelism: 4, ..ReadRequest::default() }).await {
+            match source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await {
                 Ok(plan) => assert_eq!(all_rows(&source, &plan).await.unwrap(), wanted, "{of} in a view"),
                 Err(error) => assert!(error.to_string().contains("no index begins with it"), "{of}: {error}"),
             }
@@ -355,7 +355,7 @@ async fn a_reader_that_stops_early_serves_the_next_unit() {
         "create table t(n int primary key, v text); insert into t select seq, repeat('x', 2000) from seq_1_to_60000; analyze table t",
     );
     let source = source(&database, "table: t\nunits: {target_rows: 20000, verify: none}");
-    let plan = source.plan(None, &ReadRequest { parallelism: 1, ..ReadRequest::default() }).await.unwrap();
+    let plan = source.plan(&ReadRequest { parallelism: 1, ..ReadRequest::default() }).await.unwrap();
     assert!(plan.units.len() >= 2, "{}", plan.why);
     for unit in &plan.units {
         let mut rows = source.read(unit, &scan(source.as_ref()).await);

@@ -7,7 +7,7 @@ use proptest::strategy::ValueTree;
 use tokio::task::JoinSet;
 
 async fn plan(source: &dyn Source) -> crate::ReadPlan {
-    source.plan(None, &ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await.unwrap()
+    source.plan(&ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
 async fn scan(source: &dyn Source) -> Scan {
@@ -314,7 +314,7 @@ async fn days_with_23_and_25_hours_are_read_once() {
     assert!(plan.units[1].label.contains("00:00:00+00"), "{}", plan.units[1].label);
     assert_eq!(all_rows(&source, &plan).await.unwrap(), whole(&database, "table: t").await);
     let number = extract_with(&database, "table: t\nunits: {strategy: date_range, by: n, target_rows: 1000}");
-    let error = number.plan(None, &ReadRequest::default()).await.unwrap_err();
+    let error = number.plan(&ReadRequest::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Config);
     assert!(error.message().contains("is no date or timestamp"), "{error}");
 }
@@ -372,7 +372,7 @@ async fn a_reader_that_cannot_import_the_snapshot_says_what_to_set() {
     assert_eq!((error.kind(), error.is_retryable()), (ErrorKind::Unavailable, true), "{error}");
     assert!(error.to_string().contains("that held the snapshot of all units was lost"), "{error}");
     // Another scan of the same source must not get another picture beside the units that are planned.
-    let again = source.plan(None, &ReadRequest::default()).await.unwrap_err();
+    let again = source.plan(&ReadRequest::default()).await.unwrap_err();
     assert!(again.hint_text().unwrap().contains("run again"), "{again:?}");
     drop(plan);
     assert_eq!(super::units::plan(source.as_ref()).await.units.len(), 6);
@@ -494,7 +494,7 @@ async fn a_table_that_was_altered_after_it_was_looked_at_is_not_read_as_it_was()
     let source = extract_with(&database, "table: t\nunits: {target_rows: 1000}");
     source.schema().await.unwrap();
     database.sql("alter table t alter a type timestamptz using now()");
-    let error = source.plan(None, &ReadRequest::default()).await.unwrap_err();
+    let error = source.plan(&ReadRequest::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema, "{error}");
     // While a plan is held, the table stays as it is.
     let source = extract_with(&database, "table: t\nunits: {target_rows: 1000}");
@@ -517,7 +517,7 @@ async fn units_that_cannot_be_are_refused() {
         ("table: t\nunits: {strategy: predicates, predicates: [\"c = 1\"]}", "c"),
     ] {
         let source = extract_with(&database, yaml);
-        let error = match source.plan(None, &ReadRequest::default()).await {
+        let error = match source.plan(&ReadRequest::default()).await {
             Err(error) => error,
             Ok(plan) => all_rows(&source, &plan).await.unwrap_err(),
         };
