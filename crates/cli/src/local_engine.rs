@@ -57,6 +57,8 @@ pub(crate) struct Explained {
     pub(crate) text: String,
     /// The same as a JSON value.
     pub(crate) value: serde_json::Value,
+    /// What is wrong with the first table of many that cannot be planned; the others are.
+    pub(crate) error: Option<Error>,
 }
 
 /// Plans stage groups without doing them.
@@ -71,6 +73,7 @@ pub(crate) async fn explain(
     let engine = Engine::new(options.into())?;
     let mut text = String::new();
     let mut reports = Vec::new();
+    let mut first = None;
     for group in groups {
         let loads = group.actions.iter().filter_map(|name| match &pipeline.step(name.as_str())?.body {
             StepBody::Load(load) => Some((name.clone(), key(pipeline, name, load, interval))),
@@ -95,13 +98,23 @@ pub(crate) async fn explain(
             full_refresh: false,
             cursors: group.actions.iter().filter_map(cursors).collect(),
         };
-        let report = engine.explain(&job).await?;
+        let is_alone = group.actions.iter().all(|name| name.family().is_some());
+        let report = match engine.explain(&job).await {
+            Ok(report) => report,
+            Err(error) if is_alone => {
+                let names: Vec<&str> = group.actions.iter().map(StepName::as_str).collect();
+                let _ = writeln!(text, "{}: cannot be planned: {}", names.join(", "), error.message());
+                first.get_or_insert(error);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         describe(&mut text, &report);
         reports.push(report);
     }
     let value = serde_json::to_value(&reports)
         .map_err(|error| Error::internal("a plan cannot be written as JSON").cause(error))?;
-    Ok(Explained { text, value })
+    Ok(Explained { text, value, error: first })
 }
 
 fn key(pipeline: &PipelineSpec, step: &StepName, load: &LoadSpec, interval: Interval) -> LoadKey {

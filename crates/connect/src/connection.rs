@@ -2,8 +2,8 @@
 
 use crate::{LoadContext, Sink, Source};
 use async_trait::async_trait;
-use gristmill_model::Result;
-use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
+use gristmill_model::{Error, ErrorKind, Result};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -40,6 +40,15 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// When the system cannot be asked.
     async fn discover(&self) -> Result<Vec<Discovered>>;
 
+    /// Every table and view there is, for extracts of many (`tables: "public.*"`).
+    ///
+    /// # Errors
+    /// A connection without tables; a system that cannot be asked.
+    async fn tables(&self) -> Result<Vec<FoundTable>> {
+        Err(Error::new(ErrorKind::Config, format!("`tables` is for databases, and `{}` has none", self.describe()))
+            .hint("name a `path`: a folder or a pattern of files is one extract already"))
+    }
+
     /// Opens a source for an extract step. Checks what the spec says without calling the system.
     ///
     /// # Errors
@@ -75,4 +84,6 @@ pub struct Discovered {
     pub key: Vec<String>,
     /// Columns and their types, in order.
     pub columns: Vec<(String, String)>,
+    /// Columns that may do as `incremental_key`, the likeliest first.
+    pub cursors: Vec<String>,
 }

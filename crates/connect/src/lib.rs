@@ -13,8 +13,11 @@
 
 pub mod conformance;
 mod connection;
+mod cursors;
+mod extract;
 mod filter;
 mod hive;
+mod increment;
 pub mod memory;
 mod picture;
 pub mod registry;

@@ -106,23 +106,6 @@ pub struct Narrowed {
     pub next: Option<serde_json::Value>,
 }
 
-/// An extract narrowed by a condition in the database's own SQL.
-#[must_use]
-pub(crate) fn with_condition(extract: &ExtractSpec, condition: &str) -> ExtractSpec {
-    let mut narrowed = extract.clone();
-    // What the user wrote stands on lines of its own, so that a comment in it ends there.
-    if let Some(query) = &extract.query {
-        let query = query.trim().trim_end_matches(';');
-        narrowed.query = Some(format!("SELECT * FROM (\n{query}\n) AS _gristmill WHERE {condition}"));
-    } else {
-        narrowed.filter = Some(match &extract.filter {
-            Some(filter) => format!("(\n{filter}\n) AND {condition}"),
-            None => condition.to_owned(),
-        });
-    }
-    narrowed
-}
-
 /// What a reader wants to have planned.
 #[derive(Debug, Clone, Default)]
 pub struct ReadRequest {

@@ -32,6 +32,10 @@ const WAITING: usize = 8;
 /// The writer lets go of a row group when it has become so large, in bytes.
 const ROW_GROUP: usize = 8 << 20;
 
+/// How the files' names end, and those of files that are not finished.
+const ENDING: &str = ".parquet";
+const PARTIAL: &str = ".tmp";
+
 /// One dead letter.
 #[derive(Debug)]
 struct Letter {
@@ -100,14 +104,16 @@ fn is_attempt(text: Option<&str>) -> bool {
     text.is_some_and(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Removes the files whose names, up to the first dot, are meant. What cannot be removed stays and is said in the log:
+/// Removes the files whose names, without their endings, are meant. What cannot be removed stays and is said in the log:
 /// the load is done whatever becomes of it.
 async fn remove(folder: PathBuf, meant: impl Fn(&str) -> bool + Send + 'static) {
     let work = move || {
         let Ok(entries) = std::fs::read_dir(&folder) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
-            if meant(name.split('.').next().unwrap_or_default())
+            // The name of a step for one of many tables may have a dot itself.
+            let stem = name.strip_suffix(PARTIAL).unwrap_or(&name);
+            if meant(stem.strip_suffix(ENDING).unwrap_or(stem))
                 && let Err(error) = std::fs::remove_file(entry.path())
             {
                 tracing::warn!("the dead letters `{}` could not be removed: {error}", entry.path().display());
@@ -270,8 +276,8 @@ fn as_json(rows: &RecordBatch) -> Result<Vec<String>> {
 fn write(origin: &Origin, load: &OnceLock<LoadKey>, receiver: &Receiver<Vec<Letter>>) -> Result<Option<Finished>> {
     let Ok(first) = receiver.recv() else { return Ok(None) };
     let folder = folder(&origin.state, &origin.pipeline, &origin.interval);
-    let path = folder.join(format!("{}-{}-{}.parquet", origin.run, origin.job, origin.attempt));
-    let temporary = path.with_extension("parquet.tmp");
+    let path = folder.join(format!("{}-{}-{}{ENDING}", origin.run, origin.job, origin.attempt));
+    let temporary = folder.join(format!("{}-{}-{}{ENDING}{PARTIAL}", origin.run, origin.job, origin.attempt));
     let complain = |error: &std::io::Error| Error::io(error, format!("the dead letters `{}`", temporary.display()));
     std::fs::create_dir_all(&folder).map_err(|error| complain(&error))?;
     let file = File::create(&temporary).map_err(|error| complain(&error))?;
@@ -366,10 +372,13 @@ mod tests {
     async fn letters_go_with_the_load_that_is_thrown_away_and_with_its_successor() {
         let folder = tempfile::tempdir().unwrap();
         let of = |run: &str, job: &str| origin(folder.path(), run, job);
-        for (run, job) in [("r1", "load"), ("r1", "load-2"), ("r2", "load"), ("r3", "load")] {
+        for (run, job) in [("r1", "load"), ("r1", "load-2"), ("r1", "load[a.b]"), ("r2", "load"), ("r3", "load")] {
             keep(of(run, job), 1).await;
         }
         let Origin { state, pipeline, interval, .. } = of("r1", "load");
+        throw_away(&state, &pipeline, &interval, &"r1".into(), &"load[a.c]".into()).await;
+        assert_eq!(names(&of("r1", "load")).len(), 5);
+        throw_away(&state, &pipeline, &interval, &"r1".into(), &"load[a.b]".into()).await;
         throw_away(&state, &pipeline, &interval, &"r3".into(), &"load".into()).await;
         assert_eq!(names(&of("r1", "load")), ["r1-load-1.parquet", "r1-load-2-1.parquet", "r2-load-1.parquet"]);
         supersede(&state, &pipeline, &interval, &"r2".into(), &"load".into()).await;

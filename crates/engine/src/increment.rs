@@ -5,6 +5,7 @@
 //! already, at the cursor itself or within the lag before it, are recognised by a digest and left out. That is only done
 //! for loads that append: `delete+insert` replaces such rows, and may need all of them (a day that is aggregated again).
 
+mod contract;
 mod memory;
 
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod tests;
 
 use crate::session::Engine;
 use crate::stage::open_sink;
+pub(crate) use contract::Contract;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use gristmill_connect::types::type_name;
@@ -38,8 +40,8 @@ pub(crate) struct Progress {
     missing: OnCursorMissing,
     lag: Option<gristmill_model::spec::Lag>,
     since: Option<Cursor>,
-    /// The columns must be what they were.
-    is_frozen: bool,
+    /// What is done about columns that are not what they were.
+    contract: SchemaContract,
     /// Rows that were loaded already are left out. The columns that tell rows apart; all of them when empty.
     recognise: Option<Vec<String>>,
     state: Mutex<State>,
@@ -51,6 +53,7 @@ struct State {
     next: Option<serde_json::Value>,
     memory: Option<Memory>,
     left_out: u64,
+    contract: Option<Arc<Contract>>,
 }
 
 impl Increments {
@@ -188,8 +191,7 @@ impl Progress {
         let memory = recognise.is_some().then(|| Memory::new(expected, extract.lag, since.as_ref()));
         let missing = extract.on_cursor_missing.unwrap_or_default();
         let state = Mutex::new(State { memory, ..State::default() });
-        let is_frozen = extract.schema_contract == SchemaContract::Freeze;
-        Ok(Self { column, of, missing, lag, since, is_frozen, recognise, state })
+        Ok(Self { column, of, missing, lag, since, contract: extract.schema_contract, recognise, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -207,18 +209,27 @@ impl Progress {
         Ok(narrowed.extract)
     }
 
-    /// Notes the columns there are, and compares them with those there were, if they must not change.
-    pub(crate) fn columns(&self, schema: &Schema) -> Result<()> {
+    /// Notes the columns there are, and compares them with those there were: an error where they must not change, a contract
+    /// where what does not fit is left out.
+    pub(crate) fn columns(&self, schema: &SchemaRef) -> Result<Option<Arc<Contract>>> {
         let now: Vec<(String, String)> =
             schema.fields().iter().map(|field| (field.name().clone(), type_name(field.data_type()))).collect();
-        let before = self.since.as_ref().filter(|_| self.is_frozen).map(|since| since.schema.as_slice());
-        if let Some(change) = before.filter(|before| !before.is_empty()).and_then(|before| change(before, &now)) {
+        let before = self.since.as_ref().map(|since| since.schema.as_slice()).filter(|before| !before.is_empty());
+        if let Some(before) = before.filter(|_| self.contract.discards()) {
+            let contract = Contract::new(self.contract, before, schema)?.map(Arc::new);
+            let mut state = self.state();
+            // It goes on to be what it was.
+            (state.schema, state.contract) = (before.to_vec(), contract.clone());
+            return Ok(contract);
+        }
+        let frozen = before.filter(|_| self.contract == SchemaContract::Freeze);
+        if let Some(change) = frozen.and_then(|before| change(before, &now)) {
             return Err(Error::new(ErrorKind::Schema, change)
                 .cause("`schema_contract: freeze` allows no change")
                 .hint("say `schema_contract: evolve`, name the `columns` to be read, or change the table back"));
         }
         self.state().schema = now;
-        Ok(())
+        Ok(None)
     }
 
     /// The columns that must be read beside those that are asked for.
@@ -295,6 +306,7 @@ impl Progress {
             1 => "; 1 row was loaded before and left out".to_owned(),
             rows => format!("; {rows} rows were loaded before and left out"),
         };
-        format!("{} {from}{to}{known}", self.column)
+        let contract = state.contract.as_ref().map(|contract| format!("; {}", contract.describe())).unwrap_or_default();
+        format!("{} {from}{to}{known}{contract}", self.column)
     }
 }

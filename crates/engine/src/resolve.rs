@@ -153,6 +153,10 @@ impl Resolver {
         // A piped view's own rows are read under a hidden name; the step's name is the reading end of the pipe.
         let mut own = if piped { format!("__rows_{}", step.name) } else { step.name.to_string() };
         let origin = match &step.body {
+            StepBody::Extract(extract) if extract.tables.is_some() => {
+                return Err(Error::new(ErrorKind::Config, format!("`{}` stands for many tables", step.name))
+                    .hint(format!("name one of them: `{}.TABLE` in a query, or an extract of its own", extract.from)));
+            }
             StepBody::Extract(extract) => {
                 let connection = self.engine.connection(&extract.from)?;
                 let mut source = connection.source(extract)?;
@@ -164,9 +168,6 @@ impl Resolver {
                 }
                 let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress.clone()).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
-                if let Some(progress) = &progress {
-                    progress.columns(&schema)?;
-                }
                 if let Origin::Native(table) = &origin
                     && table.is_cheap_to_read_again()
                     && !is_checked
@@ -305,8 +306,15 @@ impl Resolver {
         meter: &Arc<Meter>,
         progress: Option<Arc<Progress>>,
     ) -> Result<(Origin, SchemaRef)> {
-        let schema = source.schema().await?;
-        if let Some(scan) = source.native().await? {
+        let mut schema = source.schema().await?;
+        let contract = progress.as_ref().map(|progress| progress.columns(&schema)).transpose()?.flatten();
+        if let Some(contract) = &contract {
+            schema = contract.schema().clone();
+        }
+        // The engine's own scan would pass the cursor by.
+        if progress.is_none()
+            && let Some(scan) = source.native().await?
+        {
             return Ok((Origin::Native(Arc::new(NativeTable::new(scan, source, meter.clone()))), schema));
         }
         let rejects = match (on_bad_row, &self.dead_letters) {
@@ -333,6 +341,7 @@ impl Resolver {
             parallelism: self.engine.parallelism,
             meter: meter.clone(),
             progress,
+            contract,
             planned: std::sync::Mutex::new(None),
             scans: AtomicUsize::new(0),
         });

@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use gristmill_connect::Recovered;
-use gristmill_model::spec::StepBody;
+use gristmill_model::spec::{OneOrMany, StepBody, pick};
 use gristmill_model::{
     CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, LoadKey, OwnerId, Result,
     ResultExt, RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState,
@@ -139,6 +139,28 @@ impl LocalRunner {
         report
     }
 
+    /// Asks connections which tables the extracts take that stand for many.
+    async fn tables(&self, job: &JobSpec) -> JobReport {
+        let mut report = JobReport::default();
+        for name in &job.steps {
+            let Some(StepBody::Extract(extract)) = job.pipeline.step(name.as_str()).map(|step| &step.body) else {
+                continue;
+            };
+            let picked = async {
+                let found = self.engine.connection(&extract.from)?.tables().await?;
+                pick(extract.tables.as_ref().unwrap_or(&OneOrMany::default()), extract.exclude.as_ref(), found)
+            };
+            let picked = picked.await.context(|| format!("connection `{}`", extract.from));
+            match picked.context(|| format!("step `{name}`")) {
+                Ok(tables) => report.tables.push((name.clone(), tables)),
+                Err(error) => {
+                    report.error.get_or_insert(error);
+                }
+            }
+        }
+        report
+    }
+
     /// Asks every target of the pipeline to finish or sweep what dead owners left.
     async fn recover(&self, job: &JobSpec, dead: &[RunId], events: &EventSink) -> JobReport {
         let mut report = JobReport::default();
@@ -219,6 +241,13 @@ impl JobRunner for LocalRunner {
                 JobPhase::Stage => self.stage(&job, &events, &cancel).await,
                 JobPhase::Commit { staged } => self.commit(&job, staged, &events).await,
                 JobPhase::Abort { staged } => self.abort(&job, staged).await,
+                JobPhase::Tables => tokio::select! {
+                    report = self.tables(&job) => report,
+                    () = cancel.cancelled() => JobReport {
+                        error: Some(Error::new(ErrorKind::Canceled, "stopped on request")),
+                        ..JobReport::default()
+                    },
+                },
                 JobPhase::Recover { dead } => self.recover(&job, dead, &events).await,
             };
             tracing::debug!(error = ?report.error, staged = report.staged.len(), steps = report.steps.len(), "job ends");

@@ -65,6 +65,26 @@ name! {
     /// The name of a step, unique in its pipeline; also the table name under which its rows are read.
     StepName
 }
+impl StepName {
+    /// The name of the step that stands for one table where a step of this name was written for many.
+    #[must_use]
+    pub fn member(&self, label: &str) -> Self {
+        Self(format!("{}[{label}]", self.0))
+    }
+
+    /// The step as it is written in the file, and the table's label, where this one stands for one of its tables. A name
+    /// in a file has no brackets.
+    #[must_use]
+    pub fn family(&self) -> Option<(&str, &str)> {
+        self.0.strip_suffix(']')?.split_once('[')
+    }
+
+    /// The step as it is written in the file.
+    #[must_use]
+    pub fn written(&self) -> &str {
+        self.family().map_or(&self.0, |(written, _)| written)
+    }
+}
 name! {
     /// The name of a connection of the project.
     ConnectionName

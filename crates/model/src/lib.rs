@@ -31,6 +31,6 @@ pub use run::{
 };
 pub use size::ByteSize;
 pub use suggest::{did_you_mean, one_of};
-pub use template::{TemplateContext, render_text};
+pub use template::{TemplateContext, names_a_table, render_text};
 pub use tokio_util::sync::CancellationToken;
 pub use unit::WorkUnit;

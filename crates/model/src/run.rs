@@ -1,6 +1,6 @@
 //! What a runner is asked to do, what it tells meanwhile, and what it answers.
 
-use crate::spec::{OnFail, PipelineSpec};
+use crate::spec::{FoundTable, OnFail, PipelineSpec};
 use crate::{CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,9 @@ pub enum JobPhase {
         /// What the stage phase answered.
         staged: Vec<StagedLoad>,
     },
+    /// Say which tables the extracts among `steps` take that stand for many (`tables:`). Done before a run begins, since
+    /// each table becomes steps of its own.
+    Tables,
     /// Finish or undo what dead owners left in the targets of the load steps among `steps`. Answers with notes.
     Recover {
         /// Runs that are known to be dead; nothing of any other owner may be touched.
@@ -251,6 +254,9 @@ pub struct JobReport {
     pub staged: Vec<StagedLoad>,
     /// After [`JobPhase::Commit`]: what the targets answered.
     pub committed: Vec<(StepName, Committed)>,
+    /// After [`JobPhase::Tables`]: the tables of each extract.
+    #[serde(default)]
+    pub tables: Vec<(StepName, Vec<FoundTable>)>,
     /// Why the job failed, if it did.
     pub error: Option<Error>,
     /// The largest resident set seen, in bytes.

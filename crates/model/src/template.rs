@@ -5,6 +5,9 @@ use chrono::SecondsFormat;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// What stands for one of many tables.
+const TABLE_NAMES: [&str; 2] = ["table", "schema"];
+
 /// The values a template may use.
 ///
 /// `ds`, `ds_nodash`, `ts`, `logical_date`, `data_interval_start`, `data_interval_end`, `prev_ds`,
@@ -55,6 +58,16 @@ impl TemplateContext {
         &self.params
     }
 
+    /// The same with the names of one table, for the loads of an extract with `tables`.
+    #[must_use]
+    pub fn with_table(&self, schema: &str, table: &str) -> Self {
+        let mut context = self.clone();
+        context.values.extend(
+            TABLE_NAMES.into_iter().zip([table, schema]).map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        context
+    }
+
     fn names(&self) -> impl Iterator<Item = &str> {
         self.values.keys().map(String::as_str).chain(["params", "var"])
     }
@@ -76,6 +89,17 @@ pub fn render_text(text: &str, context: &TemplateContext) -> Result<String> {
     values.insert("params", minijinja::Value::from_pairs(params));
     values.insert("var", map(&context.var));
     environment.render_str(text, values).map_err(|error| explain(text, &error, context))
+}
+
+/// Whether a template asks for the table's name, which is not known before the tables are. A text that is no template, or a
+/// broken one, does not.
+#[must_use]
+pub fn names_a_table(text: &str) -> bool {
+    let environment = minijinja::Environment::new();
+    is_template(text)
+        && environment
+            .template_from_str(text)
+            .is_ok_and(|template| template.undeclared_variables(false).contains(TABLE_NAMES[0]))
 }
 
 /// A parameter's value: a whole number where its text is how that is written, so that `params.n + 1` counts. It renders as
@@ -111,6 +135,9 @@ fn explain(text: &str, error: &minijinja::Error, context: &TemplateContext) -> E
             Some((word.clone(), crate::one_of(name, context.var.keys().map(String::as_str))))
         }
         Some(_) => None,
+        None if TABLE_NAMES.contains(&word.as_str()) => {
+            Some((word.clone(), "it is for `path` and `table` of a load that reads an extract with `tables`".to_owned()))
+        }
         None if !context.names().any(|name| name == word) => {
             Some((word.clone(), crate::one_of(&word, context.names())))
         }
@@ -165,6 +192,23 @@ mod tests {
             render_text(text, &context()).unwrap(),
             "2024-03-01 20240301 2024-02-29 2024-03-02T00:00:00+00:00 eu r1"
         );
+    }
+
+    #[test]
+    fn a_table_has_a_name_where_one_is_given() {
+        for (text, names) in [
+            ("raw/{{ table }}", true),
+            ("{{ table | upper }}", true),
+            ("{% if table == 'x' %}y{% endif %}", true),
+            ("{{ ds }}", false),
+            ("table", false),
+            ("{{ schema }}", false),
+            ("{{ table", false),
+        ] {
+            assert_eq!(names_a_table(text), names, "{text}");
+        }
+        let context = context().with_table("public", "orders");
+        assert_eq!(render_text("{{ schema }}/{{ table }}/{{ ds }}", &context).unwrap(), "public/orders/2024-03-01");
     }
 
     #[test]

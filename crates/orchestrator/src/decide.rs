@@ -11,6 +11,9 @@
 //! - A run fails as soon as a task has failed for good: nothing new begins and nothing is committed any more, jobs that
 //!   stage are stopped (nothing could become of their rows), staged loads are thrown away. A command that runs already
 //!   goes on to its end, and so does a commit: stopping in the middle helps nobody.
+//! - One table of many ([`Task::alone`](crate::dag::Task)) is committed as soon as it is staged and audited itself. Where it
+//!   fails for good, the other tables go on, and so does what they wait for; everything else waits for all tables, so it is
+//!   not committed, and ends as in any failed run once the tables have.
 //! - When a run is to stop (Ctrl-C), commands are stopped too.
 
 use crate::dag::{RunPlan, TaskKind};
@@ -200,8 +203,19 @@ pub struct Decision {
 /// Decides what to do next.
 #[must_use]
 pub fn decide(facts: &Facts<'_>) -> Decision {
-    let failing = facts.stop || (0..facts.states.len()).any(|task| fails(facts, task));
-    let actions = if failing { wind_down(facts) } else { go_on(facts) };
+    let tasks = 0..facts.states.len();
+    let is_alone = |task: &usize| facts.plan.tasks[*task].alone;
+    let failing = facts.stop || tasks.clone().any(|task| !is_alone(&task) && fails(facts, task));
+    let some_table_fails = tasks.clone().any(|task| is_alone(&task) && fails(facts, task));
+    let tables_are_over = || tasks.clone().filter(is_alone).all(|task| facts.states[task].is_final());
+    let actions = if failing || (some_table_fails && tables_are_over()) {
+        wind_down(facts)
+    } else {
+        let actions = go_on(facts);
+        // Tables that wait for what waits for a failed one.
+        let is_stuck = actions.is_empty() && some_table_fails && !facts.states.iter().any(|state| is_under_way(*state));
+        if is_stuck { wind_down(facts) } else { actions }
+    };
     let sleeping =
         facts.states.iter().enumerate().filter(|(task, _)| !actions.iter().any(|action| task_of(*action) == *task));
     let decided = actions.iter().filter_map(|action| match action {
@@ -282,12 +296,23 @@ fn fails(facts: &Facts<'_>, task: usize) -> bool {
     }
 }
 
+/// Whether something will come of a task by itself.
+fn is_under_way(state: TaskState) -> bool {
+    matches!(state, TaskState::Running { .. } | TaskState::Sleeping { .. } | TaskState::Aborting { .. })
+}
+
 fn go_on(facts: &Facts<'_>) -> Vec<Action> {
     let mut actions = Vec::new();
     let working = |state: &&TaskState| matches!(state, TaskState::Running { phase: Phase::Work, .. });
     let mut room = facts.max_active.max(1).saturating_sub(facts.states.iter().filter(working).count());
     for (task, state) in facts.states.iter().enumerate() {
+        let planned = &facts.plan.tasks[task];
         match *state {
+            // One table of many: the others do not.
+            TaskState::Broke { .. } if fails(facts, task) => actions.push(match planned.loads {
+                true => Action::Abort { task, failed: true },
+                false => Action::Fail { task },
+            }),
             TaskState::Broke { phase, attempt, failures, .. } => {
                 let wait = backoff(facts.policies[task].retry_delay, failures, facts.jitter);
                 actions.push(Action::Sleep { task, phase, attempt, failures, until: facts.now.saturating_add(wait) });
@@ -303,7 +328,7 @@ fn go_on(facts: &Facts<'_>) -> Vec<Action> {
                 room -= 1;
                 actions.push(Action::Start { task, attempt: 1, failures: 0 });
             }
-            TaskState::Staged { attempt } if audited(facts, facts.plan.tasks[task].wave) => {
+            TaskState::Staged { attempt } if planned.alone || audited(facts, planned.wave) => {
                 actions.push(Action::Commit { task, attempt, failures: 0 });
             }
             _ => {}

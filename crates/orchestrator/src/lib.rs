@@ -19,7 +19,7 @@ pub mod project;
 mod report;
 pub mod store;
 
-pub use drive::{Driver, DriverOptions, ONE_LINE, RunRequest};
+pub use drive::{Driver, DriverOptions, ONE_LINE, RunRequest, Spreading};
 pub use project::Project;
 pub use report::{RunReport, RunState};
 pub use store::{SqliteStore, Store};

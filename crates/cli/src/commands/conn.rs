@@ -86,12 +86,15 @@ async fn test(args: &ConnTestArgs, printer: &Printer) -> Result<Outcome> {
     Ok(worst)
 }
 
+/// At most so many of a table's columns are proposed as `incremental_key` in the table; all of them in the document.
+const CURSORS: usize = 3;
+
 async fn discover(args: &ConnDiscoverArgs, printer: &Printer) -> Result<Outcome> {
     let project = context::load(&args.project.project, args.project.profile.as_deref()).await?;
     let connection = context::connection(&project, &args.name)?;
     let found =
         connection.discover().await.map_err(|error: Error| error.context(format!("connection `{}`", args.name)))?;
-    let mut table = Table::new(&["name", "rows>", "bytes>", "key", "columns>"]);
+    let mut table = Table::new(&["name", "rows>", "bytes>", "key", "columns>", "may be a cursor"]);
     for one in &found {
         table.row([
             one.name.as_str().into(),
@@ -99,6 +102,7 @@ async fn discover(args: &ConnDiscoverArgs, printer: &Printer) -> Result<Outcome>
             one.bytes.map(|bytes| ByteSize(bytes).to_string()).unwrap_or_default().into(),
             one.key.join(", ").into(),
             if one.columns.is_empty() { Cell::default() } else { one.columns.len().to_string().into() },
+            one.cursors.iter().take(CURSORS).map(String::as_str).collect::<Vec<_>>().join(", ").into(),
         ]);
     }
     if table.is_empty() {
@@ -120,6 +124,7 @@ async fn discover(args: &ConnDiscoverArgs, printer: &Printer) -> Result<Outcome>
                 one.columns.iter().map(|(name, of)| serde_json::json!({"name": name, "type": of})).collect();
             serde_json::json!({
                 "name": one.name, "rows": one.rows, "bytes": one.bytes, "key": one.key, "columns": columns,
+                "cursors": one.cursors,
             })
         })
         .collect();

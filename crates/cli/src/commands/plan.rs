@@ -6,8 +6,11 @@ use crate::printer::{Printer, Table, Tone};
 use crate::{context, local_engine};
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::yaml::to_error;
-use gristmill_model::{Error, ErrorKind, Result, RunId, StepKind, StepName};
-use gristmill_orchestrator::dag::{Dag, RunPlan, StageGroup, TaskKind};
+use gristmill_model::{
+    CancellationToken, Error, ErrorKind, EventSink, Interval, Result, RunId, StepKind, StepName, TemplateContext,
+};
+use gristmill_orchestrator::dag::{Dag, RunPlan, StageGroup, TaskKind, many};
+use gristmill_orchestrator::{Project, Spreading};
 use std::collections::BTreeSet;
 
 /// Plans.
@@ -21,8 +24,10 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
         tokio::task::spawn_blocking(move || rendering.render(of.as_str(), &RunId::from("plan"), interval, &params))
             .await
             .map_err(|error| Error::internal("rendering the pipeline ended early").cause(error))??;
-    let dag = Dag::new(&pipeline).map_err(|mistakes| to_error(&mistakes))?;
     let selection = args.step.as_deref().map(StepName::from);
+    let options = context::engine_options(&project, None);
+    let pipeline = spread(&project, options.clone(), pipeline, &templates, interval, selection.as_ref()).await?;
+    let dag = Dag::new(&pipeline).map_err(|mistakes| to_error(&mistakes))?;
     let plan = dag.plan(selection.as_ref())?;
     let groups: Vec<&StageGroup> = plan
         .tasks
@@ -39,12 +44,15 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
         tasks(printer, &plan)?;
     }
     // The graph is worth seeing even where a source cannot be asked.
-    let explained =
-        local_engine::explain(context::engine_options(&project, None), &pipeline, &templates, interval, &dag, &groups)
-            .await
-            .map_err(|error| not_there_yet(error, &pipeline))?;
+    let explained = local_engine::explain(options, &pipeline, &templates, interval, &dag, &groups)
+        .await
+        .map_err(|error| not_there_yet(error, &pipeline))?;
     printer.line("")?;
     printer.line(explained.text.trim_end())?;
+    if let Some(error) = explained.error {
+        // One table of many; the others have been shown.
+        return Err(error);
+    }
     printer.document(&serde_json::json!({
         "pipeline": name,
         "interval": interval,
@@ -62,6 +70,30 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
         "actions": explained.value,
     }))?;
     Ok(Outcome::Done)
+}
+
+/// The pipeline with one step for each table where it is about many.
+async fn spread(
+    project: &Project,
+    options: local_engine::Options,
+    pipeline: PipelineSpec,
+    templates: &TemplateContext,
+    interval: Interval,
+    selection: Option<&StepName>,
+) -> Result<PipelineSpec> {
+    if many(&pipeline).next().is_none() {
+        return Ok(pipeline);
+    }
+    let runner = local_engine::runner(options)?;
+    let spreading = Spreading {
+        project,
+        runner: runner.as_ref(),
+        run: &RunId::from("plan"),
+        interval,
+        context: templates,
+        selection,
+    };
+    spreading.spread(pipeline, &EventSink::none(), &CancellationToken::new()).await
 }
 
 /// A pipeline that waits for others may read what only they make; that is no mistake, but there is nothing to plan on.

@@ -57,3 +57,97 @@ fn rows_come_from_mariadb_through_run_copy_and_sql() {
     assert!(said.error().contains("is a MySQL database, which cannot be loaded yet"), "{said}");
     assert_eq!(database.sql("select count(*) from orders"), "10000");
 }
+
+#[test]
+fn what_is_new_is_read_from_the_cursor_on_by_every_kind_of_key() {
+    let database = mariadb::database();
+    for (kind, first, second, lag) in [
+        ("bigint unsigned", "18446744073709551614", "18446744073709551615", ""),
+        ("int", "-5", "7", ", lag: 100"),
+        ("year", "2023", "2024", ", lag: 1"),
+        ("decimal(20,4)", "1.5000", "1.5001", ", lag: 2"),
+        ("float", "0.1", "0.3", ""),
+        ("double", "1e-9", "1.7e308", ""),
+        ("date", "2024-01-10", "2024-01-11", ", lag: 1d"),
+        ("datetime(6)", "2024-01-10 10:00:00.000001", "2024-01-10 10:00:00.000002", ", lag: 2h"),
+        ("timestamp", "2024-03-31 00:59:59", "2024-03-31 01:00:00", ", lag: 2h"),
+        // Equal by the collation, and two values all the same.
+        ("varchar(20) collate utf8mb4_general_ci", "B", "b", ""),
+        ("text character set latin1", "b", "ä's", ""),
+    ] {
+        let quote = |text: &str| format!("'{}'", text.replace('\'', "''"));
+        let (first, second) = (quote(first), quote(second));
+        database.sql(&format!(
+            "drop table if exists t; create table t(id int primary key, k {kind}); insert into t values (1, {first}), (2, {first})"
+        ));
+        let mut folder = Folder::new();
+        folder.set("SHOP_URL", database.url());
+        folder.write("gristmill.yaml", PROJECT);
+        let source = |what: &str| {
+            folder.write(
+                "pipelines/orders.yaml",
+                format!(
+                    "name: orders\nsteps:\n  rows: {{extract: {{from: shop, {what}, incremental_key: k{lag}}}}}\n  \
+                     to_lite: {{load: {{from: rows, to: lite, table: t, strategy: append}}}}\n  \
+                     to_lake: {{load: {{from: rows, to: lake, path: t/, strategy: append}}}}\n"
+                ),
+            );
+        };
+        let run = |more: &[&str]| folder.ok(&[&["run", ".", "--date", "2024-01-15"], more].concat());
+        let loaded = || {
+            let of = |from: &str| folder.rows(&format!("select id from {from} order by id")).join(" ");
+            (of("lite.t"), of("'lake/t/'"))
+        };
+        source("table: t");
+        for _ in 0..2 {
+            run(&[]);
+            assert_eq!(loaded(), ("1 2".to_owned(), "1 2".to_owned()), "{kind}");
+        }
+        database.sql(&format!("insert into t values (3, {first}), (4, {second})"));
+        for _ in 0..2 {
+            run(&[]);
+            assert_eq!(loaded(), ("1 2 3 4".to_owned(), "1 2 3 4".to_owned()), "{kind}");
+        }
+        // A query gives other rows, maybe.
+        source("query: \"select * from t -- all of it\"");
+        let refused = folder.run(&["run", ".", "--date", "2024-01-15"]);
+        assert!(refused.error().contains("is not the one that its cursor was made with"), "{kind}: {refused}");
+        run(&["--full-refresh"]);
+        run(&[]);
+        assert_eq!(loaded().0, "1 2 3 4", "{kind}");
+    }
+}
+
+#[test]
+fn a_column_that_cannot_be_a_cursor_is_refused_by_name() {
+    let database = mariadb::database();
+    database.sql(
+        "create table t(id int primary key, e enum('b', 'a'), raw varbinary(9), d date, k int); set sql_mode = '';
+         insert into t values (1, 'a', x'00', '0000-00-00', null)",
+    );
+    let mut folder = Folder::new();
+    folder.set("SHOP_URL", database.url());
+    folder.write("gristmill.yaml", PROJECT);
+    for (extract, message) in [
+        ("incremental_key: e", "`e` is string, which cannot be a cursor"),
+        ("incremental_key: raw", "`raw` is var_string, which cannot be a cursor"),
+        ("incremental_key: d", "the greatest `d` of `t` is 0000-00-00"),
+        ("incremental_key: nope", "`t` has no column `nope`"),
+        ("incremental_key: k, columns: [id]", "`t` has no column `k`"),
+        ("incremental_key: k", "a row has no `k`"),
+    ] {
+        folder.write(
+            "pipelines/orders.yaml",
+            format!("name: orders\nsteps:\n  rows: {{extract: {{from: shop, table: t, {extract}}}}}\n  l: {{load: {{from: rows, to: lite, table: t, strategy: append}}}}\n"),
+        );
+        let refused = folder.run(&["run", ".", "--date", "2024-01-15"]);
+        assert!(refused.code != Some(0) && refused.error().contains(message), "{extract}: {refused}");
+    }
+    database.sql("update t set k = 5");
+    folder.ok(&["run", ".", "--date", "2024-01-15"]);
+    // A lag that does not go with the type is known when there is something to take it from.
+    let text = std::fs::read_to_string(folder.path().join("pipelines/orders.yaml")).unwrap();
+    folder.write("pipelines/orders.yaml", text.replace("incremental_key: k", "incremental_key: k, lag: 2h"));
+    let refused = folder.run(&["run", ".", "--date", "2024-01-15"]);
+    assert!(refused.error().contains("`lag: 2h` does not go with `k`"), "{refused}");
+}

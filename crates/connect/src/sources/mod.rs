@@ -6,3 +6,6 @@ pub mod http;
 pub mod mysql;
 pub mod postgres;
 pub mod sqlite;
+
+#[cfg(test)]
+mod testing;

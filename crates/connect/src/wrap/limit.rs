@@ -11,7 +11,7 @@ use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::StreamExt;
-use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{ByteSize, Result, WorkUnit};
 use schemars::JsonSchema;
@@ -121,6 +121,10 @@ impl Connection for LimitedConnection {
 
     async fn discover(&self) -> Result<Vec<Discovered>> {
         self.inner.discover().await
+    }
+
+    async fn tables(&self) -> Result<Vec<FoundTable>> {
+        self.inner.tables().await
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {

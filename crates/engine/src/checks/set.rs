@@ -3,6 +3,7 @@
 use super::row::{resolve, shown};
 use super::{SAMPLES, Tally};
 use crate::error::from_datafusion;
+use crate::resolve::bare;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::{Expr, lit};
 use datafusion::physical_plan::ExecutionPlan;
@@ -25,7 +26,7 @@ pub(crate) async fn unique_plan(
     columns: &[String],
     tally: Arc<Tally>,
 ) -> Result<Unique> {
-    let mut frame = session.table(view).await.map_err(from_datafusion)?;
+    let mut frame = session.table(bare(view)).await.map_err(from_datafusion)?;
     let mut keys: Vec<Expr> = Vec::new();
     for column in columns {
         let (key, _) = resolve(frame.schema(), column)?;

@@ -3,7 +3,7 @@
 use super::queue::UnitQueue;
 use crate::error::{from_datafusion, in_step, to_datafusion};
 use crate::expect::row_width;
-use crate::increment::Progress;
+use crate::increment::{Contract, Progress};
 use crate::meter::{Meter, bytes_of};
 use datafusion::arrow::array::{Array, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -65,12 +65,22 @@ pub(crate) fn leaf(units: &[WorkUnit], lanes: usize) -> DfResult<Arc<dyn Executi
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     pub(crate) progress: Arc<Progress>,
+    /// What is left out of them first.
+    pub(crate) contract: Option<Arc<Contract>>,
+    /// Of the rows that are left.
+    pub(crate) schema: SchemaRef,
     /// Only so many columns, the first ones, were asked for; the others are for the gate alone.
     pub(crate) asked: Option<usize>,
 }
 
 impl Gate {
-    fn pass(&self, batch: RecordBatch) -> DfResult<RecordBatch> {
+    /// Counts the rows that do not fit their contract as rejects.
+    fn pass(&self, mut batch: RecordBatch, meter: &Meter) -> DfResult<RecordBatch> {
+        if let Some(contract) = &self.contract {
+            let (fitted, dropped) = contract.apply(&batch, &self.schema).map_err(to_datafusion)?;
+            meter.reject(dropped);
+            batch = fitted;
+        }
         let batch = self.progress.pass(batch).map_err(to_datafusion)?;
         match self.asked {
             Some(asked) => Ok(batch.project(&(0..asked).collect::<Vec<_>>())?),
@@ -174,8 +184,11 @@ impl ExtractExec {
         pin: Option<Pin>,
         gate: Option<Gate>,
     ) -> DfResult<Self> {
-        let schema = match gate.as_ref().and_then(|gate| gate.asked) {
-            Some(asked) => Arc::new(scan.schema.project(&(0..asked).collect::<Vec<_>>())?),
+        let schema = match &gate {
+            Some(Gate { schema, asked: Some(asked), .. }) => {
+                Arc::new(schema.project(&(0..*asked).collect::<Vec<_>>())?)
+            }
+            Some(Gate { schema, asked: None, .. }) => schema.clone(),
             None => scan.schema.clone(),
         };
         let properties = Arc::new(PlanProperties::new(
@@ -254,7 +267,7 @@ impl ExecutionPlan for ExtractExec {
         let meter = self.meter.clone();
         meter.touch();
         let gate = self.gate.clone();
-        let named = meter.step.clone();
+        let counted = meter.clone();
         let lane = Lane {
             number: partition,
             units: Some(units),
@@ -274,8 +287,9 @@ impl ExecutionPlan for ExtractExec {
             return Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)));
         };
         let rows = rows.and_then(move |batch| {
-            let passed =
-                gate.pass(batch).map_err(|error| to_datafusion(in_step(from_datafusion(error), named.as_str())));
+            let passed = gate
+                .pass(batch, &counted)
+                .map_err(|error| to_datafusion(in_step(from_datafusion(error), counted.step.as_str())));
             futures::future::ready(passed)
         });
         Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema.clone(), rows)))

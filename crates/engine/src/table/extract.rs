@@ -3,7 +3,7 @@
 use super::filter::to_filter;
 use crate::error::to_datafusion;
 use crate::exec::{ExtractExec, Gate, leaf};
-use crate::increment::Progress;
+use crate::increment::{Contract, Progress};
 use crate::meter::Meter;
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -29,6 +29,8 @@ pub(crate) struct ExtractTable {
     pub(crate) meter: Arc<Meter>,
     /// Of an incremental extract: what is left out and remembered.
     pub(crate) progress: Option<Arc<Progress>>,
+    /// What is left out of its rows, because earlier ones had it not.
+    pub(crate) contract: Option<Arc<Contract>>,
     /// The plan of the last scan, for `plan` and the log.
     pub(crate) planned: Mutex<Option<ReadPlan>>,
     /// How many scans were asked for. Each would be a reading of its own, at a moment of its own.
@@ -66,22 +68,31 @@ impl TableProvider for ExtractTable {
         limit: Option<usize>,
     ) -> DfResult<Arc<dyn ExecutionPlan>> {
         self.scans.fetch_add(1, Ordering::Relaxed);
-        let (mut indices, mut gate) = (projection.cloned(), None);
+        let (mut indices, mut more) = (projection.cloned(), None);
         if let Some(progress) = &self.progress {
             let needed = progress.needs(&self.schema).map_err(to_datafusion)?;
             if let Some(wanted) = &mut indices {
                 let asked = wanted.len();
                 wanted.extend(needed.into_iter().filter(|index| !projection.is_some_and(|all| all.contains(index))));
-                gate = Some(Gate { progress: progress.clone(), asked: (wanted.len() > asked).then_some(asked) });
-            } else {
-                gate = Some(Gate { progress: progress.clone(), asked: None });
+                more = (wanted.len() > asked).then_some(asked);
             }
         }
-        let schema = match &indices {
+        let gated = match &indices {
             Some(indices) => Arc::new(self.schema.project(indices)?),
             None => self.schema.clone(),
         };
-        let columns = indices.map(|_| schema.fields().iter().map(|field| field.name().clone()).collect());
+        let schema = match &self.contract {
+            Some(contract) => contract.reads(&gated).map_err(to_datafusion)?,
+            None => gated.clone(),
+        };
+        let gate = self.progress.as_ref().map(|progress| Gate {
+            progress: progress.clone(),
+            contract: self.contract.clone(),
+            schema: gated,
+            asked: more,
+        });
+        let is_part = indices.is_some() || self.contract.is_some();
+        let columns = is_part.then(|| schema.fields().iter().map(|field| field.name().clone()).collect());
         let may_push = self.progress.is_none();
         let pushed = filters.iter().filter_map(to_filter).filter(|filter| may_push && self.source.can_filter(filter));
         let want = ReadRequest {

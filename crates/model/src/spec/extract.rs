@@ -19,6 +19,14 @@ pub struct ExtractSpec {
     /// A table, `table` or `schema.table`. Databases only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
+    /// Many tables, each as if it had a step of its own: a pattern or a list of them, `public.*`, `order_*`, `sales.orders`.
+    /// `*` stands for any letters, `?` for one, what is in quotes for itself. Patterns take tables; a view is taken where it
+    /// is named in full. What loads them names the table in its target: `path: "raw/{{ table }}"`. Databases only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tables: Option<OneOrMany>,
+    /// Of `tables`, not these: a pattern or a list of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclude: Option<OneOrMany>,
     /// A query in the database's own SQL. Databases only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub query: Option<String>,
@@ -85,6 +93,8 @@ impl ExtractSpec {
         Self {
             from,
             table: None,
+            tables: None,
+            exclude: None,
             query: None,
             path: None,
             filter: None,
@@ -332,6 +342,31 @@ pub enum SchemaContract {
     Evolve,
     /// Any difference is an error that names the column.
     Freeze,
+    /// Rows that do not fit are left out and counted: those with a value in a new column, and those whose value is not of
+    /// the type that the column had. Against what an incremental extract has read before.
+    DiscardRow,
+    /// Values that do not fit are left out: new columns are not read, and what is not of the type that the column had
+    /// becomes NULL. Against what an incremental extract has read before.
+    DiscardValue,
+}
+
+impl SchemaContract {
+    /// The word used in files and on screens.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Evolve => "evolve",
+            Self::Freeze => "freeze",
+            Self::DiscardRow => "discard_row",
+            Self::DiscardValue => "discard_value",
+        }
+    }
+
+    /// Whether rows or values are left out that do not fit.
+    #[must_use]
+    pub fn discards(self) -> bool {
+        matches!(self, Self::DiscardRow | Self::DiscardValue)
+    }
 }
 
 /// Made-up rows, the same for the same seed.

@@ -11,6 +11,7 @@ mod load;
 mod pipeline;
 mod project;
 mod shapes;
+mod tables;
 mod understand;
 mod units;
 
@@ -29,4 +30,5 @@ pub use pipeline::{
 };
 pub use project::{Defaults, ProjectFile, ProjectSpec};
 pub use shapes::OneOrMany;
+pub use tables::{FoundTable, path_safe, pick};
 pub use units::{UnitStrategy, UnitsSpec, Verify};

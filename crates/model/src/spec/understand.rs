@@ -198,7 +198,7 @@ impl StepReader<'_> {
             }
             Some(StepBody::Generate(generate.clone()))
         } else if let Some(load) = &step.load {
-            check_load(load, &mut complain);
+            check_load(load, self.is_of_many(load.from.as_str()), &mut complain);
             Some(StepBody::Load(load.clone()))
         } else if let Some(from) = &step.check {
             if !has_checks {
@@ -220,6 +220,12 @@ impl StepReader<'_> {
             wrong.into_iter().for_each(|(message, hint)| self.complain(message, hint));
         }
         body
+    }
+
+    /// Whether a step extracts many tables.
+    fn is_of_many(&self, step: &str) -> bool {
+        let step = self.known.steps.iter().find(|(name, _)| *name == step);
+        step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get("tables").is_some())
     }
 
     fn checks(&mut self, items: &[Node]) -> Vec<Check> {
@@ -294,13 +300,14 @@ impl StepReader<'_> {
 }
 
 fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
-    let given = [extract.table.is_some(), extract.query.is_some(), extract.path.is_some()];
+    let given = [extract.table.is_some(), extract.tables.is_some(), extract.query.is_some(), extract.path.is_some()];
     if given.iter().filter(|given| **given).count() != 1 {
-        complain("`extract` needs exactly one of `table`, `query` and `path`".to_owned(), None);
+        complain("`extract` needs exactly one of `table`, `tables`, `query` and `path`".to_owned(), None);
     }
-    if extract.filter.is_some() && extract.table.is_none() {
+    check_tables(extract, complain);
+    if extract.filter.is_some() && extract.table.is_none() && extract.tables.is_none() {
         complain(
-            "`where` goes with `table`".to_owned(),
+            "`where` goes with `table` and `tables`".to_owned(),
             Some("put the condition into the query, or into a sql step".to_owned()),
         );
     }
@@ -321,6 +328,32 @@ fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option
     }
 }
 
+/// What an extract of many tables may say.
+fn check_tables(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
+    for patterns in [&extract.tables, &extract.exclude].into_iter().flatten() {
+        for mistake in super::tables::mistakes(patterns) {
+            complain(mistake, Some("write e.g. `public.*`, `order_*` or `sales.orders`".to_owned()));
+        }
+    }
+    if extract.tables.is_none() {
+        if extract.exclude.is_some() {
+            complain("`exclude` goes with `tables`".to_owned(), None);
+        }
+        return;
+    }
+    let of_one = [
+        ("columns", !extract.columns.is_empty()),
+        ("schema", !extract.schema.is_empty()),
+        ("dedup", extract.dedup.is_some()),
+    ];
+    for (key, _) in of_one.iter().filter(|(_, given)| *given) {
+        complain(
+            format!("`{key}` is for one table, and `tables` are many"),
+            Some("extract that table in a step of its own, and leave it out here with `exclude`".to_owned()),
+        );
+    }
+}
+
 fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
     if extract.incremental_key.is_none() {
         for (key, given) in [("lag", extract.lag.is_some()), ("on_cursor_missing", extract.on_cursor_missing.is_some())]
@@ -333,12 +366,14 @@ fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Opti
             }
         }
     }
-    if extract.schema_contract != super::SchemaContract::Evolve
-        && extract.path.is_none()
+    let contract = extract.schema_contract;
+    if contract != super::SchemaContract::Evolve
+        && (extract.path.is_none() || contract.discards())
         && extract.incremental_key.is_none()
     {
+        let of = if contract.discards() { "" } else { " of a table or query" };
         complain(
-            "`schema_contract` of a table or query goes with `incremental_key`".to_owned(),
+            format!("`schema_contract: {}`{of} goes with `incremental_key`", contract.as_str()),
             Some("without a cursor nothing is kept that the columns could be compared with".to_owned()),
         );
     }
@@ -349,12 +384,22 @@ fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Opti
     }
 }
 
-fn check_load(load: &LoadSpec, complain: &mut impl FnMut(String, Option<String>)) {
+/// `is_of_many`: it stands for many loads, one for each table.
+fn check_load(load: &LoadSpec, is_of_many: bool, complain: &mut impl FnMut(String, Option<String>)) {
+    let target = load.table.as_ref().or(load.path.as_ref());
+    if let Some(target) = target.filter(|target| is_of_many && !crate::names_a_table(target)) {
+        let example = if load.table.is_some() { "table: \"raw.{{ table }}\"" } else { "path: \"raw/{{ table }}/\"" };
+        complain(
+            format!("every table of `{}` would be loaded into `{target}`", load.from),
+            Some(format!("name the table in the target, e.g. `{example}`")),
+        );
+    }
     if load.table.is_some() == load.path.is_some() {
         complain("`load` needs either `table` (for a database) or `path` (for files)".to_owned(), None);
     }
     match load.strategy {
-        Strategy::DeleteInsert if load.key.0.is_empty() && load.scope.is_none() => complain(
+        // Of many tables, each is told by its own primary key.
+        Strategy::DeleteInsert if load.key.0.is_empty() && load.scope.is_none() && !is_of_many => complain(
             "`strategy: delete+insert` needs `key` or `scope` to know what to delete".to_owned(),
             Some("e.g. `key: [date]`".to_owned()),
         ),
@@ -414,7 +459,7 @@ mod tests {
         let text = text.join("\n");
         for part in [
             "`Orders` cannot be a step name",
-            "exactly one of `table`, `query` and `path`",
+            "exactly one of `table`, `tables`, `query` and `path`",
             "connection `dbb`, which does not exist\n  hint: did you mean `db`?",
             "step `order`, which does not exist",
             "needs `key` or `scope`",
@@ -467,6 +512,33 @@ mod tests {
         .unwrap();
         let names: Vec<&str> = spec.steps[0].checks.iter().map(|check| check.name.as_str()).collect();
         assert_eq!(names, ["not_null(id)", "unique(id, day)", "between(total)", "row_count"]);
+    }
+
+    #[test]
+    fn many_tables_are_loaded_each_into_a_target_of_its_own() {
+        let text = |extract: &str, load: &str| {
+            format!(
+                "steps:\n  all: {{extract: {{from: db, {extract}}}}}\n  out: {{load: {{from: all, to: lake, {load}}}}}\n"
+            )
+        };
+        let fine = "path: \"raw/{{ table }}/\", strategy: replace";
+        assert!(understand(&text("tables: [\"public.*\"], exclude: \"tmp_*\"", fine)).is_ok());
+        // The key is each table's own.
+        let keyed = "table: \"raw.{{ table }}\", strategy: delete+insert";
+        assert!(understand(&text("tables: \"*\"", keyed)).is_ok());
+        for (extract, load, message) in [
+            ("tables: \"*\"", "path: raw/, strategy: replace", "every table of `all` would be loaded into `raw/`"),
+            ("tables: a.b.c", fine, "it has more than two parts"),
+            ("tables: []", fine, "a list of tables is empty"),
+            ("table: a, exclude: b", "path: a/, strategy: replace", "`exclude` goes with `tables`"),
+            ("tables: \"*\", table: a", fine, "exactly one of"),
+            ("tables: \"*\", columns: [a]", fine, "`columns` is for one table"),
+            ("tables: \"*\", dedup: {key: a, keep: latest by b}", fine, "`dedup` is for one table"),
+            ("table: a, schema_contract: discard_row", "path: a/, strategy: replace", "goes with `incremental_key`"),
+        ] {
+            let mistakes = understand(&text(extract, load)).unwrap_err();
+            assert!(mistakes.len() == 1 && mistakes[0].message.contains(message), "{extract}, {load}: {mistakes:?}");
+        }
     }
 
     #[test]

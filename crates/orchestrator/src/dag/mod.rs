@@ -6,11 +6,14 @@
 
 mod increments;
 mod plan;
+mod spread;
 mod tables;
 
 pub use plan::{RunPlan, StageGroup, Task, TaskKind};
+pub(crate) use spread::left_behind;
+pub use spread::{Found, many, spread};
 
-use gristmill_model::spec::{PipelineSpec, SqlSpec, Step, StepBody};
+use gristmill_model::spec::{LoadSpec, PipelineSpec, SqlSpec, Step, StepBody};
 use gristmill_model::yaml::Diagnostic;
 use gristmill_model::{Result, StepKind, StepName, one_of};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -51,6 +54,7 @@ impl Dag {
     pub fn new(spec: &PipelineSpec) -> Result<Self, Vec<Diagnostic>> {
         let (nodes, mut mistakes) = nodes(spec, &[]);
         mistakes.extend(increments::mistakes(spec, &nodes));
+        mistakes.extend(spread::mistakes(spec));
         if !mistakes.is_empty() {
             return Err(mistakes);
         }
@@ -74,6 +78,7 @@ impl Dag {
     pub fn mistakes(spec: &PipelineSpec, left_out: &[&str]) -> Vec<Diagnostic> {
         let (nodes, mut mistakes) = nodes(spec, left_out);
         mistakes.extend(increments::mistakes(spec, &nodes));
+        mistakes.extend(spread::mistakes(spec));
         mistakes
     }
 
@@ -145,6 +150,13 @@ impl Dag {
         }
         self.order.iter().copied().filter(|position| reached.contains(position)).collect()
     }
+}
+
+/// Where a load leads, as the pipeline names it: `connection:table` or `connection:path`.
+#[must_use]
+pub fn target(load: &LoadSpec) -> String {
+    let place = load.table.as_deref().or(load.path.as_deref()).unwrap_or_default();
+    format!("{}:{place}", load.to)
 }
 
 /// The steps as nodes, and everything that is wrong with their edges.
@@ -230,6 +242,13 @@ fn tables_of(
                 ),
                 Some("name an extract, sql or generate step".to_owned()),
             )),
+            Some(&position) if many(spec).any(|extract| extract.name.as_str() == name) => {
+                mistakes.push(step.place.diagnostic(
+                    format!("the query of `{}` reads `{name}`, which stands for many tables", step.name),
+                    Some("extract the table that it is about in a step of its own, and name that step".to_owned()),
+                ));
+                reads.push(position);
+            }
             Some(&position) => reads.push(position),
             None if left_out.contains(&name.as_str()) => {}
             None => mistakes.push(step.place.diagnostic(

@@ -38,6 +38,9 @@ pub struct Task {
     pub wave: usize,
     /// Whether it has loads, so that something is to be committed.
     pub loads: bool,
+    /// Whether it is about one table of many (`tables:`): it is committed as soon as it is staged and audited itself, and
+    /// what goes wrong with it is no other table's fault.
+    pub alone: bool,
 }
 
 /// What a run does, task by task.
@@ -100,7 +103,8 @@ impl Dag {
                 _ => TaskKind::Stage(self.group_at(group)),
             };
             let loads = group.iter().any(|&action| self.nodes[action].kind == StepKind::Load);
-            tasks.push(Task { kind, needs, wave, loads });
+            let alone = group.iter().all(|&action| self.nodes[action].name.family().is_some());
+            tasks.push(Task { kind, needs, wave, loads, alone });
         }
         Ok(RunPlan { tasks })
     }
@@ -135,13 +139,19 @@ impl Dag {
             }
             return Ok(actions);
         };
-        let names = || all().map(|position| self.nodes[position].name.as_str());
-        let Some(chosen) = self.position(step.as_str()) else {
+        let names = || all().map(|position| self.nodes[position].name.written()).collect::<BTreeSet<&str>>();
+        // A step that was written for many tables is all of its tables' steps.
+        let of_tables = || {
+            let written = |node: &&super::Node| node.name.family().is_some_and(|(written, _)| written == step.as_str());
+            self.nodes.iter().filter(written).filter_map(|node| self.position(node.name.as_str()))
+        };
+        let chosen: Vec<usize> = self.position(step.as_str()).into_iter().chain(of_tables()).collect();
+        let Some(&first) = chosen.first() else {
             return Err(Error::new(ErrorKind::Usage, format!("the step `{step}` does not exist"))
                 .hint(one_of(step.as_str(), names())));
         };
-        if !self.nodes[chosen].kind.is_action() {
-            let below = all().filter(|&position| self.before[position].contains(&chosen));
+        if !self.nodes[first].kind.is_action() {
+            let below = all().filter(|&position| self.before[position].contains(&first));
             let below: Vec<String> = below.map(|position| format!("`{}`", self.nodes[position].name)).collect();
             let error =
                 Error::new(ErrorKind::Usage, format!("the step `{step}` is a view, which nothing runs by itself"));
@@ -151,7 +161,8 @@ impl Dag {
                 error.hint(format!("choose a step that needs it: {}", below.join(", ")))
             });
         }
-        Ok(all().filter(|&position| position == chosen || self.before[chosen].contains(&position)).collect())
+        let is_needed = |position: usize| chosen.iter().any(|chosen| self.before[*chosen].contains(&position));
+        Ok(all().filter(|&position| chosen.contains(&position) || is_needed(position)).collect())
     }
 
     /// Views with more than one distinct consumer (with any, where `cache: true` says so), where consumers are the given actions and shared views; a view that

@@ -3,7 +3,7 @@ use crate::dag::{StageGroup, Task};
 use gristmill_model::StepName;
 use proptest::prelude::*;
 
-/// `L` a group with a load, `C` a group of checks only, `c` a command; each with what it needs.
+/// `L` a group with a load, `T` one table of many, `C` a group of checks only, `c` a command; each with what it needs.
 fn plan(tasks: &[(char, &[usize])]) -> RunPlan {
     let mut planned: Vec<Task> = Vec::new();
     for (at, (kind, needs)) in tasks.iter().enumerate() {
@@ -14,7 +14,8 @@ fn plan(tasks: &[(char, &[usize])]) -> RunPlan {
             kind: if *kind == 'c' { TaskKind::Command(name) } else { TaskKind::Stage(group) },
             needs: needs.to_vec(),
             wave,
-            loads: *kind == 'L',
+            loads: matches!(*kind, 'L' | 'T'),
+            alone: *kind == 'T',
         });
     }
     RunPlan { tasks: planned }
@@ -54,6 +55,9 @@ fn each_situation_has_its_next_actions() {
     let gated = plan(&[('c', &[]), ('L', &[0]), ('c', &[])]);
     // 0 → load 1 → load 2 (after 1), and load 3 beside them.
     let waves = plan(&[('c', &[]), ('L', &[0]), ('L', &[1]), ('L', &[])]);
+    // Two tables of many and a load beside them; a command after the first.
+    let tables = plan(&[('T', &[]), ('T', &[]), ('L', &[]), ('c', &[0])]);
+    let chained = plan(&[('T', &[]), ('T', &[0])]);
     type Case<'a> = (&'a str, &'a RunPlan, &'a [TaskState], bool, &'a [Action]);
     let cases: &[Case<'_>] = &[
         ("all begin that may", &gated, &[Waiting, Waiting, Waiting], false, &[start(0, 1), start(2, 1)]),
@@ -145,6 +149,37 @@ fn each_situation_has_its_next_actions() {
         ("a stop throws the staged away", &two, &[STAGED, STAGED], true, &[abort(0, false), abort(1, false)]),
         ("a stop lets commits end", &two, &[COMMITS, Done], true, &[]),
         ("cleaning up is waited for", &two, &[Aborting { failed: true }, Canceled], false, &[]),
+        ("one table of many waits for no other", &tables, &[STAGED, RUNS, RUNS, Waiting], false, &[commit(0)]),
+        ("but everything else waits for all of them", &tables, &[Done, RUNS, STAGED, Waiting], false, &[]),
+        (
+            "a table that fails stops no other",
+            &tables,
+            &[HOPELESS, STAGED, RUNS, Waiting],
+            false,
+            &[abort(0, true), commit(1)],
+        ),
+        ("nor what is at work beside it", &tables, &[Failed, RUNS, STAGED, Waiting], false, &[]),
+        (
+            "what is not a table is given up when the tables are over",
+            &tables,
+            &[Failed, Done, STAGED, Waiting],
+            false,
+            &[abort(2, false), Action::UpstreamFail { task: 3, because: 0 }],
+        ),
+        (
+            "tables end with a run that fails by something else",
+            &tables,
+            &[STAGED, RUNS, HOPELESS, Waiting],
+            false,
+            &[abort(0, false), Action::Interrupt { task: 1 }, abort(2, true)],
+        ),
+        (
+            "tables that wait for a failed one are not waited for",
+            &chained,
+            &[Failed, Waiting],
+            false,
+            &[Action::UpstreamFail { task: 1, because: 0 }],
+        ),
     ];
     for (what, plan, states, stop, wanted) in cases {
         assert_eq!(ask(plan, states, *stop), *wanted, "{what}");
@@ -250,12 +285,12 @@ fn play(plan: &RunPlan, retries: u32, script: &[u8], stop_at: Option<usize>) -> 
 }
 
 fn plans() -> impl proptest::strategy::Strategy<Value = RunPlan> {
-    proptest::collection::vec((0..3usize, any::<u16>()), 1..8).prop_map(|tasks| {
+    proptest::collection::vec((0..4usize, any::<u16>()), 1..8).prop_map(|tasks| {
         let tasks: Vec<(char, Vec<usize>)> = tasks
             .iter()
             .enumerate()
             .map(|(at, (kind, needs))| {
-                (['L', 'C', 'c'][*kind], (0..at).filter(|need| needs >> need & 3 == 3).collect())
+                (['L', 'C', 'c', 'T'][*kind], (0..at).filter(|need| needs >> need & 3 == 3).collect())
             })
             .collect();
         let borrowed: Vec<(char, &[usize])> = tasks.iter().map(|(kind, needs)| (*kind, needs.as_slice())).collect();
@@ -287,12 +322,27 @@ proptest! {
                 }
                 continue;
             };
-            for (other, others) in plan.tasks.iter().enumerate().filter(|(_, other)| other.wave <= planned.wave) {
+            let before = |other: &Task| other.wave <= planned.wave && !planned.alone;
+            for (other, others) in plan.tasks.iter().enumerate().filter(|(_, other)| before(other)) {
                 let began = at(&|action| matches!(action, Action::Start { task: t, .. } if *t == other));
                 prop_assert!(began.is_some_and(|began| began < committed), "{} began late", other);
                 let last = history.iter().rposition(|action| matches!(action, Action::Start { task: t, .. } if *t == other));
                 prop_assert!(last < Some(committed), "{} began again, wave {}", other, others.wave);
             }
+        }
+    }
+    #[test]
+    fn a_table_of_many_ends_as_if_it_were_the_only_one(
+        count in 1..6usize,
+        retries in 0..3u32,
+        script in proptest::collection::vec(0..6u8, 1..30),
+    ) {
+        let plan = plan(&vec![('T', &[][..]); count]);
+        let (states, history) = play(&plan, retries, &script, None);
+        for (task, state) in states.iter().enumerate() {
+            prop_assert!(matches!(state, Done | Failed), "{state:?}");
+            let commits = history.iter().any(|action| matches!(action, Action::Commit { task: t, .. } if *t == task));
+            prop_assert!(*state == Failed || commits);
         }
     }
 }

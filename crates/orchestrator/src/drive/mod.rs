@@ -1,7 +1,7 @@
 //! The one DAG driver: every command that runs a pipeline comes through here.
 //!
 //! A run goes like this:
-//! 1. render the pipeline, read its graph, plan the tasks;
+//! 1. render the pipeline, ask which tables it is about where it does not say, read its graph, plan the tasks;
 //! 2. under the start lock: mark runs whose process died, let the runner clean up after them, take the owner lock,
 //!    record the run and take a generation for each load;
 //! 3. run awaited pipelines that have not succeeded yet, in this process;
@@ -13,15 +13,17 @@
 mod command;
 mod recover;
 mod session;
+mod tables;
 mod wait;
 
 pub use recover::Recovered;
+pub use tables::Spreading;
 
 /// The name of the pipeline that a command of one line (`copy`, `generate`) makes for itself. A project whose pipelines
 /// have other names leaves its runs to `gristmill recover`, which makes the pipeline again from the load's slot.
 pub const ONE_LINE: &str = "copy";
 
-use crate::dag::{Dag, RunPlan, TaskKind};
+use crate::dag::{Dag, RunPlan, TaskKind, target};
 use crate::store::{NewRun, OwnerLock, Owners, Store, TakenLoad, WantedLoad};
 use crate::{Project, RunReport, RunState};
 use chrono::{NaiveDate, Utc};
@@ -202,7 +204,16 @@ impl Driver {
 
     async fn prepare(&self, request: &RunRequest) -> Result<Prepared> {
         let id = RunId::from(uuid::Uuid::now_v7().simple().to_string());
-        let (mut spec, context) = self.render(&request.pipeline, &id, request.interval, &request.params).await?;
+        let (spec, context) = self.render(&request.pipeline, &id, request.interval, &request.params).await?;
+        let spreading = Spreading {
+            project: &self.project,
+            runner: self.runner.as_ref(),
+            run: &id,
+            interval: request.interval,
+            context: &context,
+            selection: request.selection.as_ref(),
+        };
+        let mut spec = spreading.spread(spec, &self.events, &self.options.cancel).await?;
         let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?;
         let plan = dag.plan(request.selection.as_ref())?;
         if request.full_refresh {
@@ -322,8 +333,7 @@ impl Driver {
 /// Where the answer of a load belongs. The target is named as the pipeline names it: `connection:table` or
 /// `connection:path`.
 fn slot(spec: &PipelineSpec, step: &StepName, load: &LoadSpec, interval: Interval) -> Slot {
-    let place = load.table.as_deref().or(load.path.as_deref()).unwrap_or_default();
-    Slot { pipeline: spec.name.clone(), step: step.clone(), interval, target: format!("{}:{place}", load.to) }
+    Slot { pipeline: spec.name.clone(), step: step.clone(), interval, target: target(load) }
 }
 
 /// The waits of a plan.

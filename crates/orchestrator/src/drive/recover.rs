@@ -2,6 +2,7 @@
 
 use super::{Driver, ONE_LINE, blocking, slot};
 use crate::RunState;
+use crate::dag::left_behind;
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
 use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody};
@@ -119,7 +120,7 @@ impl Driver {
             return;
         }
         let rendered = self.render(&run.pipeline, &run.id, run.interval, &run.params).await;
-        let (pipeline, context) = match rendered {
+        let (mut pipeline, context) = match rendered {
             Ok(rendered) => rendered,
             Err(error) => {
                 add(format!(
@@ -129,6 +130,10 @@ impl Driver {
                 return;
             }
         };
+        for load in loads {
+            let decided = load.decided.as_ref().map(|decided| &decided.spec);
+            pipeline.steps.extend(left_behind(&pipeline, &load.key.slot, decided));
+        }
         let left = Left { driver: self, run, pipeline: &pipeline, context: &context };
         let mut later = Vec::new();
         let mut sweep: Vec<&LoadRecord> = Vec::new();

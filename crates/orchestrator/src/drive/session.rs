@@ -288,11 +288,14 @@ impl<'a> Session<'a> {
             return true;
         }
         let wave = self.plan.tasks[task].wave;
-        let together: Vec<usize> = (0..self.tasks.len())
-            .filter(|other| {
-                self.plan.tasks[*other].wave <= wave && matches!(self.tasks[*other].state, TaskState::Staged { .. })
-            })
-            .collect();
+        let is_alone = self.plan.tasks[task].alone;
+        let goes_along = |other: &usize| {
+            let planned = &self.plan.tasks[*other];
+            planned.wave <= wave && !planned.alone && matches!(self.tasks[*other].state, TaskState::Staged { .. })
+        };
+        // One table of many is published by itself.
+        let together: Vec<usize> =
+            if is_alone { vec![task] } else { (0..self.tasks.len()).filter(goes_along).collect() };
         let loads = together.iter().flat_map(|task| &self.tasks[*task].staged).filter_map(|staged| {
             let StepBody::Load(spec) = &self.spec.step(staged.step.as_str())?.body else { return None };
             Some(DecidedLoad { spec: spec.clone(), staged: staged.clone() })

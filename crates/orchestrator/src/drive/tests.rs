@@ -1,5 +1,6 @@
 use super::*;
 use crate::store::{RunFilter, SqliteStore, find_run};
+use gristmill_model::spec::FoundTable;
 use gristmill_model::{
     Checkpoint, Committed, JobPhase, JobReport, JobSpec, StagedLoad, StepKind, StepReport, StepState,
 };
@@ -7,6 +8,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Mutex;
+
+mod tables;
 
 /// What the fake runner does when a job with this label comes.
 #[derive(Debug, Clone)]
@@ -33,6 +36,7 @@ struct Fake {
     jobs: Mutex<Vec<JobSpec>>,
     script: Mutex<BTreeMap<String, VecDeque<Does>>>,
     ledger: Mutex<BTreeSet<String>>,
+    tables: Mutex<Vec<FoundTable>>,
 }
 
 impl Fake {
@@ -50,6 +54,7 @@ impl Fake {
             JobPhase::Commit { .. } => "commit",
             JobPhase::Abort { .. } => "abort",
             JobPhase::Recover { .. } => "recover",
+            JobPhase::Tables => "tables",
         };
         let names: Vec<&str> = job.steps.iter().map(StepName::as_str).collect();
         let label = format!("{phase} {}", names.join("+"));
@@ -115,6 +120,10 @@ impl Fake {
             }
             JobPhase::Recover { dead } => report.notes.push(format!("swept after {}", dead[0])),
             JobPhase::Abort { .. } => {}
+            JobPhase::Tables => {
+                let tables = self.tables.lock().unwrap().clone();
+                report.tables = job.steps.iter().map(|step| (step.clone(), tables.clone())).collect();
+            }
         }
         report
     }

@@ -71,7 +71,7 @@ impl Driver {
             let actions = spec.steps.into_iter().filter(|step| step.body.kind().is_action());
             return Ok(actions.map(|step| step.name).collect());
         };
-        if spec.step(step.as_str()).is_none() {
+        if spec.step(step.written()).is_none() {
             let names = spec.steps.iter().map(|step| step.name.as_str());
             return Err(Error::new(ErrorKind::Config, format!("`{pipeline}` has no step `{step}`"))
                 .hint(gristmill_model::one_of(step.as_str(), names)));
@@ -123,16 +123,23 @@ impl Driver {
             if open.is_empty() {
                 break;
             }
-            for record in self.store.steps(&run.id).await? {
+            let records = self.store.steps(&run.id).await?;
+            let mut said = Vec::new();
+            for step in &open {
+                // A step that was written for many tables is done when all of them are.
+                let own =
+                    records.iter().filter(|record| record.step == **step || record.step.written() == step.as_str());
+                let states: Vec<StepState> = own.map(|record| record.state).collect();
                 // A step that was selected out of a run, or that the run never came to, says nothing.
-                if record.state == StepState::Pending || !open.contains(&&record.step) {
-                    continue;
-                }
-                if !matches!(record.state, StepState::Success | StepState::Skipped) {
+                let told = |state: &&StepState| **state != StepState::Pending;
+                if states.iter().filter(told).any(|state| !matches!(state, StepState::Success | StepState::Skipped)) {
                     return Ok(false);
                 }
-                open.retain(|step| **step != record.step);
+                if !states.is_empty() && states.iter().all(|state| told(&state)) {
+                    said.push(*step);
+                }
             }
+            open.retain(|step| !said.contains(step));
         }
         Ok(open.is_empty())
     }

@@ -4,10 +4,10 @@ use super::load::relative;
 use super::{Draft, Project};
 use chrono::NaiveDate;
 use gristmill_model::spec::{PipelineSpec, StepBody};
-use gristmill_model::yaml::{Diagnostic, Node, Value, to_error};
+use gristmill_model::yaml::{Diagnostic, Entry, Node, Value, to_error};
 use gristmill_model::{
-    ConnectionName, Error, ErrorKind, Interval, Result, RunId, StepName, TemplateContext, did_you_mean, one_of,
-    render_text,
+    ConnectionName, Error, ErrorKind, Interval, Result, RunId, StepName, TemplateContext, did_you_mean, names_a_table,
+    one_of, render_text,
 };
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -70,9 +70,12 @@ impl Project {
             Err(mistakes) => return (None, mistakes.clone()),
         };
         let mut mistakes = Vec::new();
+        let of_many = loads_of_many(&node);
         if let Value::Map(entries) = &mut node.value {
             for entry in entries.iter_mut().filter(|entry| entry.key.text() == Some("steps")) {
+                let set_aside = set_aside(&mut entry.value, &of_many, context, &mut mistakes);
                 entry.value.render(context, &mut mistakes);
+                put_back(&mut entry.value, set_aside);
             }
         }
         let connections: Vec<&str> = self.spec.connections.keys().map(ConnectionName::as_str).collect();
@@ -137,6 +140,62 @@ impl Project {
         }
         render_text(&text, context)
             .map_err(|error| (format!("in `{shown}`: {}", error.message()), error.hint_text().map(str::to_owned)))
+    }
+}
+
+/// The loads that stand for many, one for each table of the extract they read.
+fn loads_of_many(node: &Node) -> Vec<String> {
+    let steps = node.get("steps").map_or(&[][..], Node::entries);
+    let of_many = |name: &str| {
+        let step = steps.iter().find(|entry| entry.key.text() == Some(name));
+        step.and_then(|entry| entry.value.get("extract")).is_some_and(|extract| extract.get("tables").is_some())
+    };
+    let loads = steps.iter().filter(|entry| {
+        let from = entry.value.get("load").and_then(|load| load.get("from")).and_then(Node::text);
+        from.is_some_and(of_many)
+    });
+    loads.filter_map(|entry| entry.key.text().map(str::to_owned)).collect()
+}
+
+/// Takes the targets that name a table out of their loads: they are rendered when the tables are known. They are tried with
+/// a table now, so that a mistake in them is found like any other.
+fn set_aside(
+    steps: &mut Node,
+    loads: &[String],
+    context: &TemplateContext,
+    mistakes: &mut Vec<Diagnostic>,
+) -> Vec<(String, Entry)> {
+    let sample = context.with_table("schema", "table");
+    let mut found = Vec::new();
+    let Value::Map(steps) = &mut steps.value else { return found };
+    for step in steps {
+        let Some(name) = step.key.text().filter(|name| loads.iter().any(|load| load == name)).map(str::to_owned) else {
+            continue;
+        };
+        let Value::Map(keys) = &mut step.value.value else { continue };
+        let Some(load) = keys.iter_mut().find(|entry| entry.key.text() == Some("load")) else { continue };
+        let Value::Map(keys) = &mut load.value.value else { continue };
+        let is_target = |entry: &Entry| {
+            matches!(entry.key.text(), Some("path" | "table")) && entry.value.text().is_some_and(names_a_table)
+        };
+        while let Some(at) = keys.iter().position(is_target) {
+            let entry = keys.remove(at);
+            entry.value.clone().render(&sample, mistakes);
+            found.push((name.clone(), entry));
+        }
+    }
+    found
+}
+
+fn put_back(steps: &mut Node, set_aside: Vec<(String, Entry)>) {
+    let Value::Map(steps) = &mut steps.value else { return };
+    for (name, entry) in set_aside {
+        let step = steps.iter_mut().find(|step| step.key.text() == Some(name.as_str()));
+        let Some(Value::Map(keys)) = step.map(|step| &mut step.value.value) else { continue };
+        let load = keys.iter_mut().find(|entry| entry.key.text() == Some("load"));
+        if let Some(Value::Map(keys)) = load.map(|load| &mut load.value.value) {
+            keys.push(entry);
+        }
     }
 }
 

@@ -49,7 +49,7 @@ impl Project {
             };
             if let (Some(wanted), Ok(node)) = (&wait.step, &awaited.node) {
                 let names = step_names(node);
-                if !names.contains(&wanted.as_str()) {
+                if !names.contains(&wanted.written()) {
                     mistakes.push(step.place.diagnostic(
                         format!(
                             "step `{}` waits for the step `{wanted}` of `{}`, which does not exist",

@@ -203,8 +203,14 @@ fn add(store: &Store, groups: &mut BTreeMap<String, Group>, meta: ObjectMeta) {
 impl FilesConnection {
     /// The columns of a group, as its first file tells them; none when it cannot be read.
     async fn look(&self, name: String, group: Group, open: bool) -> Discovered {
-        let mut discovered =
-            Discovered { name, rows: None, bytes: Some(group.bytes), key: Vec::new(), columns: Vec::new() };
+        let mut discovered = Discovered {
+            name,
+            rows: None,
+            bytes: Some(group.bytes),
+            key: Vec::new(),
+            columns: Vec::new(),
+            cursors: Vec::new(),
+        };
         if !open {
             return discovered;
         }

@@ -16,6 +16,7 @@
 mod config;
 mod connect;
 mod decode;
+mod increment;
 mod names;
 mod read;
 mod snapshot;
@@ -30,11 +31,12 @@ mod tests;
 pub use config::{MysqlConfig, MysqlKeys};
 pub use read::MysqlSource;
 
+use crate::cursors::candidates;
 use crate::registry::Connector;
 use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
 use async_trait::async_trait;
 use connect::{Session, server_error};
-use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node};
 use gristmill_model::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
@@ -115,16 +117,81 @@ impl Connection for MysqlConnection {
     }
 
     async fn discover(&self) -> Result<Vec<Discovered>> {
-        let mut session = Session::open(&self.config).await?;
-        let failed = |error| server_error(&error, &self.config, "cannot list the tables");
         let here = match self.config.database {
             Some(_) => "table_schema = DATABASE()".to_owned(),
             None => format!("table_schema NOT IN {SYSTEM}"),
         };
+        let (listed, _) = self.list(&here, &format!("LIMIT {MOST_TABLES}")).await?;
+        let found = listed.into_iter().map(|table| Discovered {
+            name: match self.config.database {
+                Some(_) => plain(&table.name),
+                None => table.reference(),
+            },
+            cursors: candidates(&table.columns, &table.key),
+            rows: table.rows,
+            bytes: table.bytes,
+            key: table.key,
+            columns: table.columns,
+        });
+        Ok(found.collect())
+    }
+
+    async fn tables(&self) -> Result<Vec<FoundTable>> {
+        let (listed, own) = self.list(&format!("table_schema NOT IN {SYSTEM}"), "").await?;
+        let found = listed.into_iter().map(|table| FoundTable {
+            reference: table.reference(),
+            is_own: own.as_ref() == Some(&table.schema),
+            is_view: table.is_view,
+            schema: Some(table.schema),
+            name: table.name,
+            key: table.key,
+            columns: table.columns.into_iter().map(|(column, _)| column).collect(),
+        });
+        Ok(found.collect())
+    }
+
+    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(MysqlSource::new(self.config.clone(), extract)?))
+    }
+
+    fn sink(&self, load: &LoadSpec, _: LoadContext) -> Result<Arc<dyn Sink>> {
+        Err(Error::new(ErrorKind::Config, format!("`{}` is a MySQL database, which cannot be loaded yet", load.to))
+            .hint("load into PostgreSQL, SQLite or files; MySQL and MariaDB are to extract from"))
+    }
+}
+
+/// A table or view of a server.
+struct Listed {
+    schema: String,
+    name: String,
+    rows: Option<u64>,
+    bytes: Option<u64>,
+    is_view: bool,
+    key: Vec<String>,
+    columns: Vec<(String, String)>,
+}
+
+impl Listed {
+    /// As an extract names it from anywhere.
+    fn reference(&self) -> String {
+        format!("{}.{}", plain(&self.schema), plain(&self.name))
+    }
+}
+
+/// A part of a table's name, in backticks where it needs them.
+fn plain(name: &str) -> String {
+    if name.contains(['.', '`']) { names::quoted(name) } else { name.to_owned() }
+}
+
+impl MysqlConnection {
+    /// The tables and views for which `here` holds, and the database that a name without one means.
+    async fn list(&self, here: &str, limit: &str) -> Result<(Vec<Listed>, Option<String>)> {
+        let mut session = Session::open(&self.config).await?;
+        let failed = |error| server_error(&error, &self.config, "cannot list the tables");
         let sql = format!(
-            "SELECT table_schema, table_name, IF(table_type = 'VIEW', NULL, table_rows), \
-             IF(table_type = 'VIEW', NULL, data_length) FROM information_schema.tables WHERE {here} \
-             ORDER BY 1, 2 LIMIT {MOST_TABLES}"
+            "SELECT table_schema, table_name, IF(table_type LIKE '%VIEW', NULL, table_rows), \
+             IF(table_type LIKE '%VIEW', NULL, data_length), table_type LIKE '%VIEW' \
+             FROM information_schema.tables WHERE {here} AND table_type <> 'SEQUENCE' ORDER BY 1, 2 {limit}"
         );
         let tables = session.ask(&sql).await.map_err(failed)?;
         let sql = format!(
@@ -137,37 +204,21 @@ impl Connection for MysqlConnection {
              AND index_name = 'PRIMARY' ORDER BY seq_in_index"
         );
         let keys = session.ask(&sql).await.map_err(failed)?;
+        let own = session.value("SELECT DATABASE()").await.map_err(failed)?;
         session.close().await;
         let mut columns = by_table(columns);
         let mut keys = by_table(keys);
-        let plain = |name: &str| if name.contains(['.', '`']) { names::quoted(name) } else { name.to_owned() };
         let found = tables.into_iter().filter_map(|row| {
-            let [schema, table, rows, bytes] = <[Option<String>; 4]>::try_from(row).ok()?;
-            let (schema, table) = (schema?, table?);
-            let name = match self.config.database {
-                Some(_) => plain(&table),
-                None => format!("{}.{}", plain(&schema), plain(&table)),
-            };
+            let [schema, name, rows, bytes, is_view] = <[Option<String>; 5]>::try_from(row).ok()?;
             let number = |text: Option<String>| text.and_then(|text| text.parse().ok());
-            let place = (schema, table);
-            Some(Discovered {
-                name,
-                rows: number(rows),
-                bytes: number(bytes),
-                key: keys.remove(&place).unwrap_or_default().into_iter().map(|(column, _)| column).collect(),
-                columns: columns.remove(&place).unwrap_or_default(),
-            })
+            let place = (schema?, name?);
+            let key = keys.remove(&place).unwrap_or_default().into_iter().map(|(column, _)| column).collect();
+            let columns = columns.remove(&place).unwrap_or_default();
+            let (schema, name) = place;
+            let is_view = is_view.as_deref() == Some("1");
+            Some(Listed { schema, name, rows: number(rows), bytes: number(bytes), is_view, key, columns })
         });
-        Ok(found.collect())
-    }
-
-    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(MysqlSource::new(self.config.clone(), extract)?))
-    }
-
-    fn sink(&self, load: &LoadSpec, _: LoadContext) -> Result<Arc<dyn Sink>> {
-        Err(Error::new(ErrorKind::Config, format!("`{}` is a MySQL database, which cannot be loaded yet", load.to))
-            .hint("load into PostgreSQL, SQLite or files; MySQL and MariaDB are to extract from"))
+        Ok((found.collect(), own))
     }
 }
 

@@ -10,7 +10,7 @@ use super::wanted::{Known, Relation, Wanted, unknown_column};
 use crate::units::decide::{Chosen, Decision, describe, needs_facts};
 use crate::units::keys::slices;
 use crate::units::share::{Share, Slice};
-use crate::{Consistency, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{Consistency, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
@@ -196,6 +196,10 @@ impl MysqlSource {
 impl Source for MysqlSource {
     async fn schema(&self) -> Result<SchemaRef> {
         Ok(self.known().await?.schema.clone())
+    }
+
+    async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
+        self.wanted.narrow(extract, increment, self.known().await?).await
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {

@@ -2,6 +2,7 @@ mod units;
 
 use super::*;
 use crate::conformance::{sorted_rows, source_suite};
+use crate::sources::testing::{connect, extract, first_row, read, read_with};
 use crate::{OpenContext, ReadRequest, RejectSink, Scan};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::util::display::array_value_to_string;
@@ -13,41 +14,12 @@ use gristmill_testkit::mariadb::{self, MariadbServer, PASSWORD, TestDatabase, US
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-fn connect(yaml: &str) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
-    let context = OpenContext { project: ".".into(), state: ".gristmill".into() };
-    crate::registry::open(&parse("gristmill.yaml", yaml).unwrap(), &context)
-}
-
 fn connection(database: &TestDatabase) -> Arc<dyn Connection> {
     connect(&format!("{{type: mysql, url: \"{}\"}}", database.url())).unwrap()
 }
 
-fn extract(yaml: &str) -> ExtractSpec {
-    gristmill_model::yaml::decode(&parse("p.yaml", &format!("from: db\n{yaml}\n")).unwrap()).unwrap()
-}
-
 fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
     connection(database).source(&extract(yaml)).unwrap()
-}
-
-async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
-    let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await?;
-    let mut batches = Vec::new();
-    for unit in &plan.units {
-        batches.extend(source.read(unit, &scan).collect().await?);
-    }
-    Ok(batches)
-}
-
-async fn read(source: &dyn Source) -> Result<Vec<RecordBatch>> {
-    read_with(source, OnFail::Fail, None).await
-}
-
-/// The first row's values as texts.
-async fn first_row(source: &dyn Source) -> Vec<String> {
-    let batches = read(source).await.unwrap();
-    batches[0].columns().iter().map(|column| array_value_to_string(column, 0).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -511,4 +483,8 @@ async fn test_and_discover_say_what_is_there() {
     assert_eq!(found[1].key, ["id", "line"]);
     assert!(found[1].rows.is_some_and(|rows| (900..1100).contains(&rows)) && found[1].bytes > Some(0), "{found:?}");
     assert_eq!(found[1].columns[2], ("total".to_owned(), "decimal(10,2)".to_owned()));
+    let tables = connection(&database).tables().await.unwrap();
+    let found: Vec<(bool, bool)> =
+        tables.iter().filter(|table| table.is_own).map(|t| (t.is_view, t.key.len() == 2)).collect();
+    assert_eq!(found, [(true, false), (false, true)]);
 }

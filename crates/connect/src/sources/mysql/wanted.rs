@@ -5,13 +5,16 @@ use super::connect::{Failure, Session, server_error, unknown_table};
 use super::names::{Mysql, TableName, literal};
 use super::types::{Column, wanted_type};
 use crate::SourceStats;
+use crate::extract::{self, changed_type, check, duplicate, same_names, unknown_in_condition};
 use crate::units::share::Slice;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gristmill_model::spec::{ExtractSpec, SchemaContract, UnitsSpec};
-use gristmill_model::{Error, ErrorKind, Result, one_of};
+use gristmill_model::spec::{ExtractSpec, UnitsSpec};
+use gristmill_model::{Error, ErrorKind, Result};
 use mysql_async::prelude::Queryable;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+pub(super) use crate::extract::unknown_column;
 
 /// A checked extract step.
 #[derive(Debug)]
@@ -56,41 +59,18 @@ impl Wanted {
     /// # Errors
     /// Neither table nor query, or both; options that are for files; types that cannot be.
     pub(super) fn new(config: Arc<MysqlConfig>, extract: &ExtractSpec) -> Result<Self> {
-        let wrong = |message: &str, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
-        for (given, key) in [
-            (extract.path.is_some(), "path"),
-            (extract.format.is_some(), "format"),
-            (extract.compression.is_some(), "compression"),
-            (extract.csv.is_some(), "csv"),
-            (extract.json.is_some(), "json"),
-            (extract.schema_contract != SchemaContract::Evolve, "schema_contract"),
-        ] {
-            if given {
-                let message = format!("`{key}` is for files; `{}` is a MySQL database", extract.from);
-                return wrong(&message, "name a `table` or write a `query`");
+        let (relation, units) = check(extract, "a MySQL database")?;
+        let (relation, filter) = match relation {
+            extract::Relation::Table(table, filter) => {
+                (Relation::Table(TableName::parse(table)?), filter.map(str::to_owned))
             }
-        }
-        let relation = match (&extract.table, &extract.query) {
-            (Some(table), None) => Relation::Table(TableName::parse(table)?),
-            (None, Some(query)) => Relation::Query(query.trim().trim_end_matches(';').trim_end().to_owned()),
-            (Some(_), Some(_)) => return wrong("an extract has either a `table` or a `query`", "remove one of them"),
-            (None, None) => return wrong("what to extract is missing", "name a `table` or write a `query`"),
+            extract::Relation::Query(query) => (Relation::Query(query.to_owned()), None),
         };
-        if extract.filter.is_some() && matches!(relation, Relation::Query(_)) {
-            return wrong("`where` goes with `table`", "write the condition into the `query`");
-        }
-        if let Some(twice) = duplicate(extract.columns.iter().map(String::as_str)) {
-            return wrong(&format!("the column `{twice}` is listed twice"), "list it once");
-        }
-        let units = extract.units.clone().unwrap_or_default();
-        if let Some((message, hint)) = units.mistakes().into_iter().next() {
-            return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
-        }
         let typed = |(column, word): (&String, &String)| Ok((column.clone(), wanted_type(column, word)?));
         Ok(Self {
             config,
             relation,
-            filter: extract.filter.clone(),
+            filter,
             columns: extract.columns.clone(),
             types: extract.schema.iter().map(typed).collect::<Result<_>>()?,
             units,
@@ -149,8 +129,7 @@ impl Wanted {
         let names: Vec<String> = all.iter().map(|column| column.name_str().into_owned()).collect();
         let known = || names.iter().map(String::as_str);
         if let Some(twice) = duplicate(known()) {
-            return Err(Error::new(ErrorKind::Schema, format!("two columns of the query are called `{twice}`"))
-                .hint("name one of them otherwise, with `as`"));
+            return Err(same_names(twice));
         }
         if let Some(unknown) = self.types.keys().find(|name| !names.contains(name)) {
             return Err(unknown_column(unknown, &self.label(), known()));
@@ -197,13 +176,7 @@ impl Wanted {
                         .filter_map(|row| row.into_iter().next().flatten())
                         .collect();
                     let wrong = refusal.message.split('\'').nth(1).unwrap_or_default();
-                    let wrong = wrong.rsplit('.').next().unwrap_or(wrong);
-                    return Error::new(
-                        ErrorKind::Schema,
-                        format!("the condition on `{table}` names an unknown column"),
-                    )
-                    .cause(&refusal.message)
-                    .hint(one_of(wrong, columns.iter().map(String::as_str)));
+                    return unknown_in_condition(&table.to_string(), &refusal.message, wrong, &columns);
                 }
                 _ => {}
             }
@@ -296,17 +269,7 @@ impl Wanted {
                 if column.kind == *field.data_type() {
                     return Ok(column.clone());
                 }
-                Err(Error::new(
-                    ErrorKind::Schema,
-                    format!(
-                        "the column `{}` of `{}` is {} now, it was {} when the run began",
-                        field.name(),
-                        self.label(),
-                        column.kind,
-                        field.data_type()
-                    ),
-                )
-                .hint("run again"))
+                Err(changed_type(field.name(), &self.label(), &column.kind, field.data_type()))
             })
             .collect()
     }
@@ -315,13 +278,4 @@ impl Wanted {
 fn schema_of(columns: &[Column]) -> SchemaRef {
     let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, column.kind.clone(), true)).collect();
     Arc::new(Schema::new(fields))
-}
-
-pub(super) fn unknown_column<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a str>) -> Error {
-    Error::new(ErrorKind::Schema, format!("`{of}` has no column `{name}`")).hint(one_of(name, known))
-}
-
-fn duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = HashSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
 }

@@ -5,7 +5,7 @@ use super::names::{Postgres, literal, quoted};
 use super::units::keys::KeyKind;
 use super::units::share::Slice;
 use super::wanted::{Known, Wanted, unknown_column};
-use crate::source::with_condition;
+use crate::increment::{narrowed, wrong_lag};
 use crate::{Increment, Narrowed};
 use gristmill_model::spec::{ExtractSpec, Lag};
 use gristmill_model::{Error, ErrorKind, Result};
@@ -53,27 +53,14 @@ impl Wanted {
                 .cause("nothing could ever come after it")
                 .hint(format!("leave such rows out: `where: \"{name} < '{end}'\"`")));
         }
-        let range = match (from, &next) {
-            // Not even the row of the cursor is left.
-            (_, None) => "false".to_owned(),
-            (from, Some(next)) => {
-                let to = format!("{column} <= {}", literal(next));
-                from.map_or(to.clone(), |from| format!("{from} AND {to}"))
-            }
-        };
-        let condition = if increment.nulls { format!("({range} OR {column} IS NULL)") } else { format!("({range})") };
-        Ok(Narrowed { extract: with_condition(extract, &condition), next: next.map(Value::String) })
+        let next = next.map(|next| (literal(&next), Value::String(next)));
+        Ok(narrowed(extract, increment, &column, from, next))
     }
 }
 
 /// The least value that is read, in SQL.
 fn lower(column: &str, type_name: &str, kind: KeyKind, since: &Value, lag: Option<Lag>) -> Result<String> {
     let since = since.as_str().map_or_else(|| since.to_string(), str::to_owned);
-    let wrong = |hint: &str| {
-        let lag = lag.map(|lag| lag.to_string()).unwrap_or_default();
-        Err(Error::new(ErrorKind::Config, format!("`lag: {lag}` does not go with `{column}`, which is {type_name}"))
-            .hint(hint.to_owned()))
-    };
     let typed = format!("CAST({} AS {type_name})", literal(&since));
     Ok(match (lag, kind) {
         (None, _) => literal(&since),
@@ -87,8 +74,7 @@ fn lower(column: &str, type_name: &str, kind: KeyKind, since: &Value, lag: Optio
             literal(&(since - i128::from(lag)).max(least(type_name)).to_string())
         }
         (Some(Lag::Number(lag)), KeyKind::Numeric) => format!("{typed} - {lag}"),
-        (Some(Lag::Time(_)), _) => return wrong("write a whole number for numbers, nothing for texts"),
-        (Some(Lag::Number(_)), _) => return wrong("write a duration such as `2h` for times and dates"),
+        (Some(lag), _) => return Err(wrong_lag(lag, column, &format!("is {type_name}"))),
     })
 }
 

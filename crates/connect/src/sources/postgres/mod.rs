@@ -35,13 +35,14 @@ mod tests;
 pub use config::{PostgresConfig, PostgresKeys, SslMode};
 pub use read::PostgresSource;
 
+use crate::cursors::candidates;
 use crate::registry::Connector;
 use crate::sinks::postgres::PostgresSink;
 use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
 use async_trait::async_trait;
 use connect::{Session, server_error};
 use gristmill_model::Result;
-use gristmill_model::spec::{ExtractSpec, LoadSpec};
+use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node};
 use names::quoted;
 use std::sync::Arc;
@@ -109,6 +110,69 @@ impl Connection for PostgresConnection {
     }
 
     async fn discover(&self) -> Result<Vec<Discovered>> {
+        let listed = self.list(&format!("LIMIT {MOST_TABLES}")).await?;
+        let found = listed.into_iter().map(|table| Discovered {
+            name: if table.is_visible { plain(&table.name) } else { table.reference() },
+            cursors: candidates(&table.columns, &table.key),
+            rows: table.rows,
+            bytes: table.bytes,
+            key: table.key,
+            columns: table.columns,
+        });
+        Ok(found.collect())
+    }
+
+    async fn tables(&self) -> Result<Vec<FoundTable>> {
+        let own = self.config.schema.as_deref();
+        let found = self.list("").await?.into_iter().map(|table| FoundTable {
+            reference: table.reference(),
+            is_own: own.map_or(table.is_visible, |own| own == table.schema),
+            is_view: table.is_view,
+            schema: Some(table.schema),
+            name: table.name,
+            key: table.key,
+            columns: table.columns.into_iter().map(|(column, _)| column).collect(),
+        });
+        Ok(found.collect())
+    }
+
+    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
+        Ok(Arc::new(PostgresSource::new(self.config.clone(), extract)?))
+    }
+
+    fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(PostgresSink::new(self.config.clone(), load, context)?))
+    }
+}
+
+/// A table or view of a database.
+struct Listed {
+    schema: String,
+    name: String,
+    /// A name without a schema means it.
+    is_visible: bool,
+    is_view: bool,
+    rows: Option<u64>,
+    bytes: Option<u64>,
+    key: Vec<String>,
+    columns: Vec<(String, String)>,
+}
+
+impl Listed {
+    /// As an extract names it from anywhere.
+    fn reference(&self) -> String {
+        format!("{}.{}", plain(&self.schema), plain(&self.name))
+    }
+}
+
+/// A part of a table's name, in quotes where it needs them.
+fn plain(name: &str) -> String {
+    if name.contains(['.', '"']) { quoted(name) } else { name.to_owned() }
+}
+
+impl PostgresConnection {
+    /// The tables and views that this user may find, those that are Gristmill's own and partitions left out.
+    async fn list(&self, limit: &str) -> Result<Vec<Listed>> {
         let session = Session::open(&self.config).await?;
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), \
@@ -120,25 +184,23 @@ impl Connection for PostgresConnection {
                      AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum), \
                ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL unnest(i.indkey) WITH ORDINALITY k(num, place) \
                      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num \
-                     WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place) \
+                     WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place), \
+               c.relkind IN ('v', 'm') \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
              WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspname !~ '^pg_' \
                AND n.nspname <> 'information_schema' AND c.relname NOT LIKE '\\_gristmill\\_%' \
-               AND has_schema_privilege(n.oid, 'usage') ORDER BY 1, 2 LIMIT {MOST_TABLES}"
+               AND has_schema_privilege(n.oid, 'usage') ORDER BY 1, 2 {limit}"
         );
         let failed = |error| server_error(&error, &self.config, "cannot list the tables");
         let rows = session.query(&sql, &[]).await.map_err(failed)?;
         let found = rows.iter().map(|row| {
-            let plain = |name: &str| if name.contains(['.', '"']) { quoted(name) } else { name.to_owned() };
-            let (schema, table): (String, String) = (row.try_get(0)?, row.try_get(1)?);
-            let name = match row.try_get::<_, bool>(2)? {
-                true => plain(&table),
-                false => format!("{}.{}", plain(&schema), plain(&table)),
-            };
             let number = |index: usize| row.try_get::<_, Option<i64>>(index);
             let (columns, types): (Vec<String>, Vec<String>) = (row.try_get(5)?, row.try_get(6)?);
-            Ok(Discovered {
-                name,
+            Ok(Listed {
+                schema: row.try_get(0)?,
+                name: row.try_get(1)?,
+                is_visible: row.try_get(2)?,
+                is_view: row.try_get(8)?,
                 rows: number(3)?.and_then(|rows| u64::try_from(rows).ok()),
                 bytes: number(4)?.and_then(|bytes| u64::try_from(bytes).ok()),
                 key: row.try_get(7)?,
@@ -148,13 +210,5 @@ impl Connection for PostgresConnection {
         let found = found.collect::<Result<Vec<_>, _>>().map_err(failed)?;
         session.close().await;
         Ok(found)
-    }
-
-    fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(PostgresSource::new(self.config.clone(), extract)?))
-    }
-
-    fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
-        Ok(Arc::new(PostgresSink::new(self.config.clone(), load, context)?))
     }
 }

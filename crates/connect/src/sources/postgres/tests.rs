@@ -2,6 +2,7 @@ mod units;
 
 use super::*;
 use crate::conformance::{sorted_rows, source_suite};
+use crate::sources::testing::{connect, extract, first_row, read, read_with};
 use crate::{OpenContext, ReadRequest, RejectSink, Scan};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
@@ -15,41 +16,12 @@ use std::io::{Read, Write};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-fn connect(yaml: &str) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
-    let context = OpenContext { project: ".".into(), state: ".gristmill".into() };
-    crate::registry::open(&parse("gristmill.yaml", yaml).unwrap(), &context)
-}
-
 fn connection(database: &TestDatabase) -> Arc<dyn Connection> {
     connect(&format!("{{type: postgres, url: \"{}\"}}", database.local_url())).unwrap()
 }
 
-fn extract(yaml: &str) -> ExtractSpec {
-    gristmill_model::yaml::decode(&parse("p.yaml", &format!("from: db\n{yaml}\n")).unwrap()).unwrap()
-}
-
 fn source(database: &TestDatabase, yaml: &str) -> Arc<dyn Source> {
     connection(database).source(&extract(yaml)).unwrap()
-}
-
-async fn read_with(source: &dyn Source, on_bad_row: OnFail, rejects: Option<RejectSink>) -> Result<Vec<RecordBatch>> {
-    let scan = Scan { schema: source.schema().await?, batch_size: 1000, on_bad_row, rejects };
-    let plan = source.plan(&ReadRequest { columns: None, parallelism: 4, ..ReadRequest::default() }).await?;
-    let mut batches = Vec::new();
-    for unit in &plan.units {
-        batches.extend(source.read(unit, &scan).collect().await?);
-    }
-    Ok(batches)
-}
-
-async fn read(source: &dyn Source) -> Result<Vec<RecordBatch>> {
-    read_with(source, OnFail::Fail, None).await
-}
-
-/// The first row's values as texts.
-async fn first_row(source: &dyn Source) -> Vec<String> {
-    let batches = read(source).await.unwrap();
-    batches[0].columns().iter().map(|column| array_value_to_string(column, 0).unwrap()).collect()
 }
 
 #[tokio::test]
@@ -592,6 +564,9 @@ async fn a_connection_tells_what_is_there() {
     assert_eq!(found[1].rows, Some(1));
     assert_eq!(found[1].columns[1], ("id".to_owned(), "bigint".to_owned()));
     assert_eq!(found[0].columns[0], ("a".to_owned(), "numeric(5,1)".to_owned()));
+    let tables = connection.tables().await.unwrap();
+    let told: Vec<_> = tables.iter().map(|table| (table.reference.as_str(), table.is_own, table.is_view)).collect();
+    assert_eq!(told, [("other.things", false, false), ("public.orders", true, false), ("public.v", true, true)]);
 }
 
 #[tokio::test]

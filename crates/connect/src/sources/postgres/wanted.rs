@@ -7,12 +7,15 @@ use super::pushed::{self, Comparable};
 use super::types::Column;
 use super::units::share::Slice;
 use crate::SourceStats;
+use crate::extract::{self, changed_type, check, duplicate, same_names, unknown_in_condition};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use gristmill_model::spec::{ExtractSpec, UnitsSpec};
-use gristmill_model::{Error, ErrorKind, Result, one_of};
-use std::collections::{BTreeMap, HashSet};
+use gristmill_model::{Error, ErrorKind, Result};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio_postgres::error::SqlState;
+
+pub(super) use crate::extract::unknown_column;
 
 /// A checked extract step.
 #[derive(Debug, Clone)]
@@ -53,43 +56,15 @@ impl Wanted {
     /// # Errors
     /// Neither table nor query, or both; options that are for files.
     pub(crate) fn new(config: Arc<PostgresConfig>, extract: &ExtractSpec) -> Result<Self> {
-        let wrong = |message: &str, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
-        for (given, key) in [
-            (extract.path.is_some(), "path"),
-            (extract.format.is_some(), "format"),
-            (extract.compression.is_some(), "compression"),
-            (extract.csv.is_some(), "csv"),
-            (extract.json.is_some(), "json"),
-        ] {
-            if given {
-                let message = format!("`{key}` is for files; `{}` is a PostgreSQL database", extract.from);
-                return wrong(&message, "name a `table` or write a `query`");
-            }
-        }
-        let relation = match (&extract.table, &extract.query) {
-            (Some(table), None) => Relation::Table(TableName::parse(table)?.or_schema(config.schema.as_deref())),
-            (None, Some(query)) => Relation::Query(query.trim().trim_end_matches(';').trim_end().to_owned()),
-            (Some(_), Some(_)) => return wrong("an extract has either a `table` or a `query`", "remove one of them"),
-            (None, None) => return wrong("what to extract is missing", "name a `table` or write a `query`"),
+        let (relation, units) = check(extract, "a PostgreSQL database")?;
+        let (relation, filter) = match relation {
+            extract::Relation::Table(table, filter) => (
+                Relation::Table(TableName::parse(table)?.or_schema(config.schema.as_deref())),
+                filter.map(str::to_owned),
+            ),
+            extract::Relation::Query(query) => (Relation::Query(query.to_owned()), None),
         };
-        if extract.filter.is_some() && matches!(relation, Relation::Query(_)) {
-            return wrong("`where` goes with `table`", "write the condition into the `query`");
-        }
-        if let Some(twice) = duplicate(extract.columns.iter().map(String::as_str)) {
-            return wrong(&format!("the column `{twice}` is listed twice"), "list it once");
-        }
-        let units = extract.units.clone().unwrap_or_default();
-        if let Some((message, hint)) = units.mistakes().into_iter().next() {
-            return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
-        }
-        Ok(Self {
-            config,
-            relation,
-            filter: extract.filter.clone(),
-            columns: extract.columns.clone(),
-            types: extract.schema.clone(),
-            units,
-        })
+        Ok(Self { config, relation, filter, columns: extract.columns.clone(), types: extract.schema.clone(), units })
     }
 
     /// The same with one more condition.
@@ -147,8 +122,7 @@ impl Wanted {
         let all = statement.columns();
         let names = || all.iter().map(|column| column.name());
         if let Some(twice) = duplicate(names()) {
-            return Err(Error::new(ErrorKind::Schema, format!("two columns of the query are called `{twice}`"))
-                .hint("name one of them otherwise, with `as`"));
+            return Err(same_names(twice));
         }
         if let Some(unknown) = self.types.keys().find(|name| !names().any(|known| known == *name)) {
             return Err(unknown_column(unknown, &self.label(), names()));
@@ -187,10 +161,7 @@ impl Wanted {
                 let words = error.as_db_error().map(|error| error.message().to_owned()).unwrap_or_default();
                 // The server names the column in quotes, or as `table.column`.
                 let wrong = words.split('"').nth(1).or_else(|| words.split_whitespace().nth(1)).unwrap_or_default();
-                let wrong = wrong.rsplit('.').next().unwrap_or(wrong);
-                return Error::new(ErrorKind::Schema, format!("the condition on `{table}` names an unknown column"))
-                    .cause(&words)
-                    .hint(one_of(wrong, columns.iter().map(String::as_str)));
+                return unknown_in_condition(&table.to_string(), &words, wrong, &columns);
             }
         }
         server_error(error, &self.config, &format!("cannot read `{}`", self.label()))
@@ -247,17 +218,7 @@ impl Wanted {
                 if column.kind.arrow() == *field.data_type() {
                     return Ok(column);
                 }
-                Err(Error::new(
-                    ErrorKind::Schema,
-                    format!(
-                        "the column `{}` of `{}` is {} now, it was {} when the run began",
-                        field.name(),
-                        self.label(),
-                        column.kind.arrow(),
-                        field.data_type()
-                    ),
-                )
-                .hint("run again"))
+                Err(changed_type(field.name(), &self.label(), column.kind.arrow(), field.data_type()))
             })
             .collect()
     }
@@ -297,15 +258,6 @@ impl<'a> tokio_postgres::types::FromSql<'a> for RawText {
 pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
     let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, column.kind.arrow(), true)).collect();
     Arc::new(Schema::new(fields))
-}
-
-pub(super) fn unknown_column<'a>(name: &str, of: &str, known: impl Iterator<Item = &'a str>) -> Error {
-    Error::new(ErrorKind::Schema, format!("`{of}` has no column `{name}`")).hint(one_of(name, known))
-}
-
-fn duplicate<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = HashSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
 }
 
 async fn columns_of(session: &Session, table: &TableName) -> Option<Vec<String>> {

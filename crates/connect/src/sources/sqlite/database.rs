@@ -3,6 +3,7 @@
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -193,6 +194,25 @@ pub(crate) fn list_tables(connection: &Connection) -> rusqlite::Result<Vec<Liste
     )?;
     let rows = statement.query_map([LEDGER], |row| Ok(Listed { name: row.get(0)?, view: row.get(1)? }))?;
     rows.collect()
+}
+
+/// A database up to this size is looked through for the sizes of its tables: it has to be read for that.
+const MEASURED: u64 = 1 << 30;
+
+/// The bytes of each table, its indexes not among them, where that can be told at little cost.
+pub(crate) fn sizes(database: &Database, connection: &Connection) -> BTreeMap<String, u64> {
+    if std::fs::metadata(&database.path).map_or(true, |file| file.len() > MEASURED) {
+        return BTreeMap::new();
+    }
+    let ask = || {
+        let mut statement =
+            connection.prepare("SELECT name, sum(pgsize) FROM dbstat WHERE aggregate = TRUE GROUP BY name")?;
+        let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get::<_, i64>(1)?)))?;
+        rows.collect::<rusqlite::Result<Vec<(String, i64)>>>()
+    };
+    // Sizes are nice to have; a library that cannot tell them is no reason to show nothing.
+    let rows = ask().unwrap_or_default();
+    rows.into_iter().filter_map(|(name, bytes)| Some((name, u64::try_from(bytes).ok()?))).collect()
 }
 
 /// A table or view and its columns.

@@ -24,6 +24,8 @@ mod tests;
 
 pub use config::SqliteConfig;
 
+use crate::cursors::candidates;
+use crate::extract::{Relation, check};
 use crate::registry::Connector;
 use crate::sinks::sqlite::SqliteSink;
 use crate::units::share::Share;
@@ -34,7 +36,7 @@ use crate::{
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use database::{Database, Table, list_tables};
-use gristmill_model::spec::{ExtractSpec, LoadSpec, UnitStrategy, UnitsSpec};
+use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec, UnitStrategy, UnitsSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
@@ -124,6 +126,7 @@ impl Connection for SqliteConnection {
         blocking(move || {
             let connection = database.open_to_read()?;
             let tables = list_tables(&connection).map_err(|error| database.explain(error))?;
+            let sizes = database::sizes(&database, &connection);
             let mut found = Vec::new();
             for listed in tables.into_iter().take(LISTED) {
                 let Some(table) = Table::look_up(&connection, &listed.name).map_err(|error| database.explain(error))?
@@ -139,12 +142,37 @@ impl Connection for SqliteConnection {
                             kind.map_or_else(|| "as its values".to_owned(), |kind| crate::types::type_name(&kind));
                         (column.name.clone(), words)
                     })
-                    .collect();
+                    .collect::<Vec<_>>();
+                let key = table.key();
                 found.push(Discovered {
                     rows: table.estimated_rows(&connection),
-                    bytes: None,
-                    key: table.key(),
+                    bytes: sizes.get(&table.name).copied().filter(|_| !table.view),
+                    cursors: candidates(&columns, &key),
+                    key,
                     columns,
+                    name: table.name,
+                });
+            }
+            Ok(found)
+        })
+        .await
+    }
+
+    async fn tables(&self) -> Result<Vec<FoundTable>> {
+        let database = self.database.clone();
+        blocking(move || {
+            let connection = database.open_to_read()?;
+            let explain = |error| database.explain(error);
+            let mut found = Vec::new();
+            for listed in list_tables(&connection).map_err(explain)? {
+                let Some(table) = Table::look_up(&connection, &listed.name).map_err(explain)? else { continue };
+                found.push(FoundTable {
+                    schema: None,
+                    reference: table.name.clone(),
+                    is_own: true,
+                    is_view: table.view,
+                    key: table.key(),
+                    columns: table.column_names(),
                     name: table.name,
                 });
             }
@@ -221,32 +249,10 @@ pub struct SqliteSource {
 impl SqliteSource {
     fn new(database: Database, extract: &ExtractSpec) -> Result<Self> {
         let config = |message: &str| Error::new(ErrorKind::Config, message.to_owned());
-        if extract.path.is_some() {
-            return Err(config("`path` is for files; a database is read by `table` or `query`")
-                .hint("write `table: orders`, or `query: select …`"));
-        }
-        for (key, given) in [
-            ("format", extract.format.is_some()),
-            ("compression", extract.compression.is_some()),
-            ("csv", extract.csv.is_some()),
-            ("json", extract.json.is_some()),
-        ] {
-            if given {
-                return Err(
-                    config(&format!("`{key}` is for files, not for a SQLite table")).hint(format!("remove `{key}`"))
-                );
-            }
-        }
-        let what = match (&extract.table, &extract.query) {
-            (Some(name), None) => What::Table { name: name.clone(), filter: extract.filter.clone() },
-            (None, Some(_)) if extract.filter.is_some() => {
-                return Err(config("`where` goes with `table`").hint("put the condition into the query"));
-            }
-            (None, Some(query)) => What::Query(query.trim().trim_end_matches(';').to_owned()),
-            _ => {
-                return Err(config("a SQLite database is read by either `table` or `query`")
-                    .hint("write `table: orders`, or `query: select …`"));
-            }
+        let (relation, units) = check(extract, "a SQLite database")?;
+        let what = match relation {
+            Relation::Table(name, filter) => What::Table { name: name.to_owned(), filter: filter.map(str::to_owned) },
+            Relation::Query(query) => What::Query(query.to_owned()),
         };
         let mut overrides = BTreeMap::new();
         for (column, name) in &extract.schema {
@@ -257,10 +263,6 @@ impl SqliteSource {
                     .hint("read it as `text`, or as a decimal of up to 38 digits"));
             }
             overrides.insert(column.clone(), kind);
-        }
-        let units = extract.units.clone().unwrap_or_default();
-        if let Some((message, hint)) = units.mistakes().into_iter().next() {
-            return Err(Error::new(ErrorKind::Config, message).maybe_hint(hint));
         }
         let wanted = Wanted { database, what, columns: extract.columns.clone(), overrides, units, limit: None };
         Ok(Self { wanted: Arc::new(wanted), known: OnceCell::new(), stats: OnceCell::new() })

@@ -273,6 +273,9 @@ async fn tables_and_views_are_discovered_with_keys_and_rows() {
     assert_eq!(names, ["empty", "keyed", "orders", "small"]);
     assert_eq!(found[1].key, ["k"]);
     assert_eq!(found[2].rows, Some(4));
+    assert!(found[2].bytes.is_some_and(|bytes| bytes >= 512), "{:?}", found[2]);
+    let tables = connection.tables().await.unwrap();
+    assert_eq!(tables.iter().map(|table| table.name.as_str()).collect::<Vec<_>>(), names);
     assert_eq!(found[2].columns[1], ("total".to_owned(), "decimal(10,2)".to_owned()));
     let info = connection.test().await.unwrap();
     assert!(info.server.starts_with("SQLite 3."));
