@@ -5,7 +5,7 @@
 
 use crate::printer::{Cell, Printer, Table, Tone, number, time};
 use gristmill_model::spec::OnFail;
-use gristmill_model::{ByteSize, Interval, Result, StepReport, StepState};
+use gristmill_model::{ByteSize, Error, Interval, Result, StepReport, StepState};
 use gristmill_orchestrator::{RunReport, RunState};
 
 /// Prints a run's report as text.
@@ -25,6 +25,13 @@ pub(crate) fn print(printer: &Printer, report: &RunReport) -> Result<()> {
     for step in &report.steps {
         for note in &step.notes {
             printer.line(format!("  {}: {note}", step.step))?;
+        }
+    }
+    // The first error ends the report; tables of many may have failed each by itself.
+    let said = report.error.as_ref().map(Error::message);
+    for step in report.steps.iter().filter(|step| step.kind.is_action() && step.state == StepState::Failed) {
+        if let Some(error) = step.error.as_ref().filter(|error| Some(error.message()) != said) {
+            printer.line(format!("  {}: {}: {}", step.step, printer.paint(Tone::Bad, "failed"), error.message()))?;
         }
     }
     checks(printer, report)

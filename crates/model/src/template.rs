@@ -135,9 +135,10 @@ fn explain(text: &str, error: &minijinja::Error, context: &TemplateContext) -> E
             Some((word.clone(), crate::one_of(name, context.var.keys().map(String::as_str))))
         }
         Some(_) => None,
-        None if TABLE_NAMES.contains(&word.as_str()) => {
-            Some((word.clone(), "it is for `path` and `table` of a load that reads an extract with `tables`".to_owned()))
-        }
+        None if TABLE_NAMES.contains(&word.as_str()) => Some((
+            word.clone(),
+            "it is for `path` and `table` of a load that reads an extract with `tables`".to_owned(),
+        )),
         None if !context.names().any(|name| name == word) => {
             Some((word.clone(), crate::one_of(&word, context.names())))
         }

@@ -88,7 +88,8 @@ fn what_is_new_is_read_from_the_cursor_on_by_every_kind_of_key() {
                 "pipelines/orders.yaml",
                 format!(
                     "name: orders\nsteps:\n  rows: {{extract: {{from: shop, {what}, incremental_key: k{lag}}}}}\n  \
-                     to_lite: {{load: {{from: rows, to: lite, table: t, strategy: append}}}}\n  \
+                     ids: {{sql: select id from rows}}\n  \
+                     to_lite: {{load: {{from: ids, to: lite, table: t, strategy: append}}}}\n  \
                      to_lake: {{load: {{from: rows, to: lake, path: t/, strategy: append}}}}\n"
                 ),
             );

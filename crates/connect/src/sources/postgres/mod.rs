@@ -176,8 +176,8 @@ impl PostgresConnection {
         let session = Session::open(&self.config).await?;
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), \
-               CASE WHEN c.reltuples >= 0 AND c.relkind IN ('r', 'm') THEN c.reltuples::bigint END, \
-               CASE WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid) END, \
+               CASE WHEN c.relkind = 'p' THEN parts.rows WHEN c.reltuples >= 0 AND c.relkind <> 'v' THEN c.reltuples::bigint END, \
+               CASE WHEN c.relkind = 'p' THEN parts.bytes WHEN c.relkind IN ('r', 'm') THEN pg_table_size(c.oid) END, \
                ARRAY(SELECT a.attname::text FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 \
                      AND NOT a.attisdropped ORDER BY a.attnum), \
                ARRAY(SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a WHERE a.attrelid = c.oid \
@@ -186,7 +186,12 @@ impl PostgresConnection {
                      JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num \
                      WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place), \
                c.relkind IN ('v', 'm') \
-             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL ( \
+               WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION ALL \
+                 SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
+               SELECT CASE WHEN min(leaf.reltuples) >= 0 THEN sum(leaf.reltuples)::bigint END AS rows, \
+                 sum(pg_table_size(leaf.oid))::bigint AS bytes \
+               FROM tree JOIN pg_class leaf ON leaf.oid = tree.oid WHERE leaf.relkind = 'r') parts ON c.relkind = 'p' \
              WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT c.relispartition AND n.nspname !~ '^pg_' \
                AND n.nspname <> 'information_schema' AND c.relname NOT LIKE '\\_gristmill\\_%' \
                AND has_schema_privilege(n.oid, 'usage') ORDER BY 1, 2 {limit}"

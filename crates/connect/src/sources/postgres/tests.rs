@@ -552,21 +552,35 @@ async fn what_cannot_be_read_is_told_with_what_was_meant() {
 async fn a_connection_tells_what_is_there() {
     let database = postgres::database();
     database.sql("create schema other; create table orders(b text, id bigint, primary key (id, b)); create table other.things(a numeric(5,1));
-        create view v as select 1 as one; create table _gristmill_loads(a int); insert into orders values ('x', 1); analyze");
+        create view v as select 1 as one; create table _gristmill_loads(a int); insert into orders values ('x', 1);
+        create table parted(day date, updated timestamptz) partition by range (day);
+        create table p1 partition of parted for values from ('2024-01-01') to ('2024-02-01');
+        create table p2 partition of parted for values from ('2024-02-01') to ('2024-03-01');
+        insert into parted values ('2024-01-05'), ('2024-02-05'); analyze");
     let connection = connection(&database);
     let info = connection.test().await.unwrap();
     assert!(info.server.starts_with("PostgreSQL 1"), "{info:?}");
-    assert!(info.details.contains(&("tables".to_owned(), "2".to_owned())), "{info:?}");
+    assert!(info.details.contains(&("tables".to_owned(), "3".to_owned())), "{info:?}");
     let found = connection.discover().await.unwrap();
     let names: Vec<&str> = found.iter().map(|found| found.name.as_str()).collect();
-    assert_eq!(names, ["other.things", "orders", "v"]);
+    assert_eq!(names, ["other.things", "orders", "parted", "v"]);
+    assert!(found[2].rows == Some(2) && found[2].bytes >= Some(16384), "{:?}", found[2]);
+    assert_eq!(found[2].cursors, ["updated", "day"]);
     assert_eq!(found[1].key, ["id", "b"]);
     assert_eq!(found[1].rows, Some(1));
     assert_eq!(found[1].columns[1], ("id".to_owned(), "bigint".to_owned()));
     assert_eq!(found[0].columns[0], ("a".to_owned(), "numeric(5,1)".to_owned()));
     let tables = connection.tables().await.unwrap();
     let told: Vec<_> = tables.iter().map(|table| (table.reference.as_str(), table.is_own, table.is_view)).collect();
-    assert_eq!(told, [("other.things", false, false), ("public.orders", true, false), ("public.v", true, true)]);
+    assert_eq!(
+        told,
+        [
+            ("other.things", false, false),
+            ("public.orders", true, false),
+            ("public.parted", true, false),
+            ("public.v", true, true)
+        ]
+    );
 }
 
 #[tokio::test]
