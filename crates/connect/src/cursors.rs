@@ -18,11 +18,8 @@ pub(crate) fn candidates(columns: &[(String, String)], key: &[String]) -> Vec<St
 fn rank(name: &str, kind: &str, key: &[String]) -> Option<u8> {
     let name_says = |words: &[&str]| words.iter().any(|word| name.to_lowercase().contains(word));
     if kind.starts_with("timestamp") || kind.starts_with("datetime") {
-        return Some(match () {
-            () if name_says(&CHANGED) => 0,
-            () if name_says(&CAME) => 1,
-            () => 2,
-        });
+        let kinds = [name_says(&CHANGED), name_says(&CAME), true];
+        return kinds.iter().position(|fits| *fits).and_then(|at| u8::try_from(at).ok());
     }
     if kind == "date" {
         return Some(3);

@@ -276,7 +276,7 @@ mod tests {
         for (tables, exclude, wanted) in [
             (&["*"][..], &[][..], "public.Customers public.a%2Eb public.order_items public.orders public.tmp_1"),
             (&["public.*"], &["tmp_*"], "public.Customers public.a%2Eb public.order_items public.orders"),
-            (&["order*", "sales.*"], &["sales.o?d*"], "public.order_items public.orders sales.orders"),
+            (&["order*", "sales.*"], &["sales.ol?*"], "public.order_items public.orders sales.orders"),
             (&["*.orders"], &[], "public.orders sales.orders"),
             (&["recent", "tmp_?"], &["not_there"], "public.recent public.tmp_1"),
             (&["\"a.b\"", "sales.\"old?\""], &[], "public.a%2Eb sales.old%3F"),

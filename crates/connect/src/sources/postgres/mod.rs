@@ -187,7 +187,7 @@ impl PostgresConnection {
                      WHERE i.indrelid = c.oid AND i.indisprimary ORDER BY k.place), \
                c.relkind IN ('v', 'm') \
              FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN LATERAL ( \
-               WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION ALL \
+               WITH RECURSIVE tree(oid) AS (SELECT c.oid WHERE c.relkind = 'p' UNION ALL \
                  SELECT i.inhrelid FROM pg_inherits i JOIN tree ON i.inhparent = tree.oid) \
                SELECT CASE WHEN min(leaf.reltuples) >= 0 THEN sum(leaf.reltuples)::bigint END AS rows, \
                  sum(pg_table_size(leaf.oid))::bigint AS bytes \

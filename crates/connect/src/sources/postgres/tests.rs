@@ -3,7 +3,7 @@ mod units;
 use super::*;
 use crate::conformance::{sorted_rows, source_suite};
 use crate::sources::testing::{connect, extract, first_row, read, read_with};
-use crate::{OpenContext, ReadRequest, RejectSink, Scan};
+use crate::{ReadRequest, RejectSink, Scan};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
 use arrow::util::display::array_value_to_string;
