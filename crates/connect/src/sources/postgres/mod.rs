@@ -3,7 +3,7 @@
 //! ```text
 //!   config ─► connect ─► Session ─┬─► read: wanted + units ─► plan: shares of one exported snapshot
 //!                                 │     stream: COPY (SELECT …) TO STDOUT (FORMAT binary), one unit, with retries
-//!                                 │       copy: frames ─► decode: arrow builders, by types
+//!                                 │       copy: frames ─► decode: gathered rows ─► columns, by types
 //!                                 └─► the sink (crate::sinks::postgres)
 //! ```
 //!
@@ -12,6 +12,7 @@
 //! connections go from unit to unit within their transactions. [`types`] has the table of types and what happens to
 //! values that arrow has no place for.
 
+mod columns;
 mod config;
 pub(crate) mod connect;
 mod copy;
