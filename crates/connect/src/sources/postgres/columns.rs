@@ -473,3 +473,57 @@ fn timestamp(micros: i64) -> Result<i64, Refusal> {
         micros => micros.checked_add(EPOCH_MICROS).ok_or_else(|| "a timestamp too far away".to_owned()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::array::AsArray;
+    use proptest::prelude::*;
+
+    fn value() -> impl Strategy<Value = Option<Vec<u8>>> {
+        prop_oneof![
+            Just(None),
+            "[a-z]{0,6}".prop_map(|text| Some(text.into_bytes())),
+            "\\PC{0,4}".prop_map(|text| Some(text.into_bytes())),
+            prop::collection::vec(any::<u8>(), 0..4).prop_map(Some),
+        ]
+    }
+
+    proptest! {
+        /// Texts that are looked at together are the same, and the same are refused, as if each was looked at by itself:
+        /// a letter must not be made of the end of one value and the beginning of the next.
+        #[test]
+        fn texts_are_the_same_however_many_come_at_once(values in prop::collection::vec(value(), 0..40), at_once in 1usize..12) {
+            let mut column = Values::new(&Kind::Text);
+            let mut refused = Vec::new();
+            for (number, some) in values.chunks(at_once).enumerate() {
+                let mut bytes = Vec::new();
+                let mut places = Vec::new();
+                for value in some {
+                    places.push(value.as_ref().map_or_else(Place::null, |value| {
+                        let from = bytes.len();
+                        bytes.extend_from_slice(value);
+                        Place::new(from, bytes.len()).unwrap()
+                    }));
+                }
+                column.extend(&bytes, &places, &mut |row, _| refused.push(number * at_once + row));
+            }
+            let array = column.finish(values.len()).unwrap();
+            let found: Vec<Option<&str>> = array.as_string::<i32>().iter().collect();
+            let texts: Vec<Option<Option<&str>>> =
+                values.iter().map(|value| value.as_ref().map(|bytes| std::str::from_utf8(bytes).ok())).collect();
+            prop_assert_eq!(found, texts.iter().map(|text| text.flatten()).collect::<Vec<_>>());
+            let wrong: Vec<usize> = (0..texts.len()).filter(|row| texts[*row] == Some(None)).collect();
+            prop_assert_eq!(refused, wrong);
+        }
+
+        #[test]
+        fn an_array_of_any_bytes_is_a_row_or_a_refusal(arrays in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
+            let mut column = Values::new(&Kind::List(Box::new(Kind::Int4)));
+            for bytes in &arrays {
+                column.extend(bytes, &[Place::new(0, bytes.len()).unwrap()], &mut |_, _| {});
+            }
+            prop_assert_eq!(column.finish(arrays.len()).unwrap().len(), arrays.len());
+        }
+    }
+}
