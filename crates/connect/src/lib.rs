@@ -14,8 +14,12 @@
 pub mod conformance;
 mod connection;
 mod filter;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hive;
 pub mod memory;
+pub mod moment;
 mod picture;
 pub mod registry;
 mod rows;
@@ -34,6 +38,6 @@ pub use filter::{Comparison, Filter, Literal, Test};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
-    Consistency, Increment, Narrowed, NativeFile, NativeScan, Pin, ReadPlan, ReadRequest, Reject, RejectSink, Scan,
-    Source, SourceStats,
+    Consistency, Increment, Narrowed, NativeFile, NativeScan, NewRows, Next, Pin, ReadPlan, ReadRequest, Reject,
+    RejectSink, Scan, Source, SourceStats,
 };

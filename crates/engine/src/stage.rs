@@ -100,9 +100,9 @@ impl Group {
             let session = engine.session(pass != Pass::SortMerge);
             // Anew each time: what was planned before has moved them on.
             let increments = Arc::new(Increments::find(engine, job).await?);
-            let (pipeline, letters_of_job) = (&job.pipeline, letters.clone());
+            let letters_of_job = letters.clone();
             let mut resolver =
-                Resolver::for_job(engine.clone(), session, pipeline, &shared, letters_of_job, increments.clone());
+                Resolver::for_job(engine.clone(), session, job, &shared, letters_of_job, increments.clone());
             let mut actions = Vec::new();
             for name in &job.steps {
                 let Some(step) = job.pipeline.step(name.as_str()) else {
@@ -343,6 +343,7 @@ impl Group {
             report.notes.extend(self.increments.get(&view.step).map(|progress| progress.describe()));
             report.rejects = meter.rejects();
             report.notes.extend(meter.warning());
+            report.notes.extend(meter.beyond());
             report.millis = meter.millis();
             reports.push(report);
         }

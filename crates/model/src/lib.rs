@@ -9,6 +9,9 @@
 
 mod duration;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod interval;
 mod key;

@@ -11,6 +11,7 @@ mod asked;
 mod bad_input;
 mod checked;
 mod commands;
+mod feeds;
 mod guards;
 mod incremental;
 mod killed;

@@ -323,8 +323,12 @@ fn check_extract(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option
 
 fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
     if extract.incremental_key.is_none() {
-        for (key, given) in [("lag", extract.lag.is_some()), ("on_cursor_missing", extract.on_cursor_missing.is_some())]
-        {
+        let of_api = extract.http.as_ref().is_some_and(|http| http.incremental.is_some());
+        for (key, given) in [
+            ("lag", extract.lag.is_some()),
+            ("on_cursor_missing", extract.on_cursor_missing.is_some()),
+            ("incremental", of_api),
+        ] {
             if given {
                 complain(
                     format!("`{key}` goes with `incremental_key`"),

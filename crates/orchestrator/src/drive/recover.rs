@@ -194,15 +194,23 @@ impl Left<'_> {
         } else {
             Error::new(ErrorKind::Config, format!("the step `{step}` was changed meanwhile"))
         };
-        let gone = matches!(
-            error.kind(),
-            ErrorKind::Config | ErrorKind::NotFound | ErrorKind::Schema | ErrorKind::Data | ErrorKind::Internal
-        );
-        let what_now = if gone && !error.is_retryable() {
+        // What stays wrong however often it is tried. A conflict is one: somebody else was first, who has moved the cursor that
+        // these rows were read from, say, so that they would be doubled. The next run reads what is left to be read.
+        let gone = !error.is_retryable()
+            && matches!(
+                error.kind(),
+                ErrorKind::Config
+                    | ErrorKind::NotFound
+                    | ErrorKind::Schema
+                    | ErrorKind::Data
+                    | ErrorKind::Conflict
+                    | ErrorKind::Internal
+            );
+        let what_now = if gone {
             if let Err(error) = self.driver.store.given_up(&self.run.id, std::slice::from_ref(&load.key)).await {
                 add(format!("that `{}` is given up could not be recorded: {error}", load.key));
             }
-            "run the pipeline for that interval again"
+            "it is given up; run the pipeline for that interval again"
         } else {
             "`gristmill recover` tries again"
         };

@@ -21,6 +21,8 @@ mod config;
 mod csv;
 mod encode;
 mod finite;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod layout;
 mod log;
 mod output;

@@ -16,6 +16,8 @@
 mod config;
 mod connect;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod names;
 mod read;
 mod snapshot;

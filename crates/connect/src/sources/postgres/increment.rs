@@ -62,7 +62,7 @@ impl Wanted {
             }
         };
         let condition = if increment.nulls { format!("({range} OR {column} IS NULL)") } else { format!("({range})") };
-        Ok(Narrowed { extract: with_condition(extract, &condition), next: next.map(Value::String) })
+        Ok(Narrowed::by_condition(with_condition(extract, &condition), next.map(Value::String)))
     }
 }
 

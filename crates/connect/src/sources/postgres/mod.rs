@@ -17,6 +17,8 @@ mod config;
 pub(crate) mod connect;
 mod copy;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod increment;
 mod libpq;
 pub(crate) mod names;
