@@ -9,6 +9,7 @@
 
 mod duration;
 mod error;
+pub mod fault;
 mod ids;
 mod interval;
 mod key;
