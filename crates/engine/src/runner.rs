@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use gristmill_connect::Recovered;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::StepBody;
 use gristmill_model::{
     CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, LoadKey, OwnerId, Result,
@@ -102,6 +103,7 @@ impl LocalRunner {
 
     async fn commit_one(&self, job: &JobSpec, load: &StagedLoad) -> Result<gristmill_model::Committed> {
         let sink = self.sink(job, load)?;
+        fault::at(Point::BeforeCommit)?;
         sink.commit(&load.staged, &load.checkpoint).await
     }
 

@@ -18,6 +18,7 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::TryStreamExt;
 use gristmill_connect::{LoadContext, Sink, SinkMode};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::{LoadSpec, OnFail, Step, StepBody, Strategy};
 use gristmill_model::{
     CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId, Result,
@@ -145,13 +146,16 @@ impl Group {
         };
         let mut report = JobReport { steps: self.step_reports(), error, ..JobReport::default() };
         match &report.error {
-            None => report.error = verdict(&report.steps),
+            None => report.error = fault::at(Point::BeforeAudit).err().or_else(|| verdict(&report.steps)),
             // Not all rows were seen: bad ones are bad all the same, but nothing has passed, and none were counted.
             Some(_) => {
                 for step in &mut report.steps {
                     step.checks.retain(|check| !check.passed && !check.name.starts_with("row_count"));
                 }
             }
+        }
+        if report.error.is_none() {
+            report.error = fault::at(Point::DuringAudit).err();
         }
         if report.error.is_none() {
             match self.letters.finish().await {
@@ -162,6 +166,9 @@ impl Group {
                 Ok(None) => {}
                 Err(error) => report.error = Some(error),
             }
+        }
+        if report.error.is_none() {
+            report.error = fault::at(Point::AfterAudit).err();
         }
         match &report.error {
             None => {

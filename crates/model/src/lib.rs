@@ -9,6 +9,7 @@
 
 mod duration;
 mod error;
+pub mod fault;
 #[cfg(any(test, fuzzing))]
 #[doc(hidden)]
 pub mod fuzzing;

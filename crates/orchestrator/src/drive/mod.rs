@@ -186,7 +186,7 @@ impl Driver {
                 interval: request.interval,
             });
             let session = session::Session::new(self, request, prepared, taken, outcomes);
-            let mut report = session.drive().await;
+            let (mut report, clean) = session.drive().await;
             report.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             report.peak_memory = awaited.iter().map(|run| run.peak_memory).chain([report.peak_memory]).flatten().max();
             report.awaited = awaited;
@@ -194,7 +194,11 @@ impl Driver {
             if let Err(error) = self.store.end(&report, Utc::now()).await {
                 report.notes.push(format!("how the run ended could not be recorded: {error}"));
             }
-            drop(lock);
+            match clean {
+                true => drop(lock),
+                // Whoever comes next finds the file, and throws away what is left.
+                false => lock.leave(),
+            }
             Ok(report)
         }
         .boxed()
@@ -256,7 +260,8 @@ impl Driver {
             loads,
         };
         let start = self.start().await?;
-        let recovered = self.recover_dead(Some(&request.interval)).await?;
+        let mut recovered = self.recover_dead(Some(&request.interval)).await?;
+        self.recover_left(Some(&request.pipeline), &mut recovered.notes).await?;
         if request.full_refresh {
             self.refuse_to_double(&run).await?;
         }

@@ -46,6 +46,8 @@ pub(super) struct Session<'a> {
     error: Option<Error>,
     /// The store cannot be written: nothing can be decided safely any more, so the run winds down.
     broken: bool,
+    /// Something that was staged could not be thrown away.
+    unclean: bool,
     peak_memory: Option<u64>,
     notes: Vec<String>,
 }
@@ -127,6 +129,7 @@ impl<'a> Session<'a> {
             started: Instant::now(),
             error: None,
             broken: false,
+            unclean: false,
             peak_memory: None,
             notes: Vec::new(),
         };
@@ -167,8 +170,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs to the end and says what it came to.
-    pub(super) async fn drive(mut self) -> RunReport {
+    /// Runs to the end and says what it came to, and whether nothing is left of it that should not be.
+    pub(super) async fn drive(mut self) -> (RunReport, bool) {
         let cancel = self.driver.options.cancel.clone();
         loop {
             let canceled = cancel.is_cancelled();
@@ -216,7 +219,8 @@ impl<'a> Session<'a> {
                 () = cancel.cancelled(), if !canceled => {}
             }
         }
-        self.report()
+        let clean = !self.unclean;
+        (self.report(), clean)
     }
 
     fn now(&self) -> u64 {
@@ -476,6 +480,7 @@ impl<'a> Session<'a> {
             Purpose::Work => self.work_ended(task, report).await,
             Purpose::Commit => self.commit_ended(task, report).await,
             Purpose::Abort { failed } => {
+                self.unclean |= report.error.is_some();
                 // A server that was away when the work failed is still away: that needs no saying twice.
                 let known = self.tasks[task].error.as_ref().map(Error::message);
                 if let Some(error) = report.error.filter(|error| known != Some(error.message())) {

@@ -716,3 +716,36 @@ async fn one_selected_step_runs_with_what_it_needs() {
     assert_eq!(yard.driver().await.run(&missing).await.unwrap_err().hint_text(), Some("did you mean `lake`?"));
     assert_eq!(yard.store().await.runs(&RunFilter::default()).await.unwrap().len(), 1, "a refused run is no run");
 }
+
+fn locks(yard: &Yard) -> usize {
+    std::fs::read_dir(yard.state().join("owners")).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_recovery_that_dies_is_done_again_by_the_next() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("commit warehouse", &[Does::Hangs, Does::Hangs]);
+    let dead = dies(&yard).await;
+    let driver = yard.driver().await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), driver.recover(false)).await.is_err());
+    let recovered = yard.driver().await.recover(false).await.unwrap();
+    assert_eq!(recovered.dead, std::slice::from_ref(&dead));
+    assert_eq!(stand(&yard, &dead).await[1], ("warehouse".to_owned(), StepState::Success));
+    assert_eq!(yard.fake.log().last().map(String::as_str), Some("recover lake+warehouse"));
+}
+
+#[tokio::test]
+async fn what_could_not_be_thrown_away_is_thrown_away_before_the_next_run() {
+    let yard = Yard::new(&[("p", TWO_LOADS), ("q", "\n  c: {command: 'true'}\n")]);
+    yard.fake.says("stage lake", &[Does::Fails(ErrorKind::Query)]);
+    yard.fake.says("abort lake", &[Does::Fails(ErrorKind::Unavailable)]);
+    assert!(!yard.run("p").await.succeeded());
+    assert_eq!(locks(&yard), 2, "the start lock, and the sign that something is left");
+    assert!(yard.run("q").await.succeeded());
+    assert!(!yard.fake.log().iter().any(|line| line.starts_with("recover")), "another pipeline does not look again");
+    assert!(yard.run("p").await.succeeded());
+    assert_eq!(locks(&yard), 1);
+    let log = yard.fake.log();
+    let recovered = log.iter().position(|line| line == "recover lake+warehouse").unwrap();
+    assert!(recovered < log.iter().rposition(|line| line == "stage lake").unwrap(), "{log:?}");
+}

@@ -46,6 +46,7 @@ use crate::stores::Store;
 use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Config;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::{LoadSpec, Strategy};
 use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
 use place::Place;
@@ -102,15 +103,17 @@ impl FilesSink {
     }
 }
 
-/// Named points at which tests make a commit fail. Nothing in production.
+/// What this one sink does at the points it passes, beside what is planned for the whole process: for tests that look into
+/// it. Nothing in production.
 #[derive(Clone, Default)]
 struct Faults(Option<FaultPoint>);
 
-/// Called with the name of each point that is passed.
-type FaultPoint = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
+/// Called with each point that is passed.
+type FaultPoint = Arc<dyn Fn(Point) -> Result<()> + Send + Sync>;
 
 impl Faults {
-    fn at(&self, point: &str) -> Result<()> {
+    fn at(&self, point: Point) -> Result<()> {
+        fault::at(point)?;
         match &self.0 {
             None => Ok(()),
             Some(fault) => fault(point),

@@ -14,6 +14,7 @@ use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use chrono::{DateTime, Utc};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, RunId, Slot, Staged};
 use std::collections::BTreeSet;
@@ -56,6 +57,7 @@ impl PostgresSink {
             // first try ended well, and is free if it did not.
             match self.try_commit(&session, staged, &tables, next).await {
                 Ok(mut committed) => {
+                    fault::at(Point::AfterLedger)?;
                     session.close().await;
                     committed.already &= unknown.is_none();
                     return Ok(committed);
@@ -82,11 +84,16 @@ impl PostgresSink {
         let failed = |error: tokio_postgres::Error| self.refused(&error, &schema, &doing);
         // Two loads of one target come one after the other: both would create it, or delete and insert the same rows.
         let turn = literal(&format!("gristmill:{schema}.{}", self.options.table.name));
-        let begin = format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended({turn}, 0))");
+        // A server that may forget its last commits in a crash must not forget one that our store is told of.
+        let begin = format!(
+            "BEGIN; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
+             SELECT pg_advisory_xact_lock(hashtextextended({turn}, 0))"
+        );
         session.batch_execute(&begin).await.map_err(failed)?;
         self.make_ledger(session, &schema).await?;
 
         let rows: u64 = staged.iter().map(|staged| staged.rows).sum();
+        fault::at(Point::BeforeLedger)?;
         let Some(at) = self.enter(session, &schema, rows, next).await? else {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             let known = self.entry(session, &schema, &self.key).await?;
@@ -97,6 +104,7 @@ impl PostgresSink {
             stop_if_of_another(&self.key, &entered, &self.owner, staged)?;
             return Ok(Committed { already: true, ..known });
         };
+        fault::at(Point::DuringLedger)?;
         // Not before the row is entered: a rival of this load waits there. Rivals of the target wait for the lock.
         stop_unless_next(&self.key, next, &self.newest_checkpoint(session, &schema, &self.key.slot, true).await?)?;
         let target = Target::find(session, &self.config, &self.options).await?;
@@ -105,10 +113,11 @@ impl PostgresSink {
             session.batch_execute(&change).await.map_err(failed)?;
         }
         let inserted = self.publish(session, &target, tables).await?;
+        fault::at(Point::AfterInsert)?;
         if inserted != rows {
             // Unlogged tables are emptied by a crash of the server.
             return Err(Failed::Plainly(
-                Error::new(ErrorKind::Unavailable, format!("{inserted} of {rows} staged rows were left at the commit"))
+                Error::new(ErrorKind::Conflict, format!("{inserted} of {rows} staged rows were left at the commit"))
                     .hint("the server restarted meanwhile; run again"),
             ));
         }
@@ -184,7 +193,9 @@ impl PostgresSink {
             }
             insert => {
                 for delete in &deletes {
+                    fault::at(Point::BeforeDelete)?;
                     session.batch_execute(delete).await.map_err(failed)?;
+                    fault::at(Point::AfterDelete)?;
                 }
                 match insert {
                     Some(insert) => session.execute(&insert, &[]).await.map_err(failed),
@@ -412,6 +423,7 @@ impl PostgresSink {
 
     async fn drop_tables(&self, session: &Session, tables: &[Payload]) -> Result<()> {
         for table in tables {
+            fault::at(Point::BeforeSweep)?;
             session.batch_execute(&format!("DROP TABLE IF EXISTS {}", table.sql())).await.map_err(|error| {
                 self.refused(&error, &table.schema, &format!("cannot drop the staging table `{}`", table.table))
             })?;

@@ -624,6 +624,20 @@ async fn staged_rows_that_a_crash_of_the_server_emptied_are_not_committed_as_non
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
 }
 
+#[tokio::test]
+async fn a_commit_is_durable_where_the_server_may_forget_others() {
+    let database = postgres::database();
+    database.sql(
+        "create table target(id bigint); create table seen(setting text);
+         create function note() returns trigger language plpgsql as
+         'begin insert into seen values (current_setting(''synchronous_commit'')); return null; end';
+         create trigger note after insert on target for each statement execute function note()",
+    );
+    assert_eq!(database.sql("show synchronous_commit"), "off");
+    load(&database, "table: target\nstrategy: append", &ids(&[1]), 1).await.unwrap();
+    assert_eq!(database.sql("select setting from seen"), "on");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn rivals_for_one_key_load_it_once() {
     let database = postgres::database();

@@ -6,6 +6,7 @@ use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use arrow::array::RecordBatch;
 use chrono::{SubsecRound, Utc};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, OwnerId, Result, RunId, Slot, Staged};
 use rusqlite::{Connection, Statement, TransactionBehavior};
@@ -41,12 +42,17 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         at: Utc::now().trunc_subsecs(6),
         already: false,
     };
+    fault::at(Point::BeforeLedger)?;
     // First, so that a rival of the same key fails before it has done anything.
     insert_into_ledger(&transaction, &committed, &inner.context.owner).map_err(explain)?;
+    fault::at(Point::DuringLedger)?;
     let before = dangling(inner, &transaction)?;
     let table = target::bring_about(inner, &transaction)?;
+    fault::at(Point::BeforeDelete)?;
     delete_old(inner, &transaction, &table, staged)?;
+    fault::at(Point::AfterDelete)?;
     let inserted = insert_new(inner, &transaction, &table, staged)?;
+    fault::at(Point::AfterInsert)?;
     if inserted != rows {
         return Err(Error::internal(format!("{rows} rows were staged and {inserted} found in the side files")));
     }
@@ -58,6 +64,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         .hint("load the table that is pointed to first, and keep the keys that others point to"));
     }
     transaction.commit().map_err(explain)?;
+    fault::at(Point::AfterLedger)?;
     Ok(committed)
 }
 
