@@ -149,6 +149,10 @@ impl Source for LimitedSource {
         self.inner.narrow(extract, increment).await
     }
 
+    async fn key(&self) -> Result<Vec<String>> {
+        self.inner.key().await
+    }
+
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         self.inner.plan(want).await
     }
