@@ -66,6 +66,15 @@ pub trait Source: fmt::Debug + Send + Sync {
         false
     }
 
+    /// The columns of the primary key, as far as they tell the rows of this source apart: empty for queries and views, where
+    /// there is no key, and where a column of it is left out.
+    ///
+    /// # Errors
+    /// As [`Source::schema`].
+    async fn key(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
     /// What is known about the whole without reading it. Cheap; may be asked often.
     async fn stats(&self) -> SourceStats {
         SourceStats::default()
@@ -172,6 +181,11 @@ impl Narrowed {
     pub fn by_condition(extract: ExtractSpec, next: Option<serde_json::Value>) -> Self {
         Self { rows: NewRows::Extract(Box::new(extract)), next: Next::Known(next) }
     }
+}
+
+/// The columns of a table's primary key, if the rows have all of them: a part of a key tells nothing apart.
+pub(crate) fn whole_key(key: Vec<String>, schema: &SchemaRef) -> Vec<String> {
+    if key.iter().all(|column| schema.column_with_name(column).is_some()) { key } else { Vec::new() }
 }
 
 /// An extract narrowed by a condition in the database's own SQL.

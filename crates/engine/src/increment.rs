@@ -79,7 +79,7 @@ impl Increments {
                 continue;
             };
             let Some((_, key)) = job.loads.iter().find(|(name, _)| name == load_name) else { continue };
-            let sink = open_sink(engine, job, load, key, Arc::new(Schema::empty()))?;
+            let sink = open_sink(engine, job, load, key, Arc::new(Schema::empty()), Vec::new())?;
             let checkpoint = sink.checkpoint(&key.slot).await;
             let checkpoint = checkpoint.context(|| format!("step `{load_name}`"))?;
             found.loads.insert(load_name.clone(), (checkpoint.sequence, extracts.clone()));

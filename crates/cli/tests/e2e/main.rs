@@ -20,5 +20,6 @@ mod once;
 mod oracle;
 mod pushed;
 mod sales;
+mod strategies;
 mod support;
 mod units;

@@ -153,6 +153,10 @@ impl Source for LimitedSource {
         self.inner.within(job);
     }
 
+    async fn key(&self) -> Result<Vec<String>> {
+        self.inner.key().await
+    }
+
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         self.inner.plan(want).await
     }

@@ -8,7 +8,7 @@ use super::check::CheckFile;
 use super::pipeline::{
     CheckStep, CommandFile, CommandSpec, PipelineFile, PipelineSpec, Place, SqlFile, SqlSpec, Step, StepBody, StepFile,
 };
-use super::{Check, ExtractSpec, LoadSpec, Strategy};
+use super::{Check, ExtractSpec};
 use crate::yaml::{Diagnostic, Node, Value, decode_partly};
 use crate::{PipelineName, StepKind, StepName, one_of};
 
@@ -198,7 +198,9 @@ impl StepReader<'_> {
             }
             Some(StepBody::Generate(generate.clone()))
         } else if let Some(load) = &step.load {
-            check_load(load, &mut complain);
+            for (message, hint) in load.mistakes(self.reads_a_table(load.from.as_str())) {
+                complain(message, hint);
+            }
             Some(StepBody::Load(load.clone()))
         } else if let Some(from) = &step.check {
             if !has_checks {
@@ -220,6 +222,12 @@ impl StepReader<'_> {
             wrong.into_iter().for_each(|(message, hint)| self.complain(message, hint));
         }
         body
+    }
+
+    /// Whether the step `name` reads a table as it is, which may have a primary key.
+    fn reads_a_table(&self, name: &str) -> bool {
+        let step = self.known.steps.iter().find(|(known, _)| *known == name);
+        step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get("table").is_some())
     }
 
     fn checks(&mut self, items: &[Node]) -> Vec<Check> {
@@ -350,40 +358,6 @@ fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Opti
         && dedup.key.0.is_empty()
     {
         complain("`dedup` needs a `key`".to_owned(), Some("e.g. `key: [id]`".to_owned()));
-    }
-}
-
-fn check_load(load: &LoadSpec, complain: &mut impl FnMut(String, Option<String>)) {
-    if load.table.is_some() == load.path.is_some() {
-        complain("`load` needs either `table` (for a database) or `path` (for files)".to_owned(), None);
-    }
-    match load.strategy {
-        Strategy::DeleteInsert if load.key.0.is_empty() && load.scope.is_none() => complain(
-            "`strategy: delete+insert` needs `key` or `scope` to know what to delete".to_owned(),
-            Some("e.g. `key: [date]`".to_owned()),
-        ),
-        Strategy::PartitionOverwrite if load.partition_by.0.is_empty() => complain(
-            "`strategy: partition_overwrite` needs `partition_by`".to_owned(),
-            Some("e.g. `partition_by: [date]`".to_owned()),
-        ),
-        _ => {}
-    }
-    if load.table.is_some() {
-        let file_only = [
-            ("format", load.format.is_some()),
-            ("compression", load.compression.is_some()),
-            ("compression_level", load.compression_level.is_some()),
-            ("file_size", load.file_size.is_some()),
-            ("row_group_rows", load.row_group_rows.is_some()),
-            ("csv", load.csv.is_some()),
-            ("partition_by", !load.partition_by.0.is_empty() && load.strategy != Strategy::PartitionOverwrite),
-        ];
-        for (key, _) in file_only.iter().filter(|(_, given)| *given) {
-            complain(format!("`{key}` goes with `path`, not with `table`"), None);
-        }
-    }
-    if load.scope.is_some() && !matches!(load.strategy, Strategy::DeleteInsert | Strategy::PartitionOverwrite) {
-        complain(format!("`scope` does not go with `strategy: {}`", load.strategy.as_str()), None);
     }
 }
 

@@ -244,7 +244,8 @@ impl Driver {
         let steps: Vec<_> = steps.filter_map(|step| Some((step.clone(), dag.kind(step.as_str())?))).collect();
         let loads = plan.tasks.iter().flat_map(|task| task.actions()).filter_map(load_of).map(|(name, load)| {
             // What is incremental adds only what is new, however often it runs.
-            let once = load.strategy == Strategy::Append && dag.cursors(spec, name.as_str()).is_empty();
+            let adds = load.strategy == Strategy::Append && dag.cursors(spec, name.as_str()).is_empty();
+            let once = adds && !(request.full_refresh && load.knows_its_rows());
             let slot = slot(spec, &name, load, request.interval);
             (name, WantedLoad { slot, once })
         });
@@ -285,7 +286,7 @@ impl Driver {
                     format!("`{}` already holds these rows, and `append` cannot replace them", load.slot.target),
                 )
                 .hint(
-                    "leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`",
+                    "leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`, or `load_column: true` from the first load on",
                 )
                 .context(format!("step `{}`", load.slot.step)));
             }

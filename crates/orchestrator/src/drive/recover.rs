@@ -5,10 +5,10 @@ use crate::RunState;
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
 use gristmill_model::fault::{self, Point};
-use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody};
+use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody, Strategy};
 use gristmill_model::{
-    Committed, Error, ErrorKind, EventSink, Interval, JobPhase, JobReport, JobSpec, LoadKey, PipelineName, Result,
-    RunId, StepKind, StepName, StepReport, StepState, TemplateContext,
+    Committed, Error, ErrorKind, EventSink, Interval, JobPhase, JobReport, JobSpec, LoadKey, LoadReport, PipelineName,
+    Result, RunId, StepKind, StepName, StepReport, StepState, TemplateContext,
 };
 use std::collections::BTreeMap;
 
@@ -237,7 +237,7 @@ impl Left<'_> {
             match report.committed.into_iter().next() {
                 Some((_, committed)) => match self.driver.store.committed(&self.run.id, &committed).await {
                     Ok(()) => {
-                        self.published(step, &committed, add).await;
+                        self.published(step, &committed, now.strategy, add).await;
                         return false;
                     }
                     Err(error) => error,
@@ -273,25 +273,32 @@ impl Left<'_> {
         !gone
     }
 
-    async fn published(&self, step: &StepName, committed: &Committed, add: &mut impl FnMut(String)) {
+    async fn published(
+        &self,
+        step: &StepName,
+        committed: &Committed,
+        strategy: Strategy,
+        add: &mut impl FnMut(String),
+    ) {
         let how = if committed.already { "had been published" } else { "was about to be published, and is now" };
         add(format!("`{}` {how}: {} rows", committed.key, committed.rows));
         let note = format!("{how}; recorded by a recovery");
-        self.record(step, StepState::Success, Some(committed), note, add).await;
+        self.record(step, StepState::Success, Some((committed, strategy)), note, add).await;
     }
 
     async fn record(
         &self,
         step: &StepName,
         state: StepState,
-        committed: Option<&Committed>,
+        committed: Option<(&Committed, Strategy)>,
         note: String,
         add: &mut impl FnMut(String),
     ) {
         let mut report = StepReport::new(step.clone(), StepKind::Load);
         report.state = state;
         report.notes.push(note);
-        if let Some(committed) = committed {
+        if let Some((committed, strategy)) = committed {
+            report.load = Some(LoadReport::new(committed, strategy));
             report.rows_out = Some(committed.rows);
             report.output.files = committed.files;
             report.output.bytes = committed.bytes;

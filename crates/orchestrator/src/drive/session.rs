@@ -11,8 +11,8 @@ use crate::store::{DecidedLoad, TakenLoad};
 use futures::FutureExt;
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::{
-    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, LoadKey, Result, RunEvent, RunId,
-    StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
+    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, LoadKey, LoadReport, Result,
+    RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -576,7 +576,12 @@ impl<'a> Session<'a> {
                 continue;
             }
             self.tasks[task].staged.retain(|load| load.step != step);
+            let strategy = self.spec.step(step.as_str()).and_then(|step| match &step.body {
+                StepBody::Load(load) => Some(load.strategy),
+                _ => None,
+            });
             if let Some(report) = self.steps.get_mut(&step) {
+                report.load = strategy.map(|strategy| LoadReport::new(&committed, strategy));
                 report.rows_out = report.rows_out.or(Some(committed.rows));
                 if report.output.files == 0 && committed.files > 0 {
                     report.output.files = committed.files;

@@ -97,6 +97,7 @@ impl Fake {
                         schema: serde_json::Value::Null,
                         staged: Vec::new(),
                         checkpoint: Checkpoint::default(),
+                        source_key: Vec::new(),
                     });
                 }
             }

@@ -282,7 +282,10 @@ fn sweep_local(local: &Local, prefix: &str) -> Result<u64> {
 /// The files that a load takes the place of.
 async fn removals(place: &Place, config: &Config, publish: &[StagedFile]) -> Result<Vec<String>> {
     match config.strategy {
-        Strategy::Append | Strategy::DeleteInsert => Ok(Vec::new()),
+        // All but `append` are refused when the load is opened.
+        Strategy::Append | Strategy::DeleteInsert | Strategy::TruncateInsert | Strategy::Merge | Strategy::Scd2 => {
+            Ok(Vec::new())
+        }
         Strategy::Replace => place.data_files().await,
         Strategy::PartitionOverwrite => {
             if publish.is_empty() && config.scope.is_none() {

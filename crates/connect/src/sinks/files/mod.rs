@@ -36,12 +36,14 @@ mod scope;
 mod single;
 mod spill;
 mod stage;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
 
+use crate::sinks::rules::Stamps;
 use crate::stores::Store;
 use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
@@ -56,7 +58,7 @@ use std::sync::Arc;
 /// Opens a sink that loads files into `load.path` of `store`, or the one file it names. Touches nothing.
 ///
 /// # Errors
-/// A load that files cannot serve (a table, `delete+insert`, a format that is only read, columns that are not there), or
+/// A load that files cannot serve (a table, `delete+insert`, `merge`, a format that is only read, columns that are not there), or
 /// a store that can only be read from.
 pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
     let sink = FilesSink::new(&store, load, context)?;
@@ -72,6 +74,7 @@ struct FilesSink {
     place: Place,
     config: Arc<Config>,
     context: LoadContext,
+    stamps: Stamps,
     faults: Faults,
     encoders: Encoders,
 }
@@ -97,9 +100,11 @@ impl Encoders {
 
 impl FilesSink {
     fn new(store: &Store, load: &LoadSpec, context: LoadContext) -> Result<Self> {
-        let config = Config::new(load, &context.schema)?;
+        let config = Config::new(load, &stamp::stamped_schema(load, &context.schema)?)?;
         let place = Place::new(store, &config.place(store.local.is_some()))?;
-        Ok(Self { place, config: Arc::new(config), context, faults: Faults::default(), encoders: Encoders::default() })
+        let stamps = Stamps::new(load);
+        let (faults, encoders) = (Faults::default(), Encoders::default());
+        Ok(Self { place, config: Arc::new(config), context, stamps, faults, encoders })
     }
 }
 

@@ -21,7 +21,8 @@ enum Message {
 }
 
 impl FilesSink {
-    pub(super) async fn stage_rows(&self, task: &TaskKey, mut rows: Rows) -> Result<Staged> {
+    pub(super) async fn stage_rows(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        let mut rows = self.stamped(rows);
         let schema = rows.schema();
         if schema.fields() != self.config.schema.fields() {
             return Err(Error::internal(format!(

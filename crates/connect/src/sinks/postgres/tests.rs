@@ -1,3 +1,5 @@
+mod strategies;
+
 use super::*;
 use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
 use crate::{Connection, OpenContext, Scan};
@@ -96,7 +98,7 @@ impl SinkTarget for Table {
     }
 
     fn strategies(&self) -> Vec<Strategy> {
-        vec![Strategy::Append, Strategy::Replace, Strategy::DeleteInsert, Strategy::PartitionOverwrite]
+        Strategy::ALL.to_vec()
     }
 
     fn sink(&self, mut load: LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
@@ -409,9 +411,14 @@ async fn what_cannot_be_loaded_is_told_before_the_first_row() {
     for (yaml, kind, message) in [
         ("strategy: append", ErrorKind::Config, "the table to load is missing"),
         ("table: t\nstrategy: delete+insert", ErrorKind::Config, "`delete+insert` needs to know"),
-        ("table: t\nstrategy: partition_overwrite", ErrorKind::Config, "`partition_overwrite` needs to know"),
+        ("table: t\nstrategy: partition_overwrite", ErrorKind::Config, "`strategy: partition_overwrite` needs"),
+        ("table: t\nstrategy: merge", ErrorKind::Config, "`merge` needs to know"),
+        ("table: t\nstrategy: merge\nkey: [id, id]", ErrorKind::Config, "listed twice"),
+        ("table: t\nstrategy: merge\nkey: id\nscope: a = 1", ErrorKind::Config, "`delete_missing` looks"),
+        ("table: t\nstrategy: append\npost_sql: commit", ErrorKind::Config, "`commit` cannot be used"),
+        ("table: t\nstrategy: append\nupdated_column: id", ErrorKind::Schema, "which is what `updated_column` writes"),
         ("table: t\nstrategy: append\nscope: a = 1", ErrorKind::Config, "`scope` does not go with"),
-        ("table: t\nstrategy: append\nformat: parquet", ErrorKind::Config, "`format` is for files"),
+        ("table: t\nstrategy: append\nformat: parquet", ErrorKind::Config, "`format` goes with `path`"),
         ("table: t\nstrategy: delete+insert\nkey: [idd]", ErrorKind::Schema, "the rows have no column `idd`"),
         ("table: _gristmill_loads\nstrategy: append", ErrorKind::Config, "a name of Gristmill's own"),
     ] {
