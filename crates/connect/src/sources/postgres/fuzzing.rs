@@ -46,14 +46,14 @@ pub(crate) fn copy(bytes: &[u8]) {
             frames.push(Bytes::copy_from_slice(chunk));
             loop {
                 match frames.next_row() {
-                    Ok(Some((row, spans))) => decoder.push(row, spans),
+                    Ok(Some((row, spans))) => assert!(decoder.push(row, spans).is_ok(), "a row is too long"),
                     Ok(None) => break,
                     Err(_) => break 'all,
                 }
             }
         }
         let _ = frames.finish();
-        decoder.push(bytes, &[Some((0, bytes.len())), None]);
+        assert!(decoder.push(bytes, &[Some((0, bytes.len())), None]).is_ok(), "a row is too long");
         assert!(decoder.finish().is_ok(), "values of {kind:?} do not make a batch");
     }
 }
