@@ -1,10 +1,14 @@
-"""lineitem by dlt with its ConnectorX backend, to Parquet files. Arguments: the server's URL, the folder to write to."""
+"""A table by dlt with its ConnectorX backend, to Parquet files.
+
+Arguments: the server's URL, the folder to write to, the table (lineitem).
+"""
 
 import os
 import sys
 from pathlib import Path
 
 url, folder = sys.argv[1], Path(sys.argv[2])
+table_name = sys.argv[3] if len(sys.argv) > 3 else "lineitem"
 folder.mkdir(parents=True, exist_ok=True)
 os.environ.update(
     RUNTIME__DLTHUB_TELEMETRY="false",
@@ -20,5 +24,5 @@ pipeline = dlt.pipeline("extract", destination="filesystem", dataset_name="bench
 # The table's columns are asked by SQLAlchemy, its rows by ConnectorX.
 plain = url.replace("postgres://", "postgresql://")
 driver = plain.replace("postgresql://", "postgresql+psycopg2://")
-table = sql_table(driver, table="lineitem", backend="connectorx", backend_kwargs={"conn": plain})
+table = sql_table(driver, table=table_name, backend="connectorx", backend_kwargs={"conn": plain})
 pipeline.run(table, loader_file_format="parquet", write_disposition="replace")

@@ -6,18 +6,21 @@ import sqlite3
 import duckdb
 
 
-def parquet(pattern, columns, hive=False):
+def parquet(pattern, columns, hive=False, expressions=None):
     """Rows, and per column the sum of the hashes of its values, in the given types. Types that differ are an answer of
-    their own (`types`), so that an engine that made doubles of decimals does not pass for equal."""
+    their own (`types`), so that an engine that made doubles of decimals does not pass for equal. `expressions` are
+    further values to sum, by name."""
     connection = duckdb.connect()
     source = f"read_parquet('{pattern}', hive_partitioning={'true' if hive else 'false'}, hive_types_autocast=false)"
     found = {name: kind for name, kind, *_ in connection.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()}
     sums = ", ".join(f'sum(hash(CAST("{name}" AS {kind}))::HUGEINT)' for name, kind in columns.items())
     # Pairs of columns are tied together by one hash of the whole row.
     row = ", ".join(f'CAST("{name}" AS {kind})' for name, kind in columns.items())
-    counted = connection.execute(f"SELECT count(*), sum(hash(({row}))::HUGEINT), {sums} FROM {source}").fetchone()
+    expressions = expressions or {}
+    more = "".join(f", sum(hash({expression})::HUGEINT)" for expression in expressions.values())
+    counted = connection.execute(f"SELECT count(*), sum(hash(({row}))::HUGEINT), {sums}{more} FROM {source}").fetchone()
     answer = {"rows": counted[0], "row checksum": str(counted[1])}
-    answer.update({name: str(value) for name, value in zip(columns, counted[2:], strict=True)})
+    answer.update({name: str(value) for name, value in zip([*columns, *expressions], counted[2:], strict=True)})
     answer["types"] = {name: found.get(name) for name in columns if not (hive and found.get(name) == "VARCHAR")}
     return answer
 

@@ -1,4 +1,4 @@
-"""TPC-H lineitem at scale factor 1, as CSV and as Parquet, made by tpchgen."""
+"""TPC-H lineitem as CSV and as Parquet, made by tpchgen: at scale factor 1 unless told otherwise."""
 
 import subprocess
 import sys
@@ -34,17 +34,20 @@ COLUMNS = {
 ROW_GROUP_ROWS = 1_000_000
 
 
-def _tpchgen(*arguments):
-    FOLDER.mkdir(parents=True, exist_ok=True)
+def _tpchgen(*arguments, scale=1, folder=FOLDER):
+    folder.mkdir(parents=True, exist_ok=True)
     tool = Path(sys.executable).with_name("tpchgen-cli")
-    shared = ["--scale-factor", "1", "--tables", "lineitem", "--output-dir", str(FOLDER), "--quiet", "--overwrite"]
+    shared = ["--scale-factor", str(scale), "--tables", "lineitem", "--output-dir", str(folder), "--quiet", "--overwrite"]
     subprocess.run([tool, *arguments, *shared], check=True)
 
 
-def csv():
-    """lineitem.csv: `|` between fields, a header, quotes around comments (about 766 MB)."""
-    if not CSV.exists():
-        _tpchgen("csv", "--delimiter", "|")
+def csv(scale=1):
+    """lineitem.csv: `|` between fields, a header, quotes around comments (about 766 MB at scale 1). Gives back its path."""
+    folder = FOLDER if scale == 1 else FOLDER / f"sf{scale}"
+    path = folder / CSV.name
+    if not path.exists():
+        _tpchgen("csv", "--delimiter", "|", scale=scale, folder=folder)
+    return path
 
 
 def parquet():

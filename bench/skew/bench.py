@@ -10,9 +10,7 @@ COLUMNS = {"id": "BIGINT", "payload": "VARCHAR"}
 
 
 def prepare():
-    postgres.start()
-    if not postgres.exists():
-        postgres.create()
+    postgres.ready()
     if postgres.psql("SELECT to_regclass('undivided') IS NOT NULL") == "t":
         return
     # An index lets a range be divided by what is in it; without one it is read as it was planned.

@@ -258,7 +258,7 @@ pub(crate) struct CopyArgs {
     /// How new rows meet old ones; needed when DST is there already
     #[arg(long, value_name = "STRATEGY", value_parser = strategy)]
     pub(crate) strategy: Option<Strategy>,
-    /// The columns that tell rows apart, for delete+insert
+    /// The columns that tell rows apart, for delete+insert, merge and scd2; by default the table's primary key
     #[arg(long, value_name = "COLUMNS", value_delimiter = ',')]
     pub(crate) key: Vec<String>,
     /// The columns whose values become folders (`year=2024/`)

@@ -25,6 +25,11 @@ pub fn run() -> ExitCode {
     };
     let printer = Printer::new(&cli.global);
     logs::begin(cli.global.verbose);
+    #[cfg(debug_assertions)]
+    if let Err(error) = crate::faults::install() {
+        printer.error(&error);
+        return ExitCode::from(exit::code_of(&error));
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {

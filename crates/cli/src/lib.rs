@@ -42,6 +42,8 @@ mod args;
 mod commands;
 mod context;
 mod exit;
+#[cfg(debug_assertions)]
+mod faults;
 mod interrupt;
 mod local_engine;
 mod logs;

@@ -16,9 +16,13 @@ mod connection;
 mod cursors;
 mod extract;
 mod filter;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod hive;
 mod increment;
 pub mod memory;
+pub mod moment;
 mod picture;
 pub mod registry;
 mod rows;
@@ -37,6 +41,6 @@ pub use filter::{Comparison, Filter, Literal, Test};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
-    Consistency, Increment, Narrowed, NativeFile, NativeScan, Pin, ReadPlan, ReadRequest, Reject, RejectSink, Scan,
-    Source, SourceStats,
+    Consistency, Increment, Narrowed, NativeFile, NativeScan, NewRows, Next, Pin, ReadPlan, ReadRequest, Reject,
+    RejectSink, Scan, Source, SourceStats,
 };

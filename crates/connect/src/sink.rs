@@ -54,6 +54,16 @@ pub trait Sink: fmt::Debug + Send + Sync {
     /// The first error of `rows`, or of the target.
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged>;
 
+    /// Looks at what all writers have staged together, as far as a commit would refuse it (two rows with one key, say):
+    /// asked before any load of the run is committed. Changes nothing; the commit looks again.
+    ///
+    /// # Errors
+    /// What the commit would refuse, naming an example.
+    async fn audit(&self, staged: &[Staged]) -> Result<()> {
+        let _ = staged;
+        Ok(())
+    }
+
     /// Publishes what was staged, and the checkpoint, under the load's key. A key that is already there is a no-op.
     ///
     /// # Errors

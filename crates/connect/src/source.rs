@@ -1,11 +1,12 @@
 //! The source contract: plan units, read one.
 
 use crate::{Filter, Rows};
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
-use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail};
+use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail, SchemaContract};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use object_store::ObjectStore;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -22,8 +23,9 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// A table, file or column that does not exist; a system that does not answer; files that cannot be unified.
     async fn schema(&self) -> Result<SchemaRef>;
 
-    /// Narrows an extract to what is new: what to read instead, and how far that will go. The upper bound is fixed here,
-    /// before anything is read, so that a row that comes meanwhile is read next time rather than maybe.
+    /// Narrows an extract to what is new: what to read instead, and how far that will go. Where the source can, the upper
+    /// bound is fixed here, before anything is read, so that a row that comes meanwhile is read next time rather than
+    /// maybe; otherwise the rows themselves tell ([`Next::Greatest`]).
     ///
     /// # Errors
     /// A source that cannot tell new rows from old ones; a column that is not there or has no order; a lag that does not
@@ -31,7 +33,13 @@ pub trait Source: fmt::Debug + Send + Sync {
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
         let _ = increment;
         Err(Error::new(ErrorKind::Config, format!("`incremental_key` is not supported for `{}`", extract.from))
-            .hint("it is for tables and queries of databases; leave it out"))
+            .hint("it is for tables and queries of databases, APIs and files; leave it out"))
+    }
+
+    /// Says, before anything is asked, which job what is read belongs to: a step of a run, whatever its attempt. A source
+    /// that cannot be asked twice at little cost may keep what it has read for another attempt of the same job.
+    fn within(&self, job: &str) {
+        let _ = job;
     }
 
     /// Divides the rows into units and pins what can be pinned: the upper bound is fixed before anything is read.
@@ -56,6 +64,15 @@ pub trait Source: fmt::Debug + Send + Sync {
     fn can_filter(&self, filter: &Filter) -> bool {
         let _ = filter;
         false
+    }
+
+    /// The columns of the primary key, as far as they tell the rows of this source apart: empty for queries and views, where
+    /// there is no key, and where a column of it is left out.
+    ///
+    /// # Errors
+    /// As [`Source::schema`].
+    async fn key(&self) -> Result<Vec<String>> {
+        Ok(Vec::new())
     }
 
     /// What is known about the whole without reading it. Cheap; may be asked often.
@@ -85,7 +102,7 @@ pub trait Source: fmt::Debug + Send + Sync {
 }
 
 /// Which part of its rows an incremental extract wants.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Increment {
     /// The column that only grows.
     pub column: String,
@@ -95,15 +112,80 @@ pub struct Increment {
     pub lag: Option<Lag>,
     /// Whether rows without a value are read, too.
     pub nulls: bool,
+    /// The files that were loaded, as the source gave them ([`Next::Files`]).
+    pub files: BTreeMap<String, String>,
+    /// A load adds the rows to what it has, so that what cannot be told from what was loaded must not be read again.
+    pub adds: bool,
+    /// The columns that were loaded, and their types as [`type_name`](crate::types::type_name) writes them: what is new
+    /// may be nothing, or too little to tell them.
+    pub columns: Vec<(String, String)>,
 }
 
-/// An extract of what is new.
-#[derive(Debug, Clone, PartialEq)]
+impl Increment {
+    /// The columns that were loaded, as far as their types can be read.
+    #[must_use]
+    pub fn schema(&self) -> Option<SchemaRef> {
+        let field = |(name, kind): &(String, String)| {
+            let kind = crate::types::parse_type(kind).ok().or_else(|| kind.parse::<DataType>().ok())?;
+            Some(Field::new(name, kind, true))
+        };
+        let fields: Vec<Field> = self.columns.iter().filter_map(field).collect();
+        (!fields.is_empty()).then(|| Arc::new(Schema::new(fields)))
+    }
+}
+
+/// What is new, and how far it goes.
+#[derive(Debug, Clone)]
 pub struct Narrowed {
-    /// What to read: the rows from the cursor, less the lag, up to `next`, both included.
-    pub extract: ExtractSpec,
-    /// The greatest value there is now; none when nothing has one.
-    pub next: Option<serde_json::Value>,
+    /// What to read.
+    pub rows: NewRows,
+    /// Where the next one begins.
+    pub next: Next,
+}
+
+/// What is to be read of an incremental extract.
+#[derive(Debug, Clone)]
+pub enum NewRows {
+    /// This extract of the same connection: for a database, the rows from the cursor, less the lag, up to the greatest value.
+    Extract(Box<ExtractSpec>),
+    /// This source.
+    Source(Arc<dyn Source>),
+}
+
+/// Where the next increment begins.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Next {
+    /// At the greatest value there is now; none when nothing has one.
+    Known(Option<serde_json::Value>),
+    /// At the greatest value among the rows that will be read, which whoever reads them finds out. Rows may come that were
+    /// not asked for: those before the cursor (less the lag), or before `initial` where there is no cursor, and those from
+    /// `end` on, are to be left out.
+    Greatest {
+        /// Where the first one begins.
+        initial: Option<String>,
+        /// Where all of them end.
+        end: Option<String>,
+    },
+    /// Behind these files: all that have been loaded once these rows are.
+    Files {
+        /// Their names, and what tells whether one has changed.
+        loaded: BTreeMap<String, String>,
+        /// What will be read, for people.
+        about: String,
+    },
+}
+
+impl Narrowed {
+    /// What a condition lets through, up to the greatest value there is.
+    #[must_use]
+    pub fn by_condition(extract: ExtractSpec, next: Option<serde_json::Value>) -> Self {
+        Self { rows: NewRows::Extract(Box::new(extract)), next: Next::Known(next) }
+    }
+}
+
+/// The columns of a table's primary key, if the rows have all of them: a part of a key tells nothing apart.
+pub(crate) fn whole_key(key: Vec<String>, schema: &SchemaRef) -> Vec<String> {
+    if key.iter().all(|column| schema.column_with_name(column).is_some()) { key } else { Vec::new() }
 }
 
 /// What a reader wants to have planned.
@@ -130,11 +212,33 @@ pub struct Scan {
     /// What happens to a row that cannot be read.
     pub on_bad_row: OnFail,
     /// Where refused rows go ([`OnFail::Drop`], [`OnFail::DeadLetter`] and [`OnFail::Warn`] call it; `Warn` also leaves
-    /// an unreadable row out, since there is nothing to pass on).
+    /// an unreadable row out, since there is nothing to pass on), and fields that no column holds.
     pub rejects: Option<RejectSink>,
 }
 
 impl Scan {
+    /// Says what happens to fields of records that no column holds, those of `known` aside. They are read past and told of,
+    /// or refused where columns must not change; where columns were left out on purpose (not `whole`), nobody looks.
+    #[must_use]
+    pub(crate) fn heeding_fields(mut self, whole: bool, contract: SchemaContract, known: Vec<String>) -> Self {
+        let rejects = self.rejects.take();
+        self.rejects = match contract {
+            _ if !whole => rejects.map(RejectSink::without_fields),
+            SchemaContract::Freeze => {
+                let refuse = |field: &str| {
+                    let top = field.split('.').next().unwrap_or(field);
+                    let message = format!("a record has the field `{field}`, which none of those looked at before had");
+                    Err(Error::new(ErrorKind::Schema, message)
+                        .cause("`schema_contract: freeze` allows no change")
+                        .hint(format!("declare it: `schema: {{{top}: text}}`, or say `schema_contract: evolve`")))
+                };
+                Some(rejects.unwrap_or_else(RejectSink::none).noting_fields(refuse).without_fields_named(known))
+            }
+            SchemaContract::Evolve => rejects.map(|rejects| rejects.without_fields_named(known)),
+        };
+        self
+    }
+
     /// A row of a database cannot be read: an error, or a reject. `label` says where it stood.
     pub(crate) fn refuse(&self, label: &str, record: String, why: String) -> Result<()> {
         if self.on_bad_row == OnFail::Fail {
@@ -150,19 +254,62 @@ impl Scan {
     }
 }
 
-/// Where refused rows go. Cheap to clone; never blocks.
+/// Where refused rows go, and fields that no column holds. Cheap to clone; never blocks.
 #[derive(Clone)]
-pub struct RejectSink(Arc<dyn Fn(Reject) + Send + Sync>);
+pub struct RejectSink {
+    rows: Arc<dyn Fn(Reject) + Send + Sync>,
+    fields: Option<Arc<NoteField>>,
+}
+
+type NoteField = dyn Fn(&str) -> Result<()> + Send + Sync;
 
 impl RejectSink {
     /// Sends every refused row to `receive`.
     pub fn new(receive: impl Fn(Reject) + Send + Sync + 'static) -> Self {
-        Self(Arc::new(receive))
+        Self { rows: Arc::new(receive), fields: None }
+    }
+
+    /// Nobody wants refused rows.
+    #[must_use]
+    pub fn none() -> Self {
+        Self::new(|_| {})
+    }
+
+    /// Sends the name of every field that no column holds to `note`, once for each record that has it.
+    #[must_use]
+    pub fn noting_fields(self, note: impl Fn(&str) -> Result<()> + Send + Sync + 'static) -> Self {
+        Self { fields: Some(Arc::new(note)), ..self }
+    }
+
+    /// Nobody wants to know of fields: columns were left out on purpose.
+    #[must_use]
+    pub(crate) fn without_fields(self) -> Self {
+        Self { fields: None, ..self }
+    }
+
+    /// Those of these names are known elsewhere.
+    #[must_use]
+    pub(crate) fn without_fields_named(self, names: Vec<String>) -> Self {
+        let Some(fields) = self.fields.clone().filter(|_| !names.is_empty()) else { return self };
+        self.noting_fields(move |field| if names.iter().any(|name| name == field) { Ok(()) } else { fields(field) })
+    }
+
+    /// Whether fields are to be looked for.
+    pub(crate) fn wants_fields(&self) -> bool {
+        self.fields.is_some()
     }
 
     /// Sends one refused row.
     pub fn send(&self, reject: Reject) {
-        (self.0)(reject);
+        (self.rows)(reject);
+    }
+
+    /// A record has a field that no column holds.
+    ///
+    /// # Errors
+    /// That there must be none.
+    pub(crate) fn note_field(&self, name: &str) -> Result<()> {
+        self.fields.as_ref().map_or(Ok(()), |note| note(name))
     }
 }
 

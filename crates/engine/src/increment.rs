@@ -5,7 +5,11 @@
 //! already, at the cursor itself or within the lag before it, are recognised by a digest and left out. That is only done
 //! for loads that append: `delete+insert` replaces such rows, and may need all of them (a day that is aggregated again).
 
+<<<<<<< HEAD
 mod contract;
+=======
+mod frontier;
+>>>>>>> main
 mod memory;
 
 #[cfg(test)]
@@ -13,14 +17,20 @@ mod tests;
 
 use crate::session::Engine;
 use crate::stage::open_sink;
+<<<<<<< HEAD
 pub(crate) use contract::Contract;
 use datafusion::arrow::array::RecordBatch;
+=======
+use datafusion::arrow::array::{Array, RecordBatch};
+>>>>>>> main
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use frontier::{Frontier, cursor_of};
 use gristmill_connect::types::type_name;
-use gristmill_connect::{Increment, Source};
+use gristmill_connect::{Increment, NewRows, Next, Source};
 use gristmill_model::spec::{ExtractSpec, LoadSpec, OnCursorMissing, SchemaContract, StepBody, Strategy};
 use gristmill_model::{Checkpoint, Cursor, Error, ErrorKind, JobSpec, Result, ResultExt, StepName, one_of};
 use memory::Memory;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -40,8 +50,15 @@ pub(crate) struct Progress {
     missing: OnCursorMissing,
     lag: Option<gristmill_model::spec::Lag>,
     since: Option<Cursor>,
+<<<<<<< HEAD
     /// What is done about columns that are not what they were.
     contract: SchemaContract,
+=======
+    /// The columns must be what they were.
+    is_frozen: bool,
+    /// A load adds the rows to what it has.
+    adds: bool,
+>>>>>>> main
     /// Rows that were loaded already are left out. The columns that tell rows apart; all of them when empty.
     recognise: Option<Vec<String>>,
     state: Mutex<State>,
@@ -50,10 +67,21 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 struct State {
     schema: Vec<(String, String)>,
-    next: Option<serde_json::Value>,
+    next: Option<Value>,
+    /// Where the source cannot tell the next cursor, what the rows tell of it.
+    frontier: Option<Frontier>,
+    /// Of files: what will have been loaded, and what is read, for people.
+    files: Option<(BTreeMap<String, String>, String)>,
     memory: Option<Memory>,
     left_out: u64,
     contract: Option<Arc<Contract>>,
+}
+
+impl State {
+    /// The greatest value, as far as it is known.
+    fn next(&self) -> Option<Value> {
+        self.frontier.as_ref().map_or_else(|| self.next.clone(), Frontier::greatest)
+    }
 }
 
 impl Increments {
@@ -66,7 +94,7 @@ impl Increments {
                 continue;
             };
             let Some((_, key)) = job.loads.iter().find(|(name, _)| name == load_name) else { continue };
-            let sink = open_sink(engine, job, load, key, Arc::new(Schema::empty()))?;
+            let sink = open_sink(engine, job, load, key, Arc::new(Schema::empty()), Vec::new())?;
             let checkpoint = sink.checkpoint(&key.slot).await;
             let checkpoint = checkpoint.context(|| format!("step `{load_name}`"))?;
             found.loads.insert(load_name.clone(), (checkpoint.sequence, extracts.clone()));
@@ -93,7 +121,7 @@ impl Increments {
     pub(crate) fn checkpoint(&self, load: &StepName) -> Checkpoint {
         let Some((sequence, extracts)) = self.loads.get(load) else { return Checkpoint::default() };
         let cursors = extracts.iter().filter_map(|name| Some((name.to_string(), self.extracts.get(name)?.cursor())));
-        Checkpoint { cursors: cursors.collect(), sequence: sequence + 1 }
+        Checkpoint { cursors: cursors.collect(), sequence: sequence.saturating_add(1) }
     }
 }
 
@@ -109,10 +137,14 @@ fn change(before: &[(String, String)], now: &[(String, String)]) -> Option<Strin
     changed.or_else(|| new().map(|(name, is)| format!("the column `{name}` ({is}) is new")))
 }
 
-/// What an extract reads, in a few digits: cursors of something else do not count.
+/// What an extract reads, in a few digits: cursors of something else do not count. How pages are asked for does not matter.
 fn digest_of(extract: &ExtractSpec) -> String {
-    let read = serde_json::json!([extract.table, extract.query, extract.filter, extract.path]);
-    memory::digest(read.to_string().as_bytes())
+    let mut read = vec![json!(extract.table), json!(extract.query), json!(extract.filter), json!(extract.path)];
+    if let Some(http) = &extract.http {
+        let records = extract.json.as_ref().and_then(|json| json.records.as_ref());
+        read.extend([json!(records), json!(http.method), json!(http.params), json!(http.body), json!(http.for_each)]);
+    }
+    memory::digest(Value::from(read).to_string().as_bytes())
 }
 
 impl Progress {
@@ -169,8 +201,9 @@ impl Progress {
             }
         }
         let since = since.flatten();
+        // Files are known one by one, wherever they are looked for.
         if let Some(since) = &since
-            && (since.of != of || since.column != column)
+            && ((since.of != of && since.files.is_empty()) || since.column != column)
         {
             let what = if since.column == column { "table, query or condition" } else { "`incremental_key`" };
             return Err(Error::new(
@@ -191,7 +224,12 @@ impl Progress {
         let memory = recognise.is_some().then(|| Memory::new(expected, extract.lag, since.as_ref()));
         let missing = extract.on_cursor_missing.unwrap_or_default();
         let state = Mutex::new(State { memory, ..State::default() });
+<<<<<<< HEAD
         Ok(Self { column, of, missing, lag, since, contract: extract.schema_contract, recognise, state })
+=======
+        let is_frozen = extract.schema_contract == SchemaContract::Freeze;
+        Ok(Self { column, of, missing, lag, since, is_frozen, adds: appends, recognise, state })
+>>>>>>> main
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -199,14 +237,34 @@ impl Progress {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The extract of what is new.
-    pub(crate) async fn narrow(&self, source: &dyn Source, extract: &ExtractSpec) -> Result<ExtractSpec> {
-        let since = self.since.as_ref().and_then(|since| since.value.clone());
-        let nulls = self.missing != OnCursorMissing::Exclude;
-        let increment = Increment { column: self.column.clone(), since, lag: self.lag, nulls };
+    /// What is new.
+    pub(crate) async fn narrow(&self, source: &dyn Source, extract: &ExtractSpec) -> Result<NewRows> {
+        let value = self.since.as_ref().and_then(|since| since.value.clone());
+        let increment = Increment {
+            column: self.column.clone(),
+            since: value.clone(),
+            lag: self.lag,
+            nulls: self.missing != OnCursorMissing::Exclude,
+            files: self.since.as_ref().map(|since| since.files.clone()).unwrap_or_default(),
+            adds: self.adds,
+            columns: self.since.as_ref().map(|since| since.schema.clone()).unwrap_or_default(),
+        };
         let narrowed = source.narrow(extract, &increment).await?;
-        self.state().next = narrowed.next;
-        Ok(narrowed.extract)
+        let mut state = self.state();
+        match narrowed.next {
+            Next::Known(next) => state.next = next,
+            Next::Greatest { initial, end } => {
+                let frontier = Frontier::new(&self.column, value, self.lag, (initial, end), !increment.nulls);
+                state.frontier = Some(frontier);
+            }
+            Next::Files { loaded, about } => state.files = Some((loaded, about)),
+        }
+        Ok(narrowed.rows)
+    }
+
+    /// Whether rows are to be looked at; files are new as a whole.
+    pub(crate) fn looks_at_rows(&self) -> bool {
+        self.state().files.is_none()
     }
 
     /// Notes the columns there are, and compares them with those there were: an error where they must not change, a contract
@@ -240,7 +298,7 @@ impl Progress {
                 Error::new(ErrorKind::Schema, format!("the extract has no column `{name}`")).hint(one_of(name, names))
             })
         };
-        let mut needed = vec![at(&self.column)?];
+        let mut needed = vec![at(memory::top(schema, &self.column))?];
         match &self.recognise {
             None => {}
             Some(key) if key.is_empty() => needed.extend(0..schema.fields().len()),
@@ -257,8 +315,7 @@ impl Progress {
 
     /// Looks at rows as they come, and leaves out those that were loaded before.
     pub(crate) fn pass(&self, batch: RecordBatch) -> Result<RecordBatch> {
-        let cursor = batch.column_by_name(&self.column);
-        let cursor = cursor.ok_or_else(|| Error::internal(format!("the column `{}` was not read", self.column)))?;
+        let cursor = cursor_of(&batch, &self.column)?;
         if cursor.null_count() > 0 && self.missing == OnCursorMissing::Raise {
             return Err(Error::new(
                 ErrorKind::Data,
@@ -267,11 +324,15 @@ impl Progress {
             .hint("read such rows every time with `on_cursor_missing: include`, or never with `exclude`"));
         }
         let mut state = self.state();
-        let next = state.next.clone();
+        let (batch, cursor) = match &mut state.frontier {
+            Some(frontier) => frontier.pass(batch)?,
+            None => (batch, cursor),
+        };
+        let next = state.next();
         let Some(memory) = &mut state.memory else { return Ok(batch) };
         let key = self.recognise.as_deref().unwrap_or_default();
         let rows = batch.num_rows();
-        let kept = memory.pass(batch, &self.column, key, next.as_ref())?;
+        let kept = memory.pass(batch, (&self.column, &cursor), key, next.as_ref())?;
         state.left_out += (rows - kept.num_rows()) as u64;
         Ok(kept)
     }
@@ -285,28 +346,41 @@ impl Progress {
             schema: state.schema.clone(),
             column: self.column.clone(),
             // Without a row at or after it, the cursor stays where it was.
-            value: state.next.clone().or(before),
+            value: state.next().or(before),
             seen,
             columns,
             lag: state.memory.as_ref().and_then(|memory| memory.lag),
             edge,
+            files: state.files.as_ref().map(|(loaded, _)| loaded.clone()).unwrap_or_default(),
         }
     }
 
     /// What was read, for people.
     pub(crate) fn describe(&self) -> String {
         let state = self.state();
-        let show = |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        if let Some((_, about)) = &state.files {
+            return about.clone();
+        }
+        let show = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
         let since = self.since.as_ref().and_then(|since| since.value.as_ref()).map(show);
         let lag = self.lag.filter(|_| since.is_some()).map(|lag| format!(" less {lag}")).unwrap_or_default();
         let from = since.map_or("from the beginning".to_owned(), |since| format!("from {since}{lag}"));
-        let to = state.next.as_ref().map_or(", where nothing is".to_owned(), |next| format!(" to {}", show(next)));
+        let to = state.next().as_ref().map_or(", where nothing is".to_owned(), |next| format!(" to {}", show(next)));
         let known = match state.left_out {
             0 => String::new(),
             1 => "; 1 row was loaded before and left out".to_owned(),
             rows => format!("; {rows} rows were loaded before and left out"),
         };
+<<<<<<< HEAD
         let contract = state.contract.as_ref().map(|contract| format!("; {}", contract.describe())).unwrap_or_default();
         format!("{} {from}{to}{known}{contract}", self.column)
+=======
+        let beside = match state.frontier.as_ref().map_or(0, |frontier| frontier.beside) {
+            0 => String::new(),
+            1 => "; 1 row came that was not asked for, and was left out".to_owned(),
+            rows => format!("; {rows} rows came that were not asked for, and were left out"),
+        };
+        format!("{} {from}{to}{known}{beside}", self.column)
+>>>>>>> main
     }
 }

@@ -4,6 +4,7 @@ use datafusion::arrow::array::{Array, AsArray, RecordBatch};
 use datafusion::arrow::datatypes::DataType;
 use gristmill_connect::Reject;
 use gristmill_model::{EventSink, RunEvent, StepName};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
@@ -21,10 +22,18 @@ pub(crate) struct Meter {
     told: AtomicU64,
     /// The first rows that were left out with a warning.
     warned: Mutex<Vec<String>>,
+    /// Fields that no column holds, and how many records had each.
+    beyond: Mutex<BTreeMap<String, u64>>,
 }
 
 /// So many warnings of a step are said one by one.
 const WARNINGS: usize = 3;
+
+/// So many fields of a step that no column holds are counted one by one.
+const FIELDS: usize = 100;
+
+/// So many of them are named.
+const NAMED: usize = 10;
 
 /// The bytes that the rows of a batch take: of a slice only its own part, not the buffers it lies in.
 pub(crate) fn bytes_of(batch: &RecordBatch) -> usize {
@@ -56,6 +65,7 @@ impl Meter {
             ended: Mutex::new(None),
             told: AtomicU64::new(0),
             warned: Mutex::default(),
+            beyond: Mutex::default(),
         })
     }
 
@@ -95,6 +105,34 @@ impl Meter {
             1 => format!("1 row could not be read and was left out: {first}"),
             _ => format!("{rows} rows could not be read and were left out, e.g. {}", warned.join("; ")),
         })
+    }
+
+    /// Counts a record with a field that no column holds, and says aloud that there is such a field.
+    pub(crate) fn field_beyond(&self, field: &str) {
+        let Ok(mut beyond) = self.beyond.lock() else { return };
+        if let Some(records) = beyond.get_mut(field) {
+            *records += 1;
+        } else if beyond.len() < FIELDS {
+            tracing::warn!("step `{}` has no column for the field `{field}`, which is not loaded", self.step);
+            beyond.insert(field.to_owned(), 1);
+        }
+    }
+
+    /// What the report says about fields that no column holds.
+    pub(crate) fn beyond(&self) -> Option<String> {
+        let beyond = self.beyond.lock().ok().filter(|beyond| !beyond.is_empty())?;
+        let records = |count: u64| format!("{count} record{}", if count == 1 { "" } else { "s" });
+        let named: Vec<String> =
+            beyond.iter().take(NAMED).map(|(field, count)| format!("`{field}` ({})", records(*count))).collect();
+        let more = match beyond.len().saturating_sub(NAMED) {
+            0 => String::new(),
+            more if beyond.len() < FIELDS => format!(" and {more} more"),
+            _ => " and many more".to_owned(),
+        };
+        Some(format!(
+            "not loaded, since no record looked at for columns had them: {}{more}; declare them in `schema:` to load them",
+            named.join(", ")
+        ))
     }
 
     pub(crate) fn expect(&self, rows: u64) {
@@ -188,5 +226,20 @@ mod tests {
             said,
             "10 rows could not be read and were left out, e.g. `a.csv:2`: no number; `a.csv:3`: no number; `a.csv:4`: no number"
         );
+    }
+
+    #[test]
+    fn fields_without_a_column_are_counted_and_named() {
+        let meter = Meter::new("v".into());
+        assert_eq!(meter.beyond(), None);
+        for field in ["b", "a.x", "b"] {
+            meter.field_beyond(field);
+        }
+        let said = meter.beyond().unwrap();
+        assert!(said.contains("`a.x` (1 record), `b` (2 records); declare them"), "{said}");
+        for field in 0..200 {
+            meter.field_beyond(&format!("c{field}"));
+        }
+        assert!(meter.beyond().unwrap().contains(" and many more;"));
     }
 }

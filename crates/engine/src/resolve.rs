@@ -17,9 +17,9 @@ use datafusion::logical_expr::{Expr, cast};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::future::BoxFuture;
-use gristmill_connect::{Source, sources};
+use gristmill_connect::{NewRows, RejectSink, Source, sources};
 use gristmill_model::spec::{CheckKind, ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
-use gristmill_model::{ConnectionName, Error, ErrorKind, Result, ResultExt, StepKind, StepName};
+use gristmill_model::{ConnectionName, Error, ErrorKind, JobSpec, Result, ResultExt, RunId, StepKind, StepName};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -41,6 +41,8 @@ pub(crate) struct Resolver {
     with_checks: bool,
     now: DateTime<Utc>,
     dead_letters: Option<Arc<DeadLetters>>,
+    /// Of which run the job is.
+    run: Option<RunId>,
     /// Where incremental extracts go on. Interactive queries read everything.
     increments: Arc<Increments>,
     pub(crate) views: Vec<View>,
@@ -96,17 +98,18 @@ impl Resolver {
     pub(crate) fn for_job(
         engine: Arc<Engine>,
         session: SessionContext,
-        pipeline: &PipelineSpec,
+        job: &JobSpec,
         shared: &[StepName],
         dead_letters: Arc<DeadLetters>,
         increments: Arc<Increments>,
     ) -> Self {
         Self {
             increments,
+            run: Some(job.run.clone()),
             shared: shared.to_vec(),
             with_checks: true,
             dead_letters: Some(dead_letters),
-            ..Self::for_queries(engine, session, pipeline)
+            ..Self::for_queries(engine, session, &job.pipeline)
         }
     }
 
@@ -128,6 +131,7 @@ impl Resolver {
             with_checks: false,
             now: Utc::now(),
             dead_letters: None,
+            run: None,
             increments: Arc::default(),
             views: Vec::new(),
             pipes: Vec::new(),
@@ -163,10 +167,16 @@ impl Resolver {
                 let progress = self.increments.get(&step.name).cloned();
                 if let Some(progress) = &progress {
                     let narrowed = progress.narrow(source.as_ref(), extract).await;
-                    let narrowed = narrowed.context(|| format!("connection `{}`", extract.from))?;
-                    source = connection.source(&narrowed)?;
+                    source = match narrowed.context(|| format!("connection `{}`", extract.from))? {
+                        NewRows::Extract(narrowed) => connection.source(&narrowed)?,
+                        NewRows::Source(narrowed) => narrowed,
+                    };
                 }
-                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress.clone()).await;
+                if let Some(run) = &self.run {
+                    source.within(&format!("{run}/{}", step.name));
+                }
+                let gate = progress.clone().filter(|progress| progress.looks_at_rows());
+                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, gate).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
                 if let Origin::Native(table) = &origin
                     && table.is_cheap_to_read_again()
@@ -317,27 +327,24 @@ impl Resolver {
         {
             return Ok((Origin::Native(Arc::new(NativeTable::new(scan, source, meter.clone()))), schema));
         }
+        let counted = meter.clone();
         let rejects = match (on_bad_row, &self.dead_letters) {
-            (OnFail::Fail, _) => None,
-            (OnFail::DeadLetter, Some(letters)) => {
-                let counted = meter.clone();
-                Some(letters.sink(meter.step.clone(), move || counted.reject(1)))
-            }
-            (OnFail::Warn, _) => {
-                let warned = meter.clone();
-                Some(gristmill_connect::RejectSink::new(move |reject| warned.warn(&reject)))
-            }
-            _ => {
-                let counted = meter.clone();
-                Some(gristmill_connect::RejectSink::new(move |_| counted.reject(1)))
-            }
+            (OnFail::Fail, _) => RejectSink::none(),
+            (OnFail::DeadLetter, Some(letters)) => letters.sink(meter.step.clone(), move || counted.reject(1)),
+            (OnFail::Warn, _) => RejectSink::new(move |reject| counted.warn(&reject)),
+            _ => RejectSink::new(move |_| counted.reject(1)),
         };
+        let counted = meter.clone();
+        let rejects = rejects.noting_fields(move |field| {
+            counted.field_beyond(field);
+            Ok(())
+        });
         let table = Arc::new(ExtractTable {
             connection: connection.clone(),
             source,
             schema: schema.clone(),
             on_bad_row,
-            rejects,
+            rejects: Some(rejects),
             parallelism: self.engine.parallelism,
             meter: meter.clone(),
             progress,

@@ -8,7 +8,12 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use gristmill_connect::Recovered;
+<<<<<<< HEAD
 use gristmill_model::spec::{OneOrMany, StepBody, pick};
+=======
+use gristmill_model::fault::{self, Point};
+use gristmill_model::spec::StepBody;
+>>>>>>> main
 use gristmill_model::{
     CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, LoadKey, OwnerId, Result,
     ResultExt, RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState,
@@ -102,6 +107,7 @@ impl LocalRunner {
 
     async fn commit_one(&self, job: &JobSpec, load: &StagedLoad) -> Result<gristmill_model::Committed> {
         let sink = self.sink(job, load)?;
+        fault::at(Point::BeforeCommit)?;
         sink.commit(&load.staged, &load.checkpoint).await
     }
 
@@ -110,7 +116,7 @@ impl LocalRunner {
         let Some(StepBody::Load(spec)) = step.map(|step| &step.body) else {
             return Err(Error::internal(format!("`{}` is not a load of the pipeline", load.step)));
         };
-        open_sink(&self.engine, job, spec, &load.key, decode_schema(&load.schema)?)
+        open_sink(&self.engine, job, spec, &load.key, decode_schema(&load.schema)?, load.source_key.clone())
     }
 
     /// Throws away what the loads have staged. A stage that was cut short answers nothing, so what counts are the keys.
@@ -125,10 +131,11 @@ impl LocalRunner {
         }
         for (step, key) in keys {
             let Some(StepBody::Load(load)) = job.pipeline.step(step.as_str()).map(|step| &step.body) else { continue };
-            let schema = staged.iter().find(|load| load.step == *step).map(|load| decode_schema(&load.schema));
+            let known = staged.iter().find(|load| load.step == *step);
             let aborted = async {
-                let schema = schema.unwrap_or_else(|| Ok(Arc::new(Schema::empty())))?;
-                open_sink(&self.engine, job, load, key, schema)?.abort(key).await
+                let schema = known.map_or_else(|| Ok(Arc::new(Schema::empty())), |load| decode_schema(&load.schema))?;
+                let source_key = known.map(|load| load.source_key.clone()).unwrap_or_default();
+                open_sink(&self.engine, job, load, key, schema, source_key)?.abort(key).await
             };
             let (state, name) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
             dead_letters::throw_away(state, name, &job.interval, &job.run, step).await;
@@ -169,7 +176,7 @@ impl LocalRunner {
             let empty: SchemaRef = Arc::new(Schema::empty());
             let recovered = async {
                 let is_dead = |owner: &OwnerId| dead.contains(&owner.0);
-                let sink = open_sink(&self.engine, job, load, key, empty)?;
+                let sink = open_sink(&self.engine, job, load, key, empty, Vec::new())?;
                 let recovered = sink.recover(&is_dead).await?;
                 if sink.last(&key.slot).await?.is_none_or(|last| last.key != *key) {
                     let (state, pipeline) = (&self.engine.options.state_dir, job.pipeline.name.as_str());

@@ -18,7 +18,8 @@ use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::TryStreamExt;
 use gristmill_connect::{LoadContext, Sink, SinkMode};
-use gristmill_model::spec::{LoadSpec, OnFail, Step, StepBody, Strategy};
+use gristmill_model::fault::{self, Point};
+use gristmill_model::spec::{DedupSpec, LoadSpec, OnFail, OneOrMany, Step, StepBody, Strategy};
 use gristmill_model::{
     CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId, Result,
     ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
@@ -43,6 +44,8 @@ pub(crate) struct PlannedLoad {
     pub(crate) schema: SchemaRef,
     pub(crate) sink: Arc<dyn Sink>,
     pub(crate) plan: Arc<dyn ExecutionPlan>,
+    /// The primary key of the table its rows come from, where the load goes by it.
+    source_key: Vec<String>,
     /// Whether the target held this load before the run began: what is staged will not be needed.
     held: bool,
     /// What the commit will change in the target beside its rows.
@@ -100,9 +103,9 @@ impl Group {
             let session = engine.session(pass != Pass::SortMerge);
             // Anew each time: what was planned before has moved them on.
             let increments = Arc::new(Increments::find(engine, job).await?);
-            let (pipeline, letters_of_job) = (&job.pipeline, letters.clone());
+            let letters_of_job = letters.clone();
             let mut resolver =
-                Resolver::for_job(engine.clone(), session, pipeline, &shared, letters_of_job, increments.clone());
+                Resolver::for_job(engine.clone(), session, job, &shared, letters_of_job, increments.clone());
             let mut actions = Vec::new();
             for name in &job.steps {
                 let Some(step) = job.pipeline.step(name.as_str()) else {
@@ -145,13 +148,19 @@ impl Group {
         };
         let mut report = JobReport { steps: self.step_reports(), error, ..JobReport::default() };
         match &report.error {
-            None => report.error = verdict(&report.steps),
+            None => report.error = fault::at(Point::BeforeAudit).err().or_else(|| verdict(&report.steps)),
             // Not all rows were seen: bad ones are bad all the same, but nothing has passed, and none were counted.
             Some(_) => {
                 for step in &mut report.steps {
                     step.checks.retain(|check| !check.passed && !check.name.starts_with("row_count"));
                 }
             }
+        }
+        if report.error.is_none() {
+            report.error = match fault::at(Point::DuringAudit) {
+                Ok(()) => self.audit(&staged).await.err(),
+                Err(error) => Some(error),
+            };
         }
         if report.error.is_none() {
             match self.letters.finish().await {
@@ -162,6 +171,9 @@ impl Group {
                 Ok(None) => {}
                 Err(error) => report.error = Some(error),
             }
+        }
+        if report.error.is_none() {
+            report.error = fault::at(Point::AfterAudit).err();
         }
         match &report.error {
             None => {
@@ -181,6 +193,17 @@ impl Group {
         finish_reports(&mut report, job, millis);
         report.peak_memory = crate::memory::peak_resident();
         report
+    }
+
+    /// Lets each target look at what all writers have staged for it, before any load of the run is committed.
+    async fn audit(&self, staged: &[(StepName, Staged)]) -> Result<()> {
+        for action in &self.actions {
+            let Some(load) = action.load.as_ref().filter(|load| !load.held) else { continue };
+            let of_load = staged.iter().filter(|(step, _)| *step == action.step.name);
+            let parts: Vec<Staged> = of_load.map(|(_, part)| part.clone()).collect();
+            load.sink.audit(&parts).await.map_err(|error| in_step(error, action.step.name.as_str()))?;
+        }
+        Ok(())
     }
 
     /// Throws away the rows of loads that the target holds: handed to the commit they would look like those of a rival.
@@ -343,6 +366,7 @@ impl Group {
             report.notes.extend(self.increments.get(&view.step).map(|progress| progress.describe()));
             report.rejects = meter.rejects();
             report.notes.extend(meter.warning());
+            report.notes.extend(meter.beyond());
             report.millis = meter.millis();
             reports.push(report);
         }
@@ -387,6 +411,7 @@ impl Group {
                     schema: crate::runner::encode_schema(&load.schema),
                     staged: Vec::new(),
                     checkpoint: self.increments.checkpoint(&action.step.name),
+                    source_key: load.source_key.clone(),
                 })
             })
             .collect();
@@ -569,6 +594,8 @@ async fn plan_action(
     let StepBody::Load(load) = &step.body else { return Ok(Action { step: step.clone(), meter, load: None }) };
     let key = job.loads.iter().find(|(name, _)| *name == step.name).map(|(_, key)| key.clone());
     let key = key.ok_or_else(|| Error::internal(format!("load `{}` has no key", step.name)))?;
+    let source_key = source_key(load, resolver).await?;
+    let table = one_row_a_key(step, load, &source_key, table, resolver).await?;
     let frame = resolver.session.table(bare(table.as_str())).await.map_err(from_datafusion)?;
     let frame = plain_types(frame)?;
     let input = frame.create_physical_plan().await.map_err(from_datafusion)?;
@@ -577,7 +604,7 @@ async fn plan_action(
         return Err(Error::new(ErrorKind::Schema, format!("the rows of `{from}` have no columns"))
             .hint("select at least one column"));
     }
-    let sink = open_sink(engine, job, load, &key, schema.clone())?;
+    let sink = open_sink(engine, job, load, &key, schema.clone(), source_key.clone())?;
     // Only who is going to load may ask the ledger and try whether the target can be written.
     let (free, held) = match pass {
         Pass::Explain => (None, false),
@@ -585,7 +612,7 @@ async fn plan_action(
     };
     let (key, sink) = match free {
         Some(free) => {
-            let sink = open_sink(engine, job, load, &free, schema.clone())?;
+            let sink = open_sink(engine, job, load, &free, schema.clone(), source_key.clone())?;
             (free, sink)
         }
         None => (key, sink),
@@ -605,7 +632,51 @@ async fn plan_action(
         StageExec::new(input, sink.clone(), key.clone(), owner, pass.attempt(job.attempt), meter.clone())
             .collecting(engine.options.collect),
     );
-    Ok(Action { step: step.clone(), meter, load: Some(PlannedLoad { key, schema, sink, plan, held, notes }) })
+    Ok(Action {
+        step: step.clone(),
+        meter,
+        load: Some(PlannedLoad { key, schema, sink, plan, source_key, held, notes }),
+    })
+}
+
+/// The primary key of the table that a load reads as it is, where the load goes by it: a load that names its own key, or
+/// needs none, has none of the source's.
+async fn source_key(load: &LoadSpec, resolver: &Resolver) -> Result<Vec<String>> {
+    let goes_by_it = match load.strategy {
+        Strategy::DeleteInsert => load.scope.is_none(),
+        Strategy::Merge | Strategy::Scd2 => true,
+        Strategy::Append | Strategy::Replace | Strategy::TruncateInsert | Strategy::PartitionOverwrite => false,
+    };
+    if !goes_by_it || !load.key.0.is_empty() {
+        return Ok(Vec::new());
+    }
+    match resolver.views.iter().find(|view| view.step == load.from).map(|view| &view.origin) {
+        Some(Origin::Extract(table)) => table.source.key().await,
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// Where a load says which of several rows with one key counts: a table of only those, or else the one that is given.
+async fn one_row_a_key(
+    step: &Step,
+    load: &LoadSpec,
+    source_key: &[String],
+    table: StepName,
+    resolver: &Resolver,
+) -> Result<StepName> {
+    let Some(keep) = &load.dedup else { return Ok(table) };
+    let key = if load.key.0.is_empty() { source_key.to_vec() } else { load.key.0.clone() };
+    if key.is_empty() {
+        // The sink says that a key is missing.
+        return Ok(table);
+    }
+    let all = resolver.session.table(bare(table.as_str())).await.map_err(from_datafusion)?;
+    let dedup = DedupSpec { key: OneOrMany(key), keep: keep.clone() };
+    let query = crate::dedup::query(&dedup, table.as_str(), all.schema().as_arrow())?;
+    let name = StepName::from(format!("__latest_{}", step.name));
+    let view = resolver.session.sql(&query).await.map_err(from_datafusion)?.into_view();
+    resolver.session.register_table(bare(name.as_str()), view).map_err(from_datafusion)?;
+    Ok(name)
 }
 
 /// The store counts generations, but the target's ledger is what counts: where it already holds this one and nobody
@@ -622,7 +693,8 @@ async fn free_generation(
     let Some(last) = sink.last(&key.slot).await? else { return Ok((None, false)) };
     // An incremental load adds only what is new: a further generation doubles nothing.
     let is_incremental = job.cursors.iter().any(|(name, _)| *name == step.name);
-    let append = load.strategy == Strategy::Append && !is_incremental;
+    let takes_its_place = job.full_refresh && load.knows_its_rows();
+    let append = load.strategy == Strategy::Append && !is_incremental && !takes_its_place;
     if job.resumed.contains(&step.name) && !append {
         return Ok((None, last.key.generation == key.generation));
     }
@@ -650,12 +722,13 @@ pub(crate) fn open_sink(
     load: &LoadSpec,
     key: &LoadKey,
     schema: SchemaRef,
+    source_key: Vec<String>,
 ) -> Result<Arc<dyn Sink>> {
     let context = LoadContext {
         key: key.clone(),
         owner: OwnerId(job.run.clone()),
         schema,
-        source_key: Vec::new(),
+        source_key,
         open: engine.open_context(),
     };
     let sink = engine.connection(&load.to)?.sink(load, context);

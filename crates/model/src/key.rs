@@ -185,6 +185,10 @@ pub struct Cursor {
     /// How far before the cursor `seen` reaches; nothing but the cursor itself when none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
+    /// The files that have been loaded, by name, and what tells whether one has changed: its size, and its etag or time.
+    /// For extracts of files, which have no value that grows.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]

@@ -9,6 +9,10 @@
 
 mod duration;
 mod error;
+pub mod fault;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod ids;
 mod interval;
 mod key;
@@ -26,8 +30,8 @@ pub use ids::{ConnectionName, PipelineName, RunId, StepName};
 pub use interval::{FIRST_DATE, Interval, LAST_DATE};
 pub use key::{Checkpoint, Committed, Cursor, LoadKey, OwnerId, Slot, Staged, StagedFile, TaskKey};
 pub use run::{
-    CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, RunEvent, StagedLoad, StepKind,
-    StepReport, StepState,
+    CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, LoadReport, RunEvent, StagedLoad,
+    StepKind, StepReport, StepState,
 };
 pub use size::ByteSize;
 pub use suggest::{did_you_mean, one_of};

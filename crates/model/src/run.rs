@@ -1,9 +1,14 @@
 //! What a runner is asked to do, what it tells meanwhile, and what it answers.
 
+<<<<<<< HEAD
 use crate::spec::{FoundTable, OnFail, PipelineSpec};
+=======
+use crate::spec::{OnFail, PipelineSpec, Strategy};
+>>>>>>> main
 use crate::{CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -83,6 +88,47 @@ pub struct StagedLoad {
     pub staged: Vec<Staged>,
     /// The checkpoint to write with it.
     pub checkpoint: crate::Checkpoint,
+    /// The primary key of the table its rows come from, where it is needed and known.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_key: Vec<String>,
+}
+
+/// A load as its target has it, for people.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LoadReport {
+    /// Its key, as the target's ledger has it.
+    pub key: String,
+    /// How its rows met the old ones.
+    pub strategy: Strategy,
+    /// Rows that were loaded.
+    pub rows: u64,
+    /// Files that were published; 0 for databases.
+    pub files: u64,
+    /// Bytes that were published; 0 where the target cannot tell.
+    pub bytes: u64,
+    /// How far its incremental extracts have come: the cursor of each; empty where it has none.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub cursors: BTreeMap<String, Option<serde_json::Value>>,
+    /// When the target says it was committed.
+    pub at: DateTime<Utc>,
+}
+
+impl LoadReport {
+    /// What is told of a load.
+    #[must_use]
+    pub fn new(committed: &Committed, strategy: Strategy) -> Self {
+        // Not the digests of rows that a cursor may remember: there can be many thousands.
+        let cursors = committed.checkpoint.cursors.iter();
+        Self {
+            key: committed.key.text(),
+            strategy,
+            rows: committed.rows,
+            files: committed.files,
+            bytes: committed.bytes,
+            cursors: cursors.map(|(step, cursor)| (step.clone(), cursor.value.clone())).collect(),
+            at: committed.at,
+        }
+    }
 }
 
 /// What a step is.
@@ -219,6 +265,9 @@ pub struct StepReport {
     pub attempts: u32,
     /// Things to know: what a load did, why a step was skipped.
     pub notes: Vec<String>,
+    /// The load as its target has it, once it is committed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub load: Option<LoadReport>,
     /// What went wrong.
     pub error: Option<Error>,
 }
@@ -240,6 +289,7 @@ impl StepReport {
             millis: 0,
             attempts: 0,
             notes: Vec::new(),
+            load: None,
             error: None,
         }
     }

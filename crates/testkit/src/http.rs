@@ -1,4 +1,4 @@
-//! A proxy in front of an HTTP server that breaks answers on their way, as a test tells it to.
+//! A proxy in front of an HTTP server that breaks requests and answers on their way, as a test tells it to.
 //!
 //! It passes requests on as they are (a signature stays valid: the server sees the proxy's address in `Host`) and serves
 //! one request a connection.
@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 /// The longest head of a request or an answer.
 const MOST_HEAD: usize = 64 << 10;
 
-/// What happens to an answer.
+/// What happens to a request or its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// The connection is closed before there is any.
@@ -28,6 +28,12 @@ pub enum Fault {
     Trickle(usize),
     /// It claims to be of so many bytes, and is.
     Shorten(usize),
+    /// The server does what it was asked for, and the connection is closed instead of an answer.
+    Lose,
+    /// The connection to the server is closed after so many bytes of the request's body, and that to the client, too.
+    CutRequest(usize),
+    /// The request waits for so long before it goes on.
+    Late(Duration),
 }
 
 /// A request that passes.
@@ -154,11 +160,19 @@ async fn pass(mut client: TcpStream, server: &str, tell: &Tell) -> io::Result<()
             let answer = format!("HTTP/1.1 {status} no\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
             return client.write_all(answer.as_bytes()).await;
         }
-        Some(Fault::Cut(_) | Fault::Trickle(_) | Fault::Shorten(_)) | None => {}
+        Some(Fault::CutRequest(bytes)) => body.truncate(bytes),
+        Some(Fault::Late(wait)) => tokio::time::sleep(wait).await,
+        Some(Fault::Cut(_) | Fault::Trickle(_) | Fault::Shorten(_) | Fault::Lose) | None => {}
     }
     let mut upstream = TcpStream::connect(server).await?;
     upstream.write_all(closing(&request, None).as_bytes()).await?;
     upstream.write_all(&body).await?;
+    match fault {
+        Some(Fault::CutRequest(_)) => return Ok(()),
+        // To its end, or the server might stop half-way.
+        Some(Fault::Lose) => return upstream.read_to_end(&mut body).await.map(|_| ()),
+        _ => {}
+    }
     let (answer, mut chunk) = head(&mut upstream).await?;
     let shorter = match fault {
         Some(Fault::Shorten(length)) => Some(length),

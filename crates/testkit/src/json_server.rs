@@ -6,6 +6,8 @@
 
 use crate::kept::{Kept, installed};
 use std::fmt;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
 
 /// A running server; ends with the value.
 pub struct JsonServer {
@@ -42,5 +44,22 @@ impl JsonServer {
             },
         );
         Self { url: kept.url.clone(), _kept: kept }
+    }
+
+    /// Adds a record to the list at a path.
+    ///
+    /// # Errors
+    /// What the connection says, or the server's answer where it is no success.
+    pub fn add(&self, path: &str, record: &str) -> io::Result<()> {
+        let host = self.url.trim_start_matches("http://");
+        let mut stream = TcpStream::connect(host)?;
+        let length = record.len();
+        write!(
+            stream,
+            "POST /{path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{record}"
+        )?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        if answer.starts_with("HTTP/1.1 201") { Ok(()) } else { Err(io::Error::other(answer)) }
     }
 }

@@ -213,6 +213,15 @@ impl PostgresServer {
         self.wait_until_ready()
     }
 
+    fn named(&self, name: &str) -> TestDatabase {
+        TestDatabase {
+            name: name.to_owned(),
+            port: self.port,
+            socket: self.socket.clone(),
+            programs: self.programs.clone(),
+        }
+    }
+
     /// A fresh, empty database.
     ///
     /// # Panics
@@ -220,14 +229,28 @@ impl PostgresServer {
     #[must_use]
     pub fn database(&self) -> TestDatabase {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let database = |name: &str| TestDatabase {
-            name: name.to_owned(),
-            port: self.port,
-            socket: self.socket.clone(),
-            programs: self.programs.clone(),
-        };
-        database("postgres").sql(&format!("create database {name} template template0"));
-        database(&name)
+        self.named("postgres").sql(&format!("create database {name} template template0"));
+        self.named(&name)
+    }
+
+    /// A database with everything that is in another one, whose sessions are ended.
+    ///
+    /// # Errors
+    /// The words of `psql`.
+    pub fn copy(&self, of: &TestDatabase) -> Result<TestDatabase, String> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        let end = format!("select pg_terminate_backend(pid, 5000) from pg_stat_activity where datname = '{}'", of.name);
+        self.named("postgres").try_sql(&format!("{end}; create database {name} template {}", of.name))?;
+        Ok(self.named(&name))
+    }
+
+    /// Removes a database, whoever is using it.
+    ///
+    /// # Errors
+    /// The words of `psql`.
+    pub fn drop(&self, database: &TestDatabase) -> Result<(), String> {
+        let drop = format!("drop database {} with (force)", database.name);
+        self.named("postgres").try_sql(&drop).map(|_| ())
     }
 }
 

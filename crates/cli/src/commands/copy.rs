@@ -247,21 +247,13 @@ pub(super) fn plain_load(target: &Target<'_>, strategy: Option<Strategy>) -> Res
         }
         (What::Path(_), format) => Some(format.unwrap_or(FileFormat::Parquet)),
     };
+    let strategy = strategy.unwrap_or(Strategy::Replace);
     Ok(LoadSpec {
-        from: target.from.into(),
-        to: target.place.connection.clone(),
         table: target.place.table(),
         path: target.place.path(),
-        strategy: strategy.unwrap_or(Strategy::Replace),
-        key: OneOrMany::default(),
-        scope: None,
         format,
-        partition_by: OneOrMany::default(),
         compression,
-        compression_level: None,
-        file_size: None,
-        row_group_rows: None,
-        csv: None,
+        ..LoadSpec::new(target.from.into(), target.place.connection.clone(), strategy)
     })
 }
 

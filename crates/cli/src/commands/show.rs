@@ -3,9 +3,9 @@
 use super::runs::tone;
 use crate::args::ShowArgs;
 use crate::exit::Outcome;
-use crate::printer::{Cell, Printer, Table, Tone};
+use crate::printer::{Cell, Printer, Table, Tone, number};
 use crate::{context, report};
-use gristmill_model::{Error, ErrorKind, Result};
+use gristmill_model::{Error, ErrorKind, LoadReport, Result};
 use gristmill_orchestrator::Store;
 use gristmill_orchestrator::store::{RunRecord, StepRecord, find_run};
 
@@ -26,6 +26,7 @@ pub(crate) async fn run(args: &ShowArgs, printer: &Printer) -> Result<Outcome> {
         for (key, value) in &record.params {
             printer.line(format!("param {key}={value}"))?;
         }
+        loads(printer, &steps)?;
         attempts(printer, &steps)?;
         if let Some(error) = &record.error {
             printer.line(format!("{} {error}", printer.paint(Tone::Bad, "error:")))?;
@@ -50,6 +51,42 @@ fn unfinished(printer: &Printer, record: &RunRecord, steps: &[StepRecord]) -> Re
         ]);
     }
     table.print(printer, "  ")
+}
+
+/// What the targets hold of the run: each load with its key, rows, files, strategy, cursor, and when it was committed.
+fn loads(printer: &Printer, steps: &[StepRecord]) -> Result<()> {
+    let loads: Vec<_> = steps
+        .iter()
+        .filter_map(|step| Some((step.step.as_str(), step.report.as_ref().and_then(|report| report.load.as_ref())?)))
+        .collect();
+    if loads.is_empty() {
+        return Ok(());
+    }
+    printer.line("committed loads")?;
+    let mut table = Table::new(&["step", "strategy", "rows>", "files>", "committed", "cursor", "key"]);
+    for (step, load) in loads {
+        table.row([
+            step.into(),
+            load.strategy.as_str().into(),
+            number(load.rows).into(),
+            if load.files > 0 { number(load.files).into() } else { Cell::default() },
+            load.at.format("%Y-%m-%d %H:%M:%S UTC").to_string().into(),
+            cursors(load).into(),
+            load.key.as_str().into(),
+        ]);
+    }
+    table.print(printer, "  ")
+}
+
+/// How far the extracts of a load have come: `orders: 1200`, or nothing.
+fn cursors(load: &LoadReport) -> String {
+    let text = |value: &Option<serde_json::Value>| match value {
+        None => "nothing yet".to_owned(),
+        Some(serde_json::Value::String(text)) => text.clone(),
+        Some(other) => other.to_string(),
+    };
+    let each: Vec<String> = load.cursors.iter().map(|(step, value)| format!("{step}: {}", text(value))).collect();
+    each.join(", ")
 }
 
 /// Attempts that failed, before the one that counts.

@@ -321,7 +321,7 @@ fn a_key_that_cannot_be_a_cursor_is_refused_by_name() {
         ("from: db, table: t, incremental_key: at", "the greatest `at` of `t` is infinity"),
         ("from: db, table: t, incremental_key: nope", "`t` has no column `nope`"),
         ("from: db, table: t, columns: [id], incremental_key: at", "`t` has no column `at`"),
-        ("from: lake, path: a.csv, incremental_key: id", "`incremental_key` is not supported for `lake`"),
+        ("from: lake, path: a.csv, incremental_key: id", "`incremental_key: id` is not for files"),
     ] {
         folder.write(
             "pipelines/p.yaml",

@@ -11,7 +11,11 @@ mod asked;
 mod bad_input;
 mod checked;
 mod commands;
+<<<<<<< HEAD
 mod contract;
+=======
+mod feeds;
+>>>>>>> main
 mod guards;
 mod incremental;
 mod killed;
@@ -20,6 +24,7 @@ mod once;
 mod oracle;
 mod pushed;
 mod sales;
+mod strategies;
 mod support;
 mod tables;
 mod units;

@@ -135,7 +135,7 @@ fn a_column_that_cannot_be_a_cursor_is_refused_by_name() {
         ("incremental_key: d", "the greatest `d` of `t` is 0000-00-00"),
         ("incremental_key: nope", "`t` has no column `nope`"),
         ("incremental_key: k, columns: [id]", "`t` has no column `k`"),
-        ("incremental_key: k", "a row has no `k`"),
+        ("incremental_key: k, columns: [id, k]", "a row has no `k`"),
     ] {
         folder.write(
             "pipelines/orders.yaml",

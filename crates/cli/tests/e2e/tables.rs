@@ -127,7 +127,7 @@ fn a_table_that_cannot_be_read_is_named_and_harms_no_other() {
         assert!(said.out.contains(&message) || said.error().contains(&message), "{said}");
     }
     assert!(said.error().contains("[public."), "{said}");
-    assert_eq!(folder.rows("select (select count(*) from lite.a) , (select count(*) from lite.z)"), ["1,2"]);
+    assert_eq!(folder.rows("select (select count(*) from lite.a) as a, (select count(*) from lite.z) as z"), ["1,2"]);
     // What is none of the tables is published with all of them, or not at all.
     assert!(folder.run(&["sql", "select * from lite.own"]).code != Some(0));
 
@@ -150,7 +150,7 @@ fn each_table_has_a_cursor_of_its_own() {
     folder.write("gristmill.yaml", CONNECTIONS);
     let loads = "  load: {load: {from: all, to: lite, table: \"{{ table }}\", strategy: append}}\n";
     write(&folder, "tables: [\"*\"], incremental_key: at", loads);
-    let counts = "select (select count(*) from lite.a), (select count(*) from lite.b), (select count(*) from lite.c)";
+    let counts = "select (select count(*) from lite.a) as a, (select count(*) from lite.b) as b, (select count(*) from lite.c) as c";
     for _ in 0..2 {
         succeed(&folder);
         // `c` has no such column: it is read whole, and takes the place of what was loaded.
@@ -170,7 +170,7 @@ fn each_table_has_a_cursor_of_its_own() {
 #[test]
 fn many_tables_come_from_sqlite_and_mariadb_as_well() {
     let mariadb = mariadb::database();
-    mariadb.sql("create table orders(id int primary key); insert into orders values (1), (2); create table `odd.name`(id int); create view v as select 1 as one");
+    mariadb.sql("create table orders(id int primary key); insert into orders values (1), (2); create table `odd name`(id int); create view v as select 1 as one");
     let mut folder = Folder::new();
     folder.set("MY", mariadb.url());
     folder.write(
@@ -192,7 +192,7 @@ fn many_tables_come_from_sqlite_and_mariadb_as_well() {
     );
     folder.ok(&["run", ".", "--date", "2024-01-15"]);
     assert_eq!(folder.rows("select count(*) from lite.my_orders"), ["2"]);
-    assert_eq!(folder.rows("select count(*) from lite.\"my_odd.name\""), ["0"]);
+    assert_eq!(folder.rows("select count(*) from lite.\"my_odd name\""), ["0"]);
     assert_eq!(folders(&folder), ["Orders", "v", "x%20y"]);
     assert_eq!(folder.rows("select count(*) from 'lake/raw/Orders/'"), ["3"]);
     // Names that differ by case are one table in the target.

@@ -1,106 +1,34 @@
 //! The campaign: a table, a run, a fault in the middle of it, and what was loaded.
 
 use crate::chance::Chance;
+use crate::driver::{Ended, HANGS, LONGEST, Outcome, wait};
 use crate::fault::{FAULTS, Fault, Moment, strike};
 use crate::shape::{Shape, change};
 use crate::support::Folder;
 use gristmill_testkit::postgres::{PostgresServer, TestDatabase};
-use std::collections::BTreeMap;
-use std::fmt;
 use std::process::{Child, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-/// A run that takes longer hangs.
-const LONGEST: Duration = Duration::from_secs(60);
 const RUN: [&str; 4] = ["run", ".", "--date", "2024-01-01"];
 /// Rows in a second, so that a run has a middle, however small its table.
 const PACE: u64 = 9000;
 
-/// What became of a run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Ended {
-    /// Loaded, every row once.
-    Whole,
-    /// Failed with a clear error, nothing to be seen in the target; run again, every row was there once.
-    Refused,
-    /// Killed; nothing or everything to be seen; run again, every row was there once.
-    Killed,
-    /// Loaded whole before the fault could strike.
-    TooLate,
-    /// Whatever must not be.
-    Wrong,
-}
-
-const ENDED: [(Ended, &str); 5] = [
-    (Ended::Whole, "whole"),
-    (Ended::Refused, "refused, then whole"),
-    (Ended::Killed, "killed, then whole"),
-    (Ended::TooLate, "too late"),
-    (Ended::Wrong, "WRONG"),
-];
-
-/// What a campaign has found.
-pub(crate) struct Outcome {
-    seed: u64,
-    counts: BTreeMap<Fault, BTreeMap<Ended, u64>>,
-    wrong: Vec<String>,
-}
-
-impl Outcome {
-    pub(crate) fn wrong(&self) -> usize {
-        self.wrong.len()
-    }
-
-    /// Runs that a fault has struck.
-    pub(crate) fn struck(&self) -> u64 {
-        let faults = self.counts.iter().filter(|(fault, _)| **fault != Fault::None);
-        faults
-            .flat_map(|(_, counts)| counts)
-            .filter(|(ended, _)| **ended != Ended::TooLate)
-            .map(|(_, count)| count)
-            .sum()
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:<26}", "fault")?;
-        for (_, name) in ENDED {
-            write!(f, "{name:>21}")?;
-        }
-        for (fault, counts) in &self.counts {
-            write!(f, "\n{:<26}", fault.to_string())?;
-            for (ended, _) in ENDED {
-                write!(f, "{:>21}", counts.get(&ended).copied().unwrap_or(0))?;
-            }
-        }
-        let runs: u64 = self.counts.values().flat_map(BTreeMap::values).sum();
-        for wrong in &self.wrong {
-            write!(f, "\n\n{wrong}")?;
-        }
-        let verdict = if self.wrong.is_empty() { "no row lost, none doubled, nothing half visible" } else { "BROKEN" };
-        write!(f, "\n\n{runs} runs, seed {}, {} struck in the middle: {verdict}", self.seed, self.struck())
-    }
-}
-
 /// Extracts so many tables, each with a fault of its own.
 pub(crate) fn extract(runs: u64, seed: u64) -> Outcome {
     let server = PostgresServer::start().unwrap();
-    let mut outcome = Outcome { seed, counts: BTreeMap::new(), wrong: Vec::new() };
+    let mut outcome = Outcome::new(seed);
     for run in 0..runs {
         let mut chance = Chance::new(seed, run);
         let fault = FAULTS[usize::try_from(run).unwrap() % FAULTS.len()];
         let began = Instant::now();
         let attempt = Attempt::new(&server, fault, &mut chance);
         let ended = attempt.ended(&mut chance).unwrap_or_else(|problem| {
-            let problem = format!("run {run}: {fault}: {problem}\n{}\n{}", attempt.shape, attempt.moment());
-            eprintln!("{problem}");
-            outcome.wrong.push(problem);
+            outcome.problem(format!("run {run}: {fault}: {problem}\n{}\n{}", attempt.shape, attempt.moment()));
             Ended::Wrong
         });
         eprintln!("run {run}: {fault}: {ended:?} after {:.1} s ({})", began.elapsed().as_secs_f64(), attempt.moment());
-        *outcome.counts.entry(fault).or_default().entry(ended).or_default() += 1;
+        outcome.add(fault, ended);
     }
     outcome
 }
@@ -320,21 +248,5 @@ impl<'a> Attempt<'a> {
         }
         let counts = ask("select (select count(*) from loaded), (select count(*) from expected)")?;
         Err(format!("rows loaded|expected {counts}; some that differ:\n{differing}\n{}", said.text))
-    }
-}
-
-/// Stands for a run that had to be killed because it did not end.
-const HANGS: i32 = -1;
-
-fn wait(child: &mut Child, begin: Instant) -> Result<Option<i32>, String> {
-    loop {
-        if let Some(status) = child.try_wait().map_err(|error| error.to_string())? {
-            return Ok(status.code());
-        }
-        if begin.elapsed() > LONGEST {
-            child.kill().and_then(|()| child.wait()).map_err(|error| error.to_string())?;
-            return Ok(Some(HANGS));
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -45,7 +45,7 @@ pub(crate) const FAULTS: &[Fault] = &[
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::None => "none",
+            Self::None => crate::driver::NONE,
             Self::EndReader => "one reader ended",
             Self::EndHolder => "snapshot's holder ended",
             Self::EndAll => "all connections ended",

@@ -44,6 +44,16 @@ pub(crate) fn blocks(text: &str, mark: &str) -> Vec<(usize, String)> {
 }
 
 #[test]
+fn the_points_at_which_loads_are_killed_are_documented_as_they_are() {
+    let page = std::fs::read_to_string(repository().join("docs/reliability.md")).unwrap();
+    let lines = gristmill::model::fault::Point::ALL
+        .iter()
+        .map(|point| format!("| `{}` | {} |", point.name(), point.about().trim()));
+    let missing: Vec<String> = lines.filter(|line| !page.contains(line.as_str())).collect();
+    assert!(missing.is_empty(), "docs/reliability.md lacks\n{}", missing.join("\n"));
+}
+
+#[test]
 fn every_example_of_the_documentation_is_fine() {
     let mut found = vec![repository().join("README.md")];
     pages(&repository().join("docs"), &mut found);

@@ -3,9 +3,12 @@
 //! An implementation calls [`source_suite`] and [`sink_suite`] from its tests. A suite answers with the first rule that
 //! is broken instead of panicking, so that it is ordinary library code: `source_suite(&open).await.unwrap()`.
 
+mod random;
 mod sink;
 mod source;
+mod strategies;
 
+pub use random::random_loads;
 pub use sink::{SinkTarget, sink_suite};
 pub use source::source_suite;
 

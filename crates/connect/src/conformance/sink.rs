@@ -1,5 +1,6 @@
 //! What every sink must do.
 
+use super::strategies::{self, after, without};
 use super::{broken, must, same_rows, sorted_rows};
 use crate::{LoadContext, OpenContext, Rows, Sink, SinkMode};
 use arrow::array::{Int64Array, RecordBatch, StringArray};
@@ -23,6 +24,12 @@ pub trait SinkTarget: Send + Sync {
 
     /// The strategies that this kind of sink has.
     fn strategies(&self) -> Vec<Strategy>;
+
+    /// Whether rows of one target can only be partitioned all alike (files), so that loads that meet are all given
+    /// `partition_by`; tables take it with `partition_overwrite` only.
+    fn is_partitioned(&self) -> bool {
+        false
+    }
 
     /// Opens a sink on this target. `load` lacks `table` and `path` (and `format`, …), which are the target's to fill
     /// in. The columns are `id: int64`, `day: utf8` and `note: utf8`.
@@ -65,30 +72,32 @@ where
         two_loads_serialise(&fresh().await?, *strategy).await.map_err(at)?;
         the_strategy_does_what_it_says(&fresh().await?, *strategy).await.map_err(at)?;
         // Only these go on from a checkpoint.
-        if matches!(strategy, Strategy::Append | Strategy::DeleteInsert) {
+        if matches!(strategy, Strategy::Append | Strategy::DeleteInsert | Strategy::Merge | Strategy::Scd2) {
             checkpoints_follow_each_other(&fresh().await?, *strategy).await.map_err(at)?;
         }
         if matches!(strategy, Strategy::DeleteInsert | Strategy::PartitionOverwrite) {
             a_scope_is_replaced_even_by_nothing(&fresh().await?, *strategy).await.map_err(at)?;
         }
+        strategies::suite(&fresh, *strategy).await.map_err(at)?;
     }
     Ok(())
 }
 
-/// A row of the suite's table.
-type Row = (i64, &'static str, Option<&'static str>);
+/// A row of the suite's table; without an `id` only where a rule is about that.
+pub(super) type Row = (Option<i64>, &'static str, Option<&'static str>);
 
-const OLD: [Row; 5] = [
-    (1, "2024-01-14", Some("old")),
-    (2, "2024-01-14", None),
-    (3, "2024-01-15", Some("old")),
-    (4, "2024-01-15", Some("it's \"old\"; -- 日本")),
-    (5, "2024-01-16", Some("old")),
+pub(super) const OLD: [Row; 5] = [
+    (Some(1), "2024-01-14", Some("old")),
+    (Some(2), "2024-01-14", None),
+    (Some(3), "2024-01-15", Some("old")),
+    (Some(4), "2024-01-15", Some("it's \"old\"; -- 日本")),
+    (Some(5), "2024-01-16", Some("old")),
 ];
-const NEW: [Row; 3] = [(3, "2024-01-15", Some("new")), (6, "2024-01-15", None), (7, "2024-01-15", Some("new"))];
-const SCOPE: &str = "day = '2024-01-15'";
+pub(super) const NEW: [Row; 3] =
+    [(Some(3), "2024-01-15", Some("new")), (Some(6), "2024-01-15", None), (Some(7), "2024-01-15", Some("new"))];
+pub(super) const SCOPE: &str = "day = '2024-01-15'";
 
-fn schema() -> SchemaRef {
+pub(super) fn schema() -> SchemaRef {
     Arc::new(Schema::new(vec![
         Field::new("id", DataType::Int64, true),
         Field::new("day", DataType::Utf8, true),
@@ -97,7 +106,7 @@ fn schema() -> SchemaRef {
 }
 
 fn batch(rows: &[Row]) -> Result<RecordBatch> {
-    let ids = Int64Array::from_iter_values(rows.iter().map(|row| row.0));
+    let ids: Int64Array = rows.iter().map(|row| row.0).collect();
     let days = StringArray::from_iter_values(rows.iter().map(|row| row.1));
     let notes: StringArray = rows.iter().map(|row| row.2).collect();
     RecordBatch::try_new(schema(), vec![Arc::new(ids), Arc::new(days), Arc::new(notes)])
@@ -110,32 +119,18 @@ fn rows_of(rows: &[Row]) -> Result<Rows> {
     Ok(Rows::from_batches(schema(), batches))
 }
 
-fn load(strategy: Strategy, scope: Option<&str>) -> LoadSpec {
+pub(super) fn load(strategy: Strategy, scope: Option<&str>) -> LoadSpec {
+    let keyed = matches!(strategy, Strategy::DeleteInsert | Strategy::Merge | Strategy::Scd2);
+    let by = |named: bool, column: &str| OneOrMany(if named { vec![column.to_owned()] } else { Vec::new() });
     LoadSpec {
-        from: "rows".into(),
-        to: "target".into(),
-        table: None,
-        path: None,
-        strategy,
-        key: OneOrMany(match strategy {
-            Strategy::DeleteInsert => vec!["id".to_owned()],
-            _ => Vec::new(),
-        }),
+        key: by(keyed, "id"),
+        partition_by: by(strategy == Strategy::PartitionOverwrite, "day"),
         scope: scope.map(str::to_owned),
-        format: None,
-        partition_by: OneOrMany(match strategy {
-            Strategy::PartitionOverwrite => vec!["day".to_owned()],
-            _ => Vec::new(),
-        }),
-        compression: None,
-        compression_level: None,
-        file_size: None,
-        row_group_rows: None,
-        csv: None,
+        ..LoadSpec::new("rows".into(), "target".into(), strategy)
     }
 }
 
-fn key(day: u32, generation: u32) -> LoadKey {
+pub(super) fn key(day: u32, generation: u32) -> LoadKey {
     let date = NaiveDate::from_ymd_opt(2024, 1, day).unwrap_or_default();
     let slot = Slot {
         pipeline: "suite".into(),
@@ -146,21 +141,21 @@ fn key(day: u32, generation: u32) -> LoadKey {
     LoadKey { slot, generation }
 }
 
-fn owner(name: &str) -> OwnerId {
+pub(super) fn owner(name: &str) -> OwnerId {
     OwnerId(RunId::new(name))
 }
 
-fn checkpoint(cursor: i64) -> Checkpoint {
+pub(super) fn checkpoint(cursor: i64) -> Checkpoint {
     let cursor = Cursor { column: "id".to_owned(), value: Some(serde_json::json!(cursor)), ..Cursor::default() };
     Checkpoint { cursors: [("rows".to_owned(), cursor)].into(), sequence: 0 }
 }
 
-fn open(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, owner: &OwnerId) -> Result<Arc<dyn Sink>> {
+pub(super) fn open(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, owner: &OwnerId) -> Result<Arc<dyn Sink>> {
     let context = LoadContext {
         key: key.clone(),
         owner: owner.clone(),
         schema: schema(),
-        source_key: Vec::new(),
+        source_key: vec!["id".to_owned()],
         open: target.folders(),
     };
     target.sink(load, context)
@@ -171,7 +166,7 @@ fn task(key: &LoadKey, owner: &OwnerId, partition: u32, attempt: u32) -> TaskKey
 }
 
 /// Stages `rows`, by two writers where the sink takes two.
-async fn stage(sink: &dyn Sink, key: &LoadKey, owner: &OwnerId, rows: &[Row]) -> Result<Vec<Staged>> {
+pub(super) async fn stage(sink: &dyn Sink, key: &LoadKey, owner: &OwnerId, rows: &[Row]) -> Result<Vec<Staged>> {
     let (first, second) = match sink.mode() {
         SinkMode::Staged => rows.split_at(rows.len() / 2),
         SinkMode::Single => (rows, &rows[..0]),
@@ -185,7 +180,12 @@ async fn stage(sink: &dyn Sink, key: &LoadKey, owner: &OwnerId, rows: &[Row]) ->
     Ok(staged)
 }
 
-async fn load_rows(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, rows: &[Row]) -> Result<Committed> {
+pub(super) async fn load_rows(
+    target: &dyn SinkTarget,
+    load: LoadSpec,
+    key: &LoadKey,
+    rows: &[Row],
+) -> Result<Committed> {
     let owner = owner("run-load");
     let sink = open(target, load, key, &owner)?;
     sink.prepare().await?;
@@ -197,11 +197,16 @@ async fn load_rows(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, rows:
     Ok(committed)
 }
 
-async fn expect(target: &dyn SinkTarget, rule: &str, wanted: &[Row]) -> Result<()> {
+pub(super) async fn expect(target: &dyn SinkTarget, rule: &str, wanted: &[Row]) -> Result<()> {
     let wanted = if wanted.is_empty() { Vec::new() } else { sorted_rows(&[batch(wanted)?])? };
+    same_rows(rule, &wanted, &seen(target, &schema()).await?)
+}
+
+/// The rows of the target as texts, with the columns and types of `schema`.
+pub(super) async fn seen(target: &dyn SinkTarget, schema: &SchemaRef) -> Result<Vec<String>> {
     let mut got = Vec::new();
     for seen in target.rows().await? {
-        let columns = schema()
+        let columns = schema
             .fields()
             .iter()
             .map(|field| {
@@ -211,9 +216,9 @@ async fn expect(target: &dyn SinkTarget, rule: &str, wanted: &[Row]) -> Result<(
                 cast(column, field.data_type()).map_err(|error| broken("values keep their meaning", error))
             })
             .collect::<Result<Vec<_>>>()?;
-        got.push(RecordBatch::try_new(schema(), columns).map_err(|error| broken("columns are whole", error))?);
+        got.push(RecordBatch::try_new(schema.clone(), columns).map_err(|error| broken("columns are whole", error))?);
     }
-    same_rows(rule, &wanted, &sorted_rows(&got)?)
+    sorted_rows(&got)
 }
 
 async fn expect_no_leftovers(target: &dyn SinkTarget, rule: &str) -> Result<()> {
@@ -230,25 +235,9 @@ async fn expect_no_leftovers(target: &dyn SinkTarget, rule: &str) -> Result<()> 
 }
 
 /// Puts the old rows there, by a load of another slot.
-async fn fill(target: &dyn SinkTarget, strategy: Strategy) -> Result<()> {
+pub(super) async fn fill(target: &dyn SinkTarget, strategy: Strategy) -> Result<()> {
     load_rows(target, load(strategy, None), &key(1, 1), &OLD).await?;
     expect(target, "a first load fills the target", &OLD).await
-}
-
-fn without(rows: &[Row], gone: impl Fn(&Row) -> bool) -> Vec<Row> {
-    rows.iter().filter(|row| !gone(row)).copied().collect()
-}
-
-/// What a second load leaves of the old rows and adds, by the strategy's definition.
-fn after(strategy: Strategy, old: &[Row], new: &[Row]) -> Vec<Row> {
-    let mut rows = match strategy {
-        Strategy::Append => old.to_vec(),
-        Strategy::Replace => Vec::new(),
-        Strategy::DeleteInsert => without(old, |row| new.iter().any(|new| new.0 == row.0)),
-        Strategy::PartitionOverwrite => without(old, |row| new.iter().any(|new| new.1 == row.1)),
-    };
-    rows.extend_from_slice(new);
-    rows
 }
 
 /// The checkpoint of a load is found by the loads of other intervals, and one that was read from an older one is refused.
@@ -440,7 +429,7 @@ async fn two_loads_serialise(target: &dyn SinkTarget, strategy: Strategy) -> Res
     for key in [&left.0, &right.0] {
         must(first.last(&key.slot).await?.is_some(), "neither of two rivals is lost", || key.text())?;
     }
-    if strategy != Strategy::Replace {
+    if !matches!(strategy, Strategy::Replace | Strategy::TruncateInsert) {
         return expect(target, "neither of two rivals loses rows", &OLD).await;
     }
     // One of them came last, whole.

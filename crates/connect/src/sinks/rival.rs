@@ -26,7 +26,7 @@ pub(crate) fn stop_if_of_another(key: &LoadKey, entered: &OwnerId, owner: &Owner
 /// # Errors
 /// [`ErrorKind::Conflict`].
 pub(crate) fn stop_unless_next(key: &LoadKey, next: &Checkpoint, newest: &Checkpoint) -> Result<()> {
-    if next.sequence == 0 || next.sequence == newest.sequence + 1 {
+    if next.sequence == 0 || Some(next.sequence) == newest.sequence.checked_add(1) {
         return Ok(());
     }
     Err(Error::new(

@@ -3,9 +3,10 @@
 //! All extracts and all their lanes share one pace per connection. A batch that comes too early waits here; the reader
 //! behind it is not asked for the next one meanwhile, so that the server feels the pause, too.
 
+use super::turns::Turns;
 use crate::{
-    Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, ReadPlan, ReadRequest, Rows,
-    Scan, Sink, Source, SourceStats,
+    Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, NewRows, ReadPlan, ReadRequest,
+    Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -16,7 +17,7 @@ use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{ByteSize, Result, WorkUnit};
 use schemars::JsonSchema;
 use serde::Deserialize;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -63,15 +64,14 @@ pub(crate) fn take_limit(keys: &mut Node) -> Result<Option<Arc<Pace>>, Vec<Diagn
         return Err(wrong);
     }
     let limit = LimitKeys { max_rows_per_second: rows, max_bytes_per_second: bytes.map(ByteSize) };
-    Ok((rows.is_some() || bytes.is_some()).then(|| Arc::new(Pace { limit, free: Mutex::default() })))
+    Ok((rows.is_some() || bytes.is_some()).then(|| Arc::new(Pace { limit, turns: Turns::default() })))
 }
 
 /// How fast may be read.
 #[derive(Debug)]
 pub(crate) struct Pace {
     limit: LimitKeys,
-    /// When the next batch may go.
-    free: Mutex<Option<Instant>>,
+    turns: Turns,
 }
 
 impl Pace {
@@ -85,11 +85,7 @@ impl Pace {
 
     /// When a batch may go; those after it have to wait until it would have passed.
     fn book(&self, now: Instant, rows: u64, bytes: u64) -> Instant {
-        let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        // Time in which nobody read is not saved up.
-        let start = free.map_or(now, |free| free.max(now));
-        *free = Some(start.checked_add(self.cost(rows, bytes)).unwrap_or(start));
-        start
+        self.turns.take(now, self.cost(rows, bytes))
     }
 
     async fn wait(&self, batch: &RecordBatch) {
@@ -150,7 +146,19 @@ impl Source for LimitedSource {
     }
 
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
-        self.inner.narrow(extract, increment).await
+        let mut narrowed = self.inner.narrow(extract, increment).await?;
+        if let NewRows::Source(inner) = narrowed.rows {
+            narrowed.rows = NewRows::Source(Arc::new(Self { inner, pace: self.pace.clone() }));
+        }
+        Ok(narrowed)
+    }
+
+    fn within(&self, job: &str) {
+        self.inner.within(job);
+    }
+
+    async fn key(&self) -> Result<Vec<String>> {
+        self.inner.key().await
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {

@@ -4,3 +4,4 @@ pub(crate) mod limit;
 pub(crate) mod readers;
 pub(crate) mod requests;
 pub(crate) mod retry;
+mod turns;

@@ -13,8 +13,9 @@ use datafusion::physical_plan::execution_plan::{
 };
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
-use futures::TryStreamExt;
+use futures::StreamExt;
 use gristmill_connect::{Rows, Sink};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, LoadKey, OwnerId, TaskKey};
 use std::fmt;
 use std::sync::Arc;
@@ -120,8 +121,11 @@ impl ExecutionPlan for StageExec {
         let counted = meter.clone();
         let rows = Rows::new(
             schema,
-            input.map_err(from_datafusion).inspect_ok(move |batch| {
-                counted.add(batch.num_rows(), bytes_of(batch));
+            input.map(move |batch| -> Result<RecordBatch, Error> {
+                let batch = batch.map_err(from_datafusion)?;
+                counted.add(batch.num_rows(), bytes_of(&batch));
+                fault::at(Point::DuringStage)?;
+                Ok(batch)
             }),
         );
         let collect = self.collect;
@@ -132,7 +136,9 @@ impl ExecutionPlan for StageExec {
             } else {
                 rows
             };
+            fault::at(Point::BeforeStage).map_err(to_datafusion)?;
             let staged = sink.stage(&task, rows).await.map_err(to_datafusion)?;
+            fault::at(Point::AfterStage).map_err(to_datafusion)?;
             meter.touch();
             let text = serde_json::to_string(&staged)
                 .map_err(|error| to_datafusion(Error::internal(format!("a manifest cannot be encoded: {error}"))))?;

@@ -11,7 +11,7 @@ use datafusion::arrow::array::types::{
 };
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, BooleanArray, RecordBatch};
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Schema, TimeUnit};
 use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use gristmill_model::spec::Lag;
 use gristmill_model::{Cursor, Error, ErrorKind, Result};
@@ -49,6 +49,8 @@ pub(super) struct Memory {
     columns: Vec<String>,
     greatest: Option<i128>,
     kind: Option<DataType>,
+    /// The greatest text, where cursors are texts.
+    greatest_text: Option<String>,
 }
 
 /// Digests and counts, the columns they are of, and the edge.
@@ -71,34 +73,38 @@ impl Memory {
             columns: Vec::new(),
             greatest: None,
             kind: None,
+            greatest_text: None,
         }
     }
 
-    /// Leaves out the rows that were loaded before, and remembers those that will be read again.
+    /// Leaves out the rows that were loaded before, and remembers those that will be read again. `cursor` are the values of
+    /// `column`; `next` is the greatest of all, or of those so far.
     pub(super) fn pass(
         &mut self,
         batch: RecordBatch,
-        column: &str,
+        (column, cursor): (&str, &ArrayRef),
         key: &[String],
         next: Option<&serde_json::Value>,
     ) -> Result<RecordBatch> {
         let internal = |error| Error::internal("rows at the cursor cannot be told apart").cause(error);
-        let Some(cursor) = batch.column_by_name(column).cloned() else { return Ok(batch) };
         let own: Vec<String> = if key.is_empty() {
             batch.schema().fields().iter().map(|field| field.name().clone()).collect()
         } else {
-            key.iter().cloned().chain([column.to_owned()]).collect()
+            key.iter().cloned().chain([top(&batch.schema(), column).to_owned()]).collect()
         };
         if self.kind.is_none() {
-            if let (Some(lag), Some(reason)) = (self.lag, lag_mismatch(self.lag, cursor.data_type())) {
-                return Err(Error::new(ErrorKind::Config, format!("`lag: {lag}` does not go with `{column}`"))
-                    .cause(reason)
-                    .hint("write a duration such as `2h` for times and dates, a whole number for numbers"));
-            }
+            check_lag(self.lag, cursor.data_type(), column)?;
             self.kind = Some(cursor.data_type().clone());
             self.columns.clone_from(&own);
         }
-        let places = Places::of(&cursor, next, column)?;
+        let places = Places::of(cursor, next, column)?;
+        if let Places::Texts { next, .. } = &places
+            && self.greatest_text != *next
+        {
+            // Only rows at the very greatest are read again.
+            self.remembered.retain(|_, (number, _)| number.is_none());
+            self.greatest_text.clone_from(next);
+        }
         if let Places::Numbers(numbers) = &places
             && let Some(greatest) = numbers.iter().flatten().max()
             && self.greatest.is_none_or(|known| known < *greatest)
@@ -235,8 +241,16 @@ impl Places {
     }
 }
 
+/// The column that holds a cursor: itself, or what it is a field of.
+pub(super) fn top<'a>(schema: &Schema, column: &'a str) -> &'a str {
+    match schema.column_with_name(column) {
+        Some(_) => column,
+        None => column.split('.').next().unwrap_or(column),
+    }
+}
+
 /// Values as numbers that compare like them; none for types that are no numbers or times.
-fn numbers(array: &ArrayRef) -> Option<Vec<Option<i128>>> {
+pub(super) fn numbers(array: &ArrayRef) -> Option<Vec<Option<i128>>> {
     macro_rules! of {
         ($kind:ty) => {
             array.as_primitive::<$kind>().iter().map(|value| value.map(i128::from)).collect()
@@ -272,6 +286,17 @@ fn ordered(value: f64) -> i128 {
     i128::from(if bits < 0 { i64::MIN.wrapping_sub(bits) } else { bits })
 }
 
+/// That a lag goes with the type of a cursor.
+///
+/// # Errors
+/// [`ErrorKind::Config`] when it does not.
+pub(super) fn check_lag(lag: Option<Lag>, kind: &DataType, column: &str) -> Result<()> {
+    let (Some(lag), Some(reason)) = (lag, lag_mismatch(lag, kind)) else { return Ok(()) };
+    Err(Error::new(ErrorKind::Config, format!("`lag: {lag}` does not go with `{column}`"))
+        .cause(reason)
+        .hint("write a duration such as `2h` for times and dates, a whole number for numbers"))
+}
+
 /// Why a lag does not go with a type, if it does not.
 fn lag_mismatch(lag: Option<Lag>, kind: &DataType) -> Option<&'static str> {
     match (lag?, kind) {
@@ -283,7 +308,7 @@ fn lag_mismatch(lag: Option<Lag>, kind: &DataType) -> Option<&'static str> {
 }
 
 /// The least number that lies within the lag.
-fn below(greatest: i128, lag: Option<Lag>, kind: &DataType) -> i128 {
+pub(super) fn below(greatest: i128, lag: Option<Lag>, kind: &DataType) -> i128 {
     let lag = match (lag, kind) {
         (None, _) => 0,
         (Some(Lag::Time(lag)), DataType::Date32) => i128::try_from(lag.0.as_millis().div_ceil(86_400_000)).unwrap_or(0),
@@ -338,6 +363,9 @@ impl<'a> Digester<'a> {
                 continue;
             }
             let value = formatter.value(row).try_to_string()?;
+            // A number is the same one when its column has become one of floats, as it may where types are told by values.
+            let value =
+                if array.data_type().is_floating() { value.strip_suffix(".0").unwrap_or(&value) } else { &value };
             for part in [name.as_bytes(), value.as_bytes()] {
                 bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
                 bytes.extend_from_slice(part);

@@ -66,7 +66,8 @@ pub struct ExtractSpec {
     #[serde(default)]
     pub on_bad_row: OnFail,
     /// Read only what is new: rows whose value in this column is not less than the greatest one that was loaded. The
-    /// cursor is kept in the target, written in the same commit as the rows. Databases only.
+    /// cursor is kept in the target, written in the same commit as the rows. A column of a table, a query or an API (there
+    /// also a field within one: `meta.updated_at`); for files `file_modified`: those that are new.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incremental_key: Option<String>,
     /// Read again so much before the cursor, for rows that come late: a duration (`2h`) for times and dates, a number for

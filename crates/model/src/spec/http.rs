@@ -45,6 +45,9 @@ pub struct HttpSpec {
     /// `headers` and `body` is that field of the parent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub for_each: Option<ForEach>,
+    /// How the API is asked for what is new only, with `incremental_key`. What comes is looked at all the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incremental: Option<super::HttpIncremental>,
 }
 
 /// The method of a request that reads.
@@ -280,6 +283,17 @@ impl HttpSpec {
                 complain(format!("`{key}` of `http` is 0"), "write a number from 1, or leave it out");
             }
         }
+        if let Some(incremental) = &self.incremental {
+            if incremental.end_param.is_some() != incremental.end_value.is_some() {
+                complain(
+                    "`end_param` and `end_value` of `incremental` go together".to_owned(),
+                    "say both, such as `end_param: until, end_value: \"{{ data_interval_end }}\"`",
+                );
+            }
+            if incremental.place == ParamPlace::Body && self.method == HttpMethod::Get {
+                complain("`place: body` of `incremental` goes with `method: POST`".to_owned(), "say `method: POST`");
+            }
+        }
         for status in &self.empty_on {
             if !(400..500).contains(status) || [401, 403, 407, 408, 425, 429].contains(status) {
                 complain(
@@ -408,6 +422,8 @@ mod tests {
             "{empty_on: [401]}",
             "{empty_on: [500]}",
             "{for_each: {path: a, body: {}}}",
+            "{incremental: {start_param: since, end_param: until}}",
+            "{incremental: {start_param: since, place: body}}",
         ] {
             assert_eq!(count(wrong), 1, "{wrong}");
         }

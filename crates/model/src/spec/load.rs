@@ -1,6 +1,6 @@
 //! Where a view's rows go, and how.
 
-use super::extract::{CsvOptions, FileFormat};
+use super::extract::{CsvOptions, FileFormat, Keep};
 use super::shapes::OneOrMany;
 use crate::{ByteSize, ConnectionName, StepName};
 use schemars::JsonSchema;
@@ -22,13 +22,41 @@ pub struct LoadSpec {
     pub path: Option<String>,
     /// How new rows meet old ones.
     pub strategy: Strategy,
-    /// The columns that tell rows apart, for `delete+insert`.
+    /// The columns that tell rows apart, for `delete+insert`, `merge` and `scd2`; by default the primary key of the table
+    /// that is extracted.
     #[serde(default)]
     pub key: OneOrMany,
-    /// What is replaced, as a condition on the target (`date = '{{ ds }}'`): by new rows, or by nothing. For
-    /// `delete+insert` and `partition_overwrite`.
+    /// The part of the target that the load answers for, as a condition on it (`date = '{{ ds }}'`). `delete+insert` and
+    /// `partition_overwrite` replace it, by new rows or by nothing; `delete_missing` of `merge` and `scd2` keeps to it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
+    /// `merge`: rows that are there stay as they are, only new ones are added.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub insert_only: bool,
+    /// `merge` and `scd2`: what is in the target (within `scope`) and not among the rows is gone: `merge` deletes it, `scd2`
+    /// ends its version. Without it, nothing is said about keys that do not come.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub delete_missing: bool,
+    /// `merge` and `scd2`: which of several rows with the same key counts (`latest by updated_at`). Without it, such rows
+    /// are an error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dedup: Option<Keep>,
+    /// Statements in the target's SQL, run in the transaction of the commit before anything else. Databases only.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub pre_sql: OneOrMany,
+    /// Statements in the target's SQL, run in the transaction of the commit after the rows are in. Databases only.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub post_sql: OneOrMany,
+    /// Adds the column `_gristmill_load`: the key of the load that wrote the row last. By it a full refresh of an `append`
+    /// finds the rows whose place it takes (databases).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub load_column: bool,
+    /// Adds a column of this name: when the row was first written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created_column: Option<String>,
+    /// Adds a column of this name: when the row was last written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updated_column: Option<String>,
     /// The format of the files; Parquet by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<FileFormat>,
@@ -52,6 +80,129 @@ pub struct LoadSpec {
     pub csv: Option<CsvOptions>,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_false(flag: &bool) -> bool {
+    !*flag
+}
+
+fn is_empty(texts: &OneOrMany) -> bool {
+    texts.0.is_empty()
+}
+
+impl LoadSpec {
+    /// The name of the column that says which load a row is of.
+    pub const LOAD_COLUMN: &'static str = "_gristmill_load";
+
+    /// A load that says nothing but this.
+    #[must_use]
+    pub fn new(from: StepName, to: ConnectionName, strategy: Strategy) -> Self {
+        Self {
+            from,
+            to,
+            table: None,
+            path: None,
+            strategy,
+            key: OneOrMany::default(),
+            scope: None,
+            insert_only: false,
+            delete_missing: false,
+            dedup: None,
+            pre_sql: OneOrMany::default(),
+            post_sql: OneOrMany::default(),
+            load_column: false,
+            created_column: None,
+            updated_column: None,
+            format: None,
+            partition_by: OneOrMany::default(),
+            compression: None,
+            compression_level: None,
+            file_size: None,
+            row_group_rows: None,
+            csv: None,
+        }
+    }
+
+    /// Whether rows that it has appended can be told from others, so that a full refresh can take their place.
+    #[must_use]
+    pub fn knows_its_rows(&self) -> bool {
+        self.load_column && self.table.is_some()
+    }
+
+    /// What is wrong with it that can be told without the target, each with a hint. `may_have_key`: the rows come straight
+    /// from a table, which may have a primary key.
+    #[must_use]
+    pub fn mistakes(&self, may_have_key: bool) -> Vec<(String, Option<String>)> {
+        let mut mistakes = Vec::new();
+        let mut complain = |message: String, hint: &str| mistakes.push((message, Some(hint.to_owned())));
+        if self.table.is_some() == self.path.is_some() {
+            let name = "name one of the two";
+            complain("`load` needs either `table` (for a database) or `path` (for files)".to_owned(), name);
+        }
+        let has_no_key = self.key.0.is_empty() && !may_have_key;
+        match self.strategy {
+            Strategy::DeleteInsert if has_no_key && self.scope.is_none() => complain(
+                "`strategy: delete+insert` needs `key` or `scope` to know what to delete".to_owned(),
+                "e.g. `key: [date]`",
+            ),
+            Strategy::Merge | Strategy::Scd2 if has_no_key => complain(
+                format!("`strategy: {}` needs a `key` to know which rows are the same", self.strategy.as_str()),
+                "e.g. `key: [id]`; only rows that come straight from a table have its primary key by default",
+            ),
+            Strategy::PartitionOverwrite if self.partition_by.0.is_empty() => complain(
+                "`strategy: partition_overwrite` needs `partition_by`".to_owned(),
+                "e.g. `partition_by: [date]`",
+            ),
+            _ => {}
+        }
+        self.misplaced(&mut complain);
+        mistakes
+    }
+
+    /// Keys that go with other targets or strategies.
+    fn misplaced(&self, complain: &mut impl FnMut(String, &str)) {
+        let file_only = [
+            ("format", self.format.is_some()),
+            ("compression", self.compression.is_some()),
+            ("compression_level", self.compression_level.is_some()),
+            ("file_size", self.file_size.is_some()),
+            ("row_group_rows", self.row_group_rows.is_some()),
+            ("csv", self.csv.is_some()),
+            ("partition_by", !self.partition_by.0.is_empty() && self.strategy != Strategy::PartitionOverwrite),
+        ];
+        for (key, _) in file_only.iter().filter(|(_, given)| self.table.is_some() && *given) {
+            complain(format!("`{key}` goes with `path`, not with `table`"), "leave it out");
+        }
+        let table_only = [("pre_sql", !self.pre_sql.0.is_empty()), ("post_sql", !self.post_sql.0.is_empty())];
+        for (key, _) in table_only.iter().filter(|(_, given)| self.path.is_some() && *given) {
+            complain(format!("`{key}` goes with `table`, not with `path`"), "leave it out");
+        }
+        let strategy = self.strategy.as_str();
+        let keyed = matches!(self.strategy, Strategy::Merge | Strategy::Scd2);
+        if self.insert_only && self.strategy != Strategy::Merge {
+            complain(format!("`insert_only` does not go with `strategy: {strategy}`"), "it is for `merge`");
+        }
+        for (key, given) in [("delete_missing", self.delete_missing), ("dedup", self.dedup.is_some())] {
+            if given && !keyed {
+                complain(format!("`{key}` does not go with `strategy: {strategy}`"), "it is for `merge` and `scd2`");
+            }
+        }
+        if self.scope.is_some() {
+            match self.strategy {
+                Strategy::DeleteInsert | Strategy::PartitionOverwrite => {}
+                Strategy::Merge | Strategy::Scd2 if self.delete_missing => {}
+                Strategy::Merge | Strategy::Scd2 => complain(
+                    format!("`scope` of `strategy: {strategy}` says where `delete_missing` looks, and that is not set"),
+                    "add `delete_missing: true`, or leave `scope` out",
+                ),
+                _ => complain(
+                    format!("`scope` does not go with `strategy: {strategy}`"),
+                    "it is for `delete+insert` and `partition_overwrite`, and for `delete_missing`",
+                ),
+            }
+        }
+    }
+}
+
 /// How new rows meet old ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Strategy {
@@ -61,22 +212,47 @@ pub enum Strategy {
     /// The new rows take the place of all old ones, at once; readers see the old ones until then.
     #[serde(rename = "replace")]
     Replace,
+    /// Empty the table and fill it, in one transaction: as `replace`, but in PostgreSQL by TRUNCATE, which is quick, gives
+    /// the space back at once and lets readers wait meanwhile; the table is never made anew. Databases only.
+    #[serde(rename = "truncate+insert")]
+    TruncateInsert,
     /// Delete the old rows whose key occurs among the new ones, then insert.
     #[serde(rename = "delete+insert")]
     DeleteInsert,
+    /// Rows whose key is there take its place, column by column; the others are added. Databases only.
+    #[serde(rename = "merge")]
+    Merge,
+    /// Keep history: a row that changes ends its version (`valid_to`) and begins another (`valid_from`), both at the start
+    /// of the interval; `valid_to` of what is current is NULL. Databases only.
+    #[serde(rename = "scd2")]
+    Scd2,
     /// Replace the partitions that occur among the new rows; without new rows, replace nothing (Spark: "dynamic").
     #[serde(rename = "partition_overwrite")]
     PartitionOverwrite,
 }
 
 impl Strategy {
+    /// Every strategy.
+    pub const ALL: [Self; 7] = [
+        Self::Append,
+        Self::Replace,
+        Self::TruncateInsert,
+        Self::DeleteInsert,
+        Self::Merge,
+        Self::Scd2,
+        Self::PartitionOverwrite,
+    ];
+
     /// The word used in files and on screens.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Append => "append",
             Self::Replace => "replace",
+            Self::TruncateInsert => "truncate+insert",
             Self::DeleteInsert => "delete+insert",
+            Self::Merge => "merge",
+            Self::Scd2 => "scd2",
             Self::PartitionOverwrite => "partition_overwrite",
         }
     }

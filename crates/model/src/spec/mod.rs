@@ -7,6 +7,7 @@
 mod check;
 mod extract;
 mod http;
+mod incremental;
 mod load;
 mod pipeline;
 mod project;
@@ -24,6 +25,7 @@ pub use http::{
     Cursor, ForEach, HttpMethod, HttpSpec, LastPage, MissingRecords, NextLink, Offsets, PageNumbers, Paginate,
     ParamPlace, Total,
 };
+pub use incremental::{HttpIncremental, TimeFormat};
 pub use load::{Compression, LoadSpec, Strategy};
 pub use pipeline::{
     CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,

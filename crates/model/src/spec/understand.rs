@@ -8,7 +8,7 @@ use super::check::CheckFile;
 use super::pipeline::{
     CheckStep, CommandFile, CommandSpec, PipelineFile, PipelineSpec, Place, SqlFile, SqlSpec, Step, StepBody, StepFile,
 };
-use super::{Check, ExtractSpec, LoadSpec, Strategy};
+use super::{Check, ExtractSpec};
 use crate::yaml::{Diagnostic, Node, Value, decode_partly};
 use crate::{PipelineName, StepKind, StepName, one_of};
 
@@ -198,7 +198,13 @@ impl StepReader<'_> {
             }
             Some(StepBody::Generate(generate.clone()))
         } else if let Some(load) = &step.load {
+<<<<<<< HEAD
             check_load(load, self.is_of_many(load.from.as_str()), &mut complain);
+=======
+            for (message, hint) in load.mistakes(self.reads_a_table(load.from.as_str())) {
+                complain(message, hint);
+            }
+>>>>>>> main
             Some(StepBody::Load(load.clone()))
         } else if let Some(from) = &step.check {
             if !has_checks {
@@ -222,10 +228,17 @@ impl StepReader<'_> {
         body
     }
 
+<<<<<<< HEAD
     /// Whether a step extracts many tables.
     fn is_of_many(&self, step: &str) -> bool {
         let step = self.known.steps.iter().find(|(name, _)| *name == step);
         step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get("tables").is_some())
+=======
+    /// Whether the step `name` reads a table as it is, which may have a primary key.
+    fn reads_a_table(&self, name: &str) -> bool {
+        let step = self.known.steps.iter().find(|(known, _)| *known == name);
+        step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get("table").is_some())
+>>>>>>> main
     }
 
     fn checks(&mut self, items: &[Node]) -> Vec<Check> {
@@ -356,8 +369,12 @@ fn check_tables(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<
 
 fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Option<String>)) {
     if extract.incremental_key.is_none() {
-        for (key, given) in [("lag", extract.lag.is_some()), ("on_cursor_missing", extract.on_cursor_missing.is_some())]
-        {
+        let of_api = extract.http.as_ref().is_some_and(|http| http.incremental.is_some());
+        for (key, given) in [
+            ("lag", extract.lag.is_some()),
+            ("on_cursor_missing", extract.on_cursor_missing.is_some()),
+            ("incremental", of_api),
+        ] {
             if given {
                 complain(
                     format!("`{key}` goes with `incremental_key`"),
@@ -384,6 +401,7 @@ fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Opti
     }
 }
 
+<<<<<<< HEAD
 /// `is_of_many`: it stands for many loads, one for each table.
 fn check_load(load: &LoadSpec, is_of_many: bool, complain: &mut impl FnMut(String, Option<String>)) {
     let target = load.table.as_ref().or(load.path.as_ref());
@@ -428,6 +446,8 @@ fn check_load(load: &LoadSpec, is_of_many: bool, complain: &mut impl FnMut(Strin
     }
 }
 
+=======
+>>>>>>> main
 #[cfg(test)]
 mod tests {
     use super::*;

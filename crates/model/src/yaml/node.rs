@@ -4,6 +4,7 @@ use super::Diagnostic;
 use crate::template::is_template;
 use crate::{Result, TemplateContext, render_text};
 use saphyr::{MarkedYaml, ScalarStyle, YamlData};
+use saphyr_parser::Event;
 use std::sync::Arc;
 
 /// A YAML value and where it stands.
@@ -159,6 +160,9 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Diagnostic>> {
     let at = |line: usize, column: usize, message: String| {
         vec![Diagnostic { file: file.to_string(), line, column, message, hint: None }]
     };
+    if let Some((line, column)) = too_deep(text) {
+        return Err(at(line, column, format!("nested deeper than {MOST_NESTED} levels")));
+    }
     let mut parser = saphyr_parser::Parser::new_from_str(text);
     let mut loader = saphyr::YamlLoader::<MarkedYaml<'_>>::default();
     // Scalars stay as they were written: `01`, `1e3` and `2024-01-01` must not change before their reader sees them.
@@ -187,6 +191,26 @@ pub fn parse(file: &str, text: &str) -> Result<Node, Vec<Diagnostic>> {
         }
         [_, second, ..] => Err(at(second.span.start.line(), 1, "a second YAML document; a file holds one".to_owned())),
     }
+}
+
+/// Deeper nesting is a mistake: everything that follows a document does so by recursion, and the stack is only so large.
+const MOST_NESTED: usize = 100;
+
+/// Where a text is nested too deeply, if it is. What is no YAML is told of by whoever reads it.
+fn too_deep(text: &str) -> Option<(usize, usize)> {
+    let mut depth = 0_usize;
+    for event in saphyr_parser::Parser::new_from_str(text) {
+        let (event, span) = event.ok()?;
+        match event {
+            Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
+            Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        if depth > MOST_NESTED {
+            return Some((span.start.line(), span.start.col() + 1));
+        }
+    }
+    None
 }
 
 fn convert(yaml: &MarkedYaml<'_>, file: &Arc<str>, mistakes: &mut Vec<Diagnostic>) -> Node {
@@ -253,6 +277,17 @@ mod tests {
         assert_eq!(node.get("csv").and_then(|csv| csv.get("null")).and_then(Node::text), Some("NA"));
         assert_eq!(node.get("x").map(|x| &x.value), Some(&Value::Null));
         assert!(parse("p.yaml", "~: 1\n").is_err());
+    }
+
+    #[test]
+    fn what_is_nested_too_deeply_is_refused_before_it_is_followed() {
+        let nested = |levels: usize| format!("a: {}{}", "[".repeat(levels), "]".repeat(levels));
+        assert!(parse("p.yaml", &nested(MOST_NESTED - 1)).is_ok());
+        for text in [nested(MOST_NESTED), nested(20_000), "- ".repeat(20_000), "[".repeat(20_000), "? ".repeat(20_000)]
+        {
+            let mistakes = parse("p.yaml", &text).unwrap_err();
+            assert!(mistakes[0].message.contains("nested deeper than 100 levels"), "{mistakes:?}");
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ impl Dag {
     }
 
     /// Makes the loads that read incremental extracts take the place of everything that was loaded before, since a full
-    /// refresh reads everything again. Done to the pipeline itself, so that whoever finishes such a load knows, too.
+    /// refresh reads everything again. `merge` and `scd2` do so by themselves once they know that it is everything. Done to the pipeline itself, so that whoever finishes such a load knows, too.
     pub fn refresh_fully(&self, spec: &mut PipelineSpec) {
         let names: Vec<StepName> = spec.steps.iter().map(|step| step.name.clone()).collect();
         let refreshed: BTreeSet<StepName> =
@@ -23,8 +23,14 @@ impl Dag {
             if let StepBody::Load(load) = &mut step.body
                 && refreshed.contains(&step.name)
             {
-                // The key stays: it tells which of them append otherwise.
-                load.strategy = Strategy::Replace;
+                match load.strategy {
+                    // Everything is read, so what does not come is gone; history and the time of creation stay.
+                    Strategy::Merge | Strategy::Scd2 => (load.delete_missing, load.insert_only) = (true, false),
+                    // What it goes by is the source's key, which is not known here: all of the target is its scope.
+                    Strategy::DeleteInsert if load.key.0.is_empty() => load.scope = Some("1 = 1".to_owned()),
+                    // The key stays: it tells which of them append otherwise.
+                    _ => load.strategy = Strategy::Replace,
+                }
             }
         }
     }
@@ -42,6 +48,8 @@ pub(super) fn mistakes(spec: &PipelineSpec, nodes: &[Node]) -> Vec<Diagnostic> {
         let StepBody::Load(load) = &step.body else { continue };
         let drops = match load.strategy {
             Strategy::Replace => "`strategy: replace` would drop",
+            Strategy::TruncateInsert => "`strategy: truncate+insert` would drop",
+            Strategy::Merge | Strategy::Scd2 if load.delete_missing => "`delete_missing` would drop",
             Strategy::PartitionOverwrite => "`strategy: partition_overwrite` would drop partitions of",
             Strategy::DeleteInsert if load.scope.is_some() => "`scope` would drop",
             _ => continue,
@@ -61,7 +69,7 @@ pub(super) fn mistakes(spec: &PipelineSpec, nodes: &[Node]) -> Vec<Diagnostic> {
                      `incremental_key`",
                     step.name
                 ),
-                Some("use `append`, or `delete+insert` with a `key`".to_owned()),
+                Some("use `append`, or `delete+insert` or `merge` with a `key`".to_owned()),
             ));
         }
     }

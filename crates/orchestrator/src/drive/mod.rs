@@ -188,7 +188,7 @@ impl Driver {
                 interval: request.interval,
             });
             let session = session::Session::new(self, request, prepared, taken, outcomes);
-            let mut report = session.drive().await;
+            let (mut report, clean) = session.drive().await;
             report.millis = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
             report.peak_memory = awaited.iter().map(|run| run.peak_memory).chain([report.peak_memory]).flatten().max();
             report.awaited = awaited;
@@ -196,7 +196,11 @@ impl Driver {
             if let Err(error) = self.store.end(&report, Utc::now()).await {
                 report.notes.push(format!("how the run ended could not be recorded: {error}"));
             }
-            drop(lock);
+            match clean {
+                true => drop(lock),
+                // Whoever comes next finds the file, and throws away what is left.
+                false => lock.leave(),
+            }
             Ok(report)
         }
         .boxed()
@@ -251,7 +255,8 @@ impl Driver {
         let steps: Vec<_> = steps.filter_map(|step| Some((step.clone(), dag.kind(step.as_str())?))).collect();
         let loads = plan.tasks.iter().flat_map(|task| task.actions()).filter_map(load_of).map(|(name, load)| {
             // What is incremental adds only what is new, however often it runs.
-            let once = load.strategy == Strategy::Append && dag.cursors(spec, name.as_str()).is_empty();
+            let adds = load.strategy == Strategy::Append && dag.cursors(spec, name.as_str()).is_empty();
+            let once = adds && !(request.full_refresh && load.knows_its_rows());
             let slot = slot(spec, &name, load, request.interval);
             (name, WantedLoad { slot, once })
         });
@@ -267,7 +272,8 @@ impl Driver {
             loads,
         };
         let start = self.start().await?;
-        let recovered = self.recover_dead(Some(&request.interval)).await?;
+        let mut recovered = self.recover_dead(Some(&request.interval)).await?;
+        self.recover_left(Some(&request.pipeline), &mut recovered.notes).await?;
         if request.full_refresh {
             self.refuse_to_double(&run).await?;
         }
@@ -291,7 +297,7 @@ impl Driver {
                     format!("`{}` already holds these rows, and `append` cannot replace them", load.slot.target),
                 )
                 .hint(
-                    "leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`",
+                    "leave `--full-refresh` out, or use `strategy: delete+insert`, `partition_overwrite` or `replace`, or `load_column: true` from the first load on",
                 )
                 .context(format!("step `{}`", load.slot.step)));
             }

@@ -5,10 +5,11 @@ use crate::RunState;
 use crate::dag::left_behind;
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
-use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody};
+use gristmill_model::fault::{self, Point};
+use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody, Strategy};
 use gristmill_model::{
-    Committed, Error, ErrorKind, EventSink, Interval, JobPhase, JobReport, JobSpec, Result, RunId, StepKind, StepName,
-    StepReport, StepState, TemplateContext,
+    Committed, Error, ErrorKind, EventSink, Interval, JobPhase, JobReport, JobSpec, LoadKey, LoadReport, PipelineName,
+    Result, RunId, StepKind, StepName, StepReport, StepState, TemplateContext,
 };
 use std::collections::BTreeMap;
 
@@ -22,9 +23,9 @@ pub struct Recovered {
 }
 
 impl Driver {
-    /// Marks runs whose process died as failed and lets the runner finish or undo what they left in their targets.
-    /// Every run does this for the newly dead before it begins; `thorough` looks at every unfinished load of every
-    /// ended run again.
+    /// Lets the runner finish or undo what runs whose process died have left in their targets, and marks them as failed.
+    /// Every run does this for the newly dead before it begins, and once more for those of its own pipeline whose targets
+    /// could not be reached then; `thorough` looks at all of these and at every unfinished load of every ended run.
     ///
     /// A load whose publishing was decided is published, so that the loads of one run do not disagree; it is left for
     /// a later recovery where its target cannot be reached just now. Any other generation that was not committed stays
@@ -35,10 +36,11 @@ impl Driver {
     pub async fn recover(&self, thorough: bool) -> Result<Recovered> {
         let _start = self.start().await?;
         let mut recovered = self.recover_dead(None).await?;
+        let again = if thorough { self.recover_left(None, &mut recovered.notes).await? } else { Vec::new() };
         if thorough {
             let mut left: BTreeMap<RunId, Vec<LoadRecord>> = BTreeMap::new();
             for load in self.store.unfinished(None).await? {
-                if !recovered.dead.contains(&load.run) {
+                if !recovered.dead.contains(&load.run) && !again.contains(&load.run) {
                     left.entry(load.run.clone()).or_default().push(load);
                 }
             }
@@ -55,6 +57,9 @@ impl Driver {
 
     /// Must be called under the start lock: between a look at the owners and the mark no run may begin. `beginning` is
     /// the interval of the run that is about to begin, if one is.
+    ///
+    /// A run is marked only when its targets have been looked at: whoever dies in between leaves it to the next one. Its
+    /// lock file goes only when there is nothing left of it ([`Self::recover_left`]).
     pub(super) async fn recover_dead(&self, beginning: Option<&Interval>) -> Result<Recovered> {
         let mut recovered = Recovered::default();
         let running = RunFilter { state: Some(RunState::Running), ..RunFilter::default() };
@@ -63,24 +68,58 @@ impl Driver {
             if self.is_of_others(&run, beginning).await? || !blocking(move || owners.is_dead(&id)).await? {
                 continue;
             }
-            if !self.store.crashed(&run.id, Utc::now()).await? {
-                continue;
-            }
             let note =
                 format!("run `{}` of `{}` ({}) had died; it is marked as failed", run.id, run.pipeline, run.interval);
             self.note(None, &note);
             recovered.notes.push(note);
             recovered.dead.push(run.id.clone());
             let loads = self.store.unfinished(Some(&run.id)).await?;
-            self.clean_up(&run, &loads, &mut recovered.notes).await;
-            let (owners, id) = (self.owners(), run.id.clone());
-            blocking(move || {
-                owners.forget(&id);
-                Ok(())
-            })
-            .await?;
+            let clean = self.clean_up(&run, &loads, &mut recovered.notes).await;
+            fault::at(Point::BeforeForget)?;
+            self.store.crashed(&run.id, Utc::now()).await?;
+            if clean {
+                self.forget(&run.id).await?;
+            }
         }
         Ok(recovered)
+    }
+
+    /// Looks once more at dead runs that left something which could not be cleaned up, of one pipeline or of all: their lock
+    /// files are still there. Another run may have taken over their loads meanwhile, but not what they had staged. Answers
+    /// whose it was. Under the start lock, as above.
+    pub(super) async fn recover_left(
+        &self,
+        pipeline: Option<&PipelineName>,
+        notes: &mut Vec<String>,
+    ) -> Result<Vec<RunId>> {
+        let owners = self.owners();
+        let mut again = Vec::new();
+        for id in blocking(move || owners.left()).await? {
+            let Some(run) = self.store.run(&id).await? else {
+                // It died before it was recorded, and so before it did anything.
+                self.forget(&id).await?;
+                continue;
+            };
+            let is_meant = pipeline.is_none_or(|pipeline| run.pipeline == *pipeline);
+            if run.state == RunState::Running || !is_meant || self.is_of_others(&run, None).await? {
+                continue;
+            }
+            let loads = self.store.unfinished(Some(&id)).await?;
+            if self.clean_up(&run, &loads, notes).await {
+                self.forget(&id).await?;
+            }
+            again.push(id);
+        }
+        Ok(again)
+    }
+
+    async fn forget(&self, run: &RunId) -> Result<()> {
+        let (owners, id) = (self.owners(), run.clone());
+        blocking(move || {
+            owners.forget(&id);
+            Ok(())
+        })
+        .await
     }
 
     /// Whether a run is to be recovered by somebody else: one of another profile, whose connections this driver does not
@@ -109,15 +148,23 @@ impl Driver {
         Ok(true)
     }
 
-    /// Finishes or undoes the loads of a dead run. What goes wrong is a note: the run that is about to begin may not
-    /// need those targets, and a later recovery tries again.
-    async fn clean_up(&self, run: &RunRecord, loads: &[LoadRecord], notes: &mut Vec<String>) {
+    /// Finishes or undoes the unfinished `loads` of a dead run, and sweeps whatever else it has left in its targets. What
+    /// goes wrong is a note: the run that is about to begin may not need those targets, and a later recovery tries again.
+    /// Answers whether nothing is left.
+    async fn clean_up(&self, run: &RunRecord, loads: &[LoadRecord], notes: &mut Vec<String>) -> bool {
         let mut add = |text: String| {
             self.note(None, &text);
             notes.push(text);
         };
-        if loads.is_empty() {
-            return;
+        let steps = match self.store.steps(&run.id).await {
+            Ok(steps) => steps,
+            Err(error) => {
+                add(format!("what run `{}` did cannot be looked up: {error}", run.id));
+                return false;
+            }
+        };
+        if loads.is_empty() && steps.iter().all(|step| step.kind != StepKind::Load) {
+            return true;
         }
         let rendered = self.render(&run.pipeline, &run.id, run.interval, &run.params).await;
         let (mut pipeline, context) = match rendered {
@@ -127,7 +174,7 @@ impl Driver {
                     "what run `{}` left cannot be looked at, since its pipeline cannot be read: {error}",
                     run.id
                 ));
-                return;
+                return false;
             }
         };
         for load in loads {
@@ -135,8 +182,7 @@ impl Driver {
             pipeline.steps.extend(left_behind(&pipeline, &load.key.slot, decided));
         }
         let left = Left { driver: self, run, pipeline: &pipeline, context: &context };
-        let mut later = Vec::new();
-        let mut sweep: Vec<&LoadRecord> = Vec::new();
+        let mut later = false;
         for load in loads {
             let step = &load.key.slot.step;
             let now = pipeline.step(step.as_str()).and_then(|step| match &step.body {
@@ -149,26 +195,32 @@ impl Driver {
                 }
                 continue;
             };
-            match left.roll_forward(load, now, &mut add).await {
-                Forward::Later => later.push(step),
-                Forward::Done | Forward::Nothing => sweep.push(load),
-            }
+            later |= left.roll_forward(load, now, &mut add).await;
         }
         // A sweep throws away whatever the dead run has staged in a target: also what is still to be published.
-        if later.is_empty() && !sweep.is_empty() {
-            left.sweep(&sweep, &mut add).await;
+        if later {
+            return false;
         }
+        let mut sweep = Vec::new();
+        for (step, load) in load_steps(&pipeline) {
+            if !steps.iter().any(|known| known.step == *step) {
+                continue;
+            }
+            let slot = slot(&pipeline, step, load, run.interval);
+            match self.store.loads(&slot).await {
+                Ok(taken) => {
+                    let own = taken.into_iter().rev().find(|load| load.run == run.id).map(|load| load.key);
+                    // Where another run has taken the load over: a key that no target holds.
+                    sweep.push((step.clone(), own.unwrap_or(LoadKey { slot, generation: 0 })));
+                }
+                Err(error) => {
+                    add(format!("what run `{}` did cannot be looked up: {error}", run.id));
+                    return false;
+                }
+            }
+        }
+        sweep.is_empty() || left.sweep(sweep, &mut add).await
     }
-}
-
-/// What became of a load whose publishing was, or was not, decided.
-enum Forward {
-    /// It was not decided, or cannot be done any more.
-    Nothing,
-    /// It is published.
-    Done,
-    /// Not just now.
-    Later,
 }
 
 /// What a dead run left.
@@ -180,17 +232,18 @@ struct Left<'a> {
 }
 
 impl Left<'_> {
-    /// Publishes a load if that was decided before the process died.
-    async fn roll_forward(&self, load: &LoadRecord, now: &LoadSpec, add: &mut impl FnMut(String)) -> Forward {
+    /// Publishes a load if that was decided before the process died. True where it is still to be done, but not just now.
+    async fn roll_forward(&self, load: &LoadRecord, now: &LoadSpec, add: &mut impl FnMut(String)) -> bool {
         let step = &load.key.slot.step;
-        let Some(decided) = &load.decided else { return Forward::Nothing };
+        let Some(decided) = &load.decided else { return false };
         let error = if decided.spec == *now {
-            let report = self.ask(&[load], JobPhase::Commit { staged: vec![decided.staged.clone()] }).await;
+            let loads = vec![(step.clone(), load.key.clone())];
+            let report = self.ask(loads, JobPhase::Commit { staged: vec![decided.staged.clone()] }).await;
             match report.committed.into_iter().next() {
                 Some((_, committed)) => match self.driver.store.committed(&self.run.id, &committed).await {
                     Ok(()) => {
-                        self.published(step, &committed, add).await;
-                        return Forward::Done;
+                        self.published(step, &committed, now.strategy, add).await;
+                        return false;
                     }
                     Err(error) => error,
                 },
@@ -199,42 +252,58 @@ impl Left<'_> {
         } else {
             Error::new(ErrorKind::Config, format!("the step `{step}` was changed meanwhile"))
         };
-        let gone = matches!(
-            error.kind(),
-            ErrorKind::Config | ErrorKind::NotFound | ErrorKind::Schema | ErrorKind::Data | ErrorKind::Internal
-        );
-        let what_now = if gone && !error.is_retryable() {
+        // What stays wrong however often it is tried. A conflict is one: what was staged is gone, or somebody else was first and
+        // has loaded the slot, or moved the cursor that these rows were read from, so that they would be doubled. The next run
+        // reads what is left to be read.
+        let gone = !error.is_retryable()
+            && matches!(
+                error.kind(),
+                ErrorKind::Config
+                    | ErrorKind::NotFound
+                    | ErrorKind::Schema
+                    | ErrorKind::Data
+                    | ErrorKind::Conflict
+                    | ErrorKind::Internal
+            );
+        let what_now = if gone {
             if let Err(error) = self.driver.store.given_up(&self.run.id, std::slice::from_ref(&load.key)).await {
                 add(format!("that `{}` is given up could not be recorded: {error}", load.key));
             }
-            "run the pipeline for that interval again"
+            "it is given up; run the pipeline for that interval again"
         } else {
             "`gristmill recover` tries again"
         };
         add(format!("`{}` is not published, though it was about to be: {error}; {what_now}", load.key));
         self.record(step, StepState::Failed, None, "not published; what belongs to it may be".to_owned(), add).await;
-        if gone { Forward::Nothing } else { Forward::Later }
+        !gone
     }
 
-    async fn published(&self, step: &StepName, committed: &Committed, add: &mut impl FnMut(String)) {
+    async fn published(
+        &self,
+        step: &StepName,
+        committed: &Committed,
+        strategy: Strategy,
+        add: &mut impl FnMut(String),
+    ) {
         let how = if committed.already { "had been published" } else { "was about to be published, and is now" };
         add(format!("`{}` {how}: {} rows", committed.key, committed.rows));
         let note = format!("{how}; recorded by a recovery");
-        self.record(step, StepState::Success, Some(committed), note, add).await;
+        self.record(step, StepState::Success, Some((committed, strategy)), note, add).await;
     }
 
     async fn record(
         &self,
         step: &StepName,
         state: StepState,
-        committed: Option<&Committed>,
+        committed: Option<(&Committed, Strategy)>,
         note: String,
         add: &mut impl FnMut(String),
     ) {
         let mut report = StepReport::new(step.clone(), StepKind::Load);
         report.state = state;
         report.notes.push(note);
-        if let Some(committed) = committed {
+        if let Some((committed, strategy)) = committed {
+            report.load = Some(LoadReport::new(committed, strategy));
             report.rows_out = Some(committed.rows);
             report.output.files = committed.files;
             report.output.bytes = committed.bytes;
@@ -244,20 +313,21 @@ impl Left<'_> {
         }
     }
 
-    /// Lets the targets finish or undo what the run left in them.
-    async fn sweep(&self, loads: &[&LoadRecord], add: &mut impl FnMut(String)) {
+    /// Lets the targets finish or undo what the run left in them. False where one could not.
+    async fn sweep(&self, loads: Vec<(StepName, LoadKey)>, add: &mut impl FnMut(String)) -> bool {
         let report = self.ask(loads, JobPhase::Recover { dead: vec![self.run.id.clone()] }).await;
         report.notes.into_iter().for_each(&mut *add);
         for step in report.steps {
             step.notes.into_iter().for_each(|note| add(format!("`{}`: {note}", step.step)));
         }
+        let clean = report.error.is_none();
         if let Some(error) = report.error {
             add(format!("what run `{}` left could not be cleaned up: {error}", self.run.id));
         }
+        clean
     }
 
-    async fn ask(&self, loads: &[&LoadRecord], phase: JobPhase) -> JobReport {
-        let loads: Vec<_> = loads.iter().map(|load| (load.key.slot.step.clone(), load.key.clone())).collect();
+    async fn ask(&self, loads: Vec<(StepName, LoadKey)>, phase: JobPhase) -> JobReport {
         let steps: Vec<StepName> = loads.iter().map(|(step, _)| step.clone()).collect();
         let job = JobSpec {
             run: self.run.id.clone(),

@@ -11,8 +11,8 @@ use crate::store::{DecidedLoad, TakenLoad};
 use futures::FutureExt;
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::{
-    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, LoadKey, Result, RunEvent, RunId,
-    StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
+    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, LoadKey, LoadReport, Result,
+    RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -46,6 +46,8 @@ pub(super) struct Session<'a> {
     error: Option<Error>,
     /// The store cannot be written: nothing can be decided safely any more, so the run winds down.
     broken: bool,
+    /// Something that was staged could not be thrown away.
+    unclean: bool,
     peak_memory: Option<u64>,
     notes: Vec<String>,
 }
@@ -127,6 +129,7 @@ impl<'a> Session<'a> {
             started: Instant::now(),
             error: None,
             broken: false,
+            unclean: false,
             peak_memory: None,
             notes: Vec::new(),
         };
@@ -167,8 +170,8 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// Runs to the end and says what it came to.
-    pub(super) async fn drive(mut self) -> RunReport {
+    /// Runs to the end and says what it came to, and whether nothing is left of it that should not be.
+    pub(super) async fn drive(mut self) -> (RunReport, bool) {
         let cancel = self.driver.options.cancel.clone();
         loop {
             let canceled = cancel.is_cancelled();
@@ -216,7 +219,8 @@ impl<'a> Session<'a> {
                 () = cancel.cancelled(), if !canceled => {}
             }
         }
-        self.report()
+        let clean = !self.unclean;
+        (self.report(), clean)
     }
 
     fn now(&self) -> u64 {
@@ -479,6 +483,7 @@ impl<'a> Session<'a> {
             Purpose::Work => self.work_ended(task, report).await,
             Purpose::Commit => self.commit_ended(task, report).await,
             Purpose::Abort { failed } => {
+                self.unclean |= report.error.is_some();
                 // A server that was away when the work failed is still away: that needs no saying twice.
                 let known = self.tasks[task].error.as_ref().map(Error::message);
                 if let Some(error) = report.error.filter(|error| known != Some(error.message())) {
@@ -574,7 +579,12 @@ impl<'a> Session<'a> {
                 continue;
             }
             self.tasks[task].staged.retain(|load| load.step != step);
+            let strategy = self.spec.step(step.as_str()).and_then(|step| match &step.body {
+                StepBody::Load(load) => Some(load.strategy),
+                _ => None,
+            });
             if let Some(report) = self.steps.get_mut(&step) {
+                report.load = strategy.map(|strategy| LoadReport::new(&committed, strategy));
                 report.rows_out = report.rows_out.or(Some(committed.rows));
                 if report.output.files == 0 && committed.files > 0 {
                     report.output.files = committed.files;

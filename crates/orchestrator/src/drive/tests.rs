@@ -102,6 +102,7 @@ impl Fake {
                         schema: serde_json::Value::Null,
                         staged: Vec::new(),
                         checkpoint: Checkpoint::default(),
+                        source_key: Vec::new(),
                     });
                 }
             }
@@ -608,16 +609,22 @@ async fn what_was_decided_waits_for_its_target_and_is_not_swept_meanwhile() {
 
 #[tokio::test]
 async fn what_was_decided_and_is_gone_is_said_and_left_to_the_next_run() {
-    let yard = Yard::new(&[("p", TWO_LOADS)]);
-    yard.fake.says("commit warehouse", &[Does::Hangs, Does::Fails(ErrorKind::NotFound)]);
-    dies(&yard).await;
-    let report = yard.run("p").await;
-    assert!(report.succeeded(), "{report:?}");
-    let told = report.notes.join("\n");
-    assert!(told.contains("is not published") && told.contains("run the pipeline for that interval again"), "{told}");
-    let last = yard.fake.jobs.lock().unwrap().iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
-    assert_eq!(last.loads[0].0.as_str(), "warehouse");
-    assert_eq!((last.loads[0].1.generation, last.resumed.len()), (1, 1));
+    // A conflict: another run has moved the cursor that the rows were read from. It would be one for ever.
+    for kind in [ErrorKind::NotFound, ErrorKind::Conflict] {
+        let yard = Yard::new(&[("p", TWO_LOADS)]);
+        yard.fake.says("commit warehouse", &[Does::Hangs, Does::Fails(kind)]);
+        dies(&yard).await;
+        let report = yard.run("p").await;
+        assert!(report.succeeded(), "{report:?}");
+        let told = report.notes.join("\n");
+        assert!(told.contains("it is given up; run the pipeline for that interval again"), "{told}");
+        let jobs = yard.fake.jobs.lock().unwrap();
+        let last = jobs.iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
+        assert_eq!(last.loads[0].0.as_str(), "warehouse");
+        assert_eq!((last.loads[0].1.generation, last.resumed.len()), (1, 1));
+        drop(jobs);
+        assert!(yard.driver().await.recover(true).await.unwrap().notes.is_empty(), "{kind:?} is told once");
+    }
 }
 
 #[tokio::test]
@@ -718,4 +725,37 @@ async fn one_selected_step_runs_with_what_it_needs() {
     let missing = RunRequest { selection: Some("lak".into()), ..request("p") };
     assert_eq!(yard.driver().await.run(&missing).await.unwrap_err().hint_text(), Some("did you mean `lake`?"));
     assert_eq!(yard.store().await.runs(&RunFilter::default()).await.unwrap().len(), 1, "a refused run is no run");
+}
+
+fn locks(yard: &Yard) -> usize {
+    std::fs::read_dir(yard.state().join("owners")).unwrap().count()
+}
+
+#[tokio::test]
+async fn a_recovery_that_dies_is_done_again_by_the_next() {
+    let yard = Yard::new(&[("p", TWO_LOADS)]);
+    yard.fake.says("commit warehouse", &[Does::Hangs, Does::Hangs]);
+    let dead = dies(&yard).await;
+    let driver = yard.driver().await;
+    assert!(tokio::time::timeout(Duration::from_millis(300), driver.recover(false)).await.is_err());
+    let recovered = yard.driver().await.recover(false).await.unwrap();
+    assert_eq!(recovered.dead, std::slice::from_ref(&dead));
+    assert_eq!(stand(&yard, &dead).await[1], ("warehouse".to_owned(), StepState::Success));
+    assert_eq!(yard.fake.log().last().map(String::as_str), Some("recover lake+warehouse"));
+}
+
+#[tokio::test]
+async fn what_could_not_be_thrown_away_is_thrown_away_before_the_next_run() {
+    let yard = Yard::new(&[("p", TWO_LOADS), ("q", "\n  c: {command: 'true'}\n")]);
+    yard.fake.says("stage lake", &[Does::Fails(ErrorKind::Query)]);
+    yard.fake.says("abort lake", &[Does::Fails(ErrorKind::Unavailable)]);
+    assert!(!yard.run("p").await.succeeded());
+    assert_eq!(locks(&yard), 2, "the start lock, and the sign that something is left");
+    assert!(yard.run("q").await.succeeded());
+    assert!(!yard.fake.log().iter().any(|line| line.starts_with("recover")), "another pipeline does not look again");
+    assert!(yard.run("p").await.succeeded());
+    assert_eq!(locks(&yard), 1);
+    let log = yard.fake.log();
+    let recovered = log.iter().position(|line| line == "recover lake+warehouse").unwrap();
+    assert!(recovered < log.iter().rposition(|line| line == "stage lake").unwrap(), "{log:?}");
 }

@@ -4,6 +4,9 @@ use gristmill_model::{Error, Result, RunId};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
+/// The lock under which runs are recovered and begun.
+const START: &str = "start";
+
 /// The folder of owner locks, `.gristmill/owners/`.
 ///
 /// A run holds an exclusive lock on `<run>.lock` from before it is recorded until it has ended. The operating system
@@ -49,7 +52,7 @@ impl Owners {
     /// # Errors
     /// A folder that cannot be written.
     pub fn try_start(&self) -> Result<Option<OwnerLock>> {
-        let path = self.folder.join("start.lock");
+        let path = self.folder.join(format!("{START}.lock"));
         let file = self.open(&path)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(OwnerLock { file: Some(file), path, remove: false })),
@@ -77,6 +80,30 @@ impl Owners {
         }
     }
 
+    /// Runs whose lock file is there and held by nobody: they have ended, or their processes died, and what they left is
+    /// not cleaned up yet.
+    ///
+    /// # Errors
+    /// A folder that cannot be read.
+    pub fn left(&self) -> Result<Vec<RunId>> {
+        let complain = |error: std::io::Error| Error::io(&error, format!("`{}`", self.folder.display()));
+        let entries = match std::fs::read_dir(&self.folder) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other.map_err(complain)?,
+        };
+        let mut left = Vec::new();
+        for entry in entries {
+            let name = entry.map_err(complain)?.file_name();
+            let Some(run) = name.to_str().and_then(|name| name.strip_suffix(".lock")) else { continue };
+            let run = RunId::from(run);
+            if run.as_str() != START && self.is_dead(&run)? {
+                left.push(run);
+            }
+        }
+        left.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+        Ok(left)
+    }
+
     /// Removes the lock file of a dead run.
     pub fn forget(&self, run: &RunId) {
         // Harmless where it stays: a free lock and no lock mean the same.
@@ -97,6 +124,13 @@ impl Owners {
             .write(true)
             .open(path)
             .map_err(|error| Error::io(&error, format!("`{}`", path.display())))
+    }
+}
+
+impl OwnerLock {
+    /// Gives the lock back, but leaves its file: there is something to be cleaned up ([`Owners::left`]).
+    pub fn leave(mut self) {
+        self.remove = false;
     }
 }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::{RunReport, RunState};
 use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{
     Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StepKind, StepName, StepReport,
     StepState,
@@ -96,11 +97,14 @@ impl SqliteStore {
     }
 
     async fn write(&self) -> Result<Transaction<'static, Sqlite>> {
+        fault::at(Point::BeforeState)?;
         self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(|error| explain(&error, &self.path))
     }
 
     async fn done(&self, transaction: Transaction<'static, Sqlite>) -> Result<()> {
-        transaction.commit().await.map_err(|error| explain(&error, &self.path))
+        fault::at(Point::DuringState)?;
+        transaction.commit().await.map_err(|error| explain(&error, &self.path))?;
+        fault::at(Point::AfterState)
     }
 
     fn sql<T>(&self, result: Result<T, sqlx::Error>) -> Result<T> {

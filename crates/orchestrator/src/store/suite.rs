@@ -246,6 +246,7 @@ async fn what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(s
             schema: serde_json::Value::Null,
             staged: Vec::new(),
             checkpoint: Checkpoint::default(),
+            source_key: Vec::new(),
         },
     };
     let held = async || store.loads(&slot(1)).await.expect("loads").remove(0).decided;

@@ -19,6 +19,7 @@ use super::scope::canonical;
 use super::{FilesSink, publish_local, publish_remote};
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use chrono::Utc;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{
     Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, StagedFile, TaskKey,
@@ -73,10 +74,10 @@ impl FilesSink {
                 rows: staged.iter().map(|staged| staged.rows).sum(),
                 at: Utc::now(),
             };
-            self.faults.at("commit:before-log")?;
+            self.faults.at(Point::BeforeLog)?;
             let number = log.next();
             if log::append(&self.place, number, &entry).await? {
-                self.faults.at("commit:logged")?;
+                self.faults.at(Point::AfterLog)?;
                 self.roll_forward(&log, number, &entry).await?;
                 self.sweep_quietly(&entry, staged).await;
                 return Ok(entry.committed(false));
@@ -132,10 +133,10 @@ impl FilesSink {
                 }
                 Place::Remote(remote) => publish_remote::publish(remote, number, entry, &self.faults).await?,
             }
-            self.faults.at("commit:before-mark")?;
+            self.faults.at(Point::BeforeMark)?;
         }
         log::mark(&self.place, number, entry).await?;
-        self.faults.at("commit:marked")
+        self.faults.at(Point::AfterMark)
     }
 
     /// Checks that what was staged is still there: an abort may have come between.
@@ -190,6 +191,29 @@ impl FilesSink {
                 tracing::warn!(load = %entry.key, %error, "what the load had staged could not be swept");
             }
         }
+        if let Err(error) = self.sweep_done().await {
+            tracing::warn!(%error, "what earlier loads have left could not be swept");
+        }
+    }
+
+    /// Sweeps what loads have left whose own sweeping failed, though they are committed and done: nobody else would, since
+    /// their runs have succeeded.
+    async fn sweep_done(&self) -> Result<()> {
+        let staged = staged_loads(&self.place).await?;
+        if staged.is_empty() {
+            return Ok(());
+        }
+        let log = Log::list(&self.place).await?;
+        for (folder, load) in staged {
+            let Some(load) = load else { continue };
+            let committed = log.committed(&self.place, &load.key).await?;
+            if let Some((number, entry)) = committed.filter(|(_, entry)| entry.owner == load.owner)
+                && log.is_done(number)
+            {
+                sweep(&self.place, &format!("{folder}/"), &entry.publish).await?;
+            }
+        }
+        Ok(())
     }
 
     pub(super) async fn last_of(&self, slot: &Slot) -> Result<Option<Committed>> {
@@ -222,13 +246,16 @@ impl FilesSink {
 /// Removes what loads have left in staging folders whose name, with a `/` behind it, begins with `prefix`:
 /// `<load>-<owner>/` is one owner's share of a load. Counts files and uploads.
 pub(super) async fn sweep(place: &Place, prefix: &str, published: &[StagedFile]) -> Result<u64> {
-    match place {
+    fault::at(Point::BeforeSweep)?;
+    let swept = match place {
         Place::Local(local) => {
             let (local, prefix) = (local.clone(), prefix.to_owned());
             blocking(move || sweep_local(&local, &prefix)).await
         }
         Place::Remote(remote) => publish_remote::sweep(remote, prefix, published).await,
-    }
+    };
+    fault::at(Point::AfterSweep)?;
+    swept
 }
 
 fn sweep_local(local: &Local, prefix: &str) -> Result<u64> {
@@ -255,7 +282,10 @@ fn sweep_local(local: &Local, prefix: &str) -> Result<u64> {
 /// The files that a load takes the place of.
 async fn removals(place: &Place, config: &Config, publish: &[StagedFile]) -> Result<Vec<String>> {
     match config.strategy {
-        Strategy::Append | Strategy::DeleteInsert => Ok(Vec::new()),
+        // All but `append` are refused when the load is opened.
+        Strategy::Append | Strategy::DeleteInsert | Strategy::TruncateInsert | Strategy::Merge | Strategy::Scd2 => {
+            Ok(Vec::new())
+        }
         Strategy::Replace => place.data_files().await,
         Strategy::PartitionOverwrite => {
             if publish.is_empty() && config.scope.is_none() {

@@ -85,6 +85,19 @@ fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
+/// Rows in plain files cannot be told apart by a key: changing some would mean to read and write again every file there is,
+/// and readers of the folder would see old and new versions of a row together.
+fn refused(strategy: Strategy) -> Error {
+    let (why, hint) = match strategy {
+        Strategy::TruncateInsert => ("a folder has nothing that `replace` would not keep", "use `strategy: replace`"),
+        _ => (
+            "rows in files have no keys to find them by",
+            "use `strategy: partition_overwrite` with `partition_by`, or `replace`; or load a table of a database",
+        ),
+    };
+    wrong(format!("files cannot be loaded with `{}`: {why}", strategy.as_str())).hint(hint)
+}
+
 impl Config {
     /// Understands `load` for rows of `schema`.
     ///
@@ -106,11 +119,8 @@ impl Config {
         let partition_by = if nothing_staged { Vec::new() } else { columns(&load.partition_by.0, schema)? };
         let single = single(&path, load)?;
         match load.strategy {
-            Strategy::DeleteInsert => {
-                return Err(wrong(
-                    "files cannot be loaded with `delete+insert`: rows in files have no keys to delete by",
-                )
-                .hint("use `strategy: partition_overwrite` with `partition_by`, or `replace`"));
+            Strategy::DeleteInsert | Strategy::Merge | Strategy::Scd2 | Strategy::TruncateInsert => {
+                return Err(refused(load.strategy));
             }
             Strategy::PartitionOverwrite if load.partition_by.0.is_empty() => {
                 return Err(wrong("`partition_overwrite` needs to know the partitions")

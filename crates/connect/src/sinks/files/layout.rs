@@ -23,6 +23,8 @@ pub(super) const LOG: &str = "_gristmill/log";
 pub(super) const STAGING: &str = "_gristmill/staging";
 /// What names the load and owner of a staging folder.
 pub(super) const LOAD_FILE: &str = "load.json";
+/// What is written to see whether a target can be written, below the target; object stores only.
+pub(super) const PROBE: &str = "_gristmill/probe";
 /// Notes of open uploads, below the target; object stores only.
 pub(super) const INTENTS: &str = "_gristmill/intents";
 

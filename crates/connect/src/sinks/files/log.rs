@@ -67,7 +67,7 @@ impl Entry {
             key: self.key.clone(),
             rows: self.rows,
             files: self.publish.len() as u64,
-            bytes: self.publish.iter().map(|file| file.bytes).sum(),
+            bytes: self.publish.iter().fold(0, |all, file| all.saturating_add(file.bytes)),
             checkpoint: self.checkpoint.clone(),
             at: self.at,
             already,

@@ -21,6 +21,8 @@ mod config;
 mod csv;
 mod encode;
 mod finite;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod layout;
 mod log;
 mod output;
@@ -34,16 +36,19 @@ mod scope;
 mod single;
 mod spill;
 mod stage;
+mod stamp;
 #[cfg(test)]
 mod tests;
 mod write;
 
 pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
 
+use crate::sinks::rules::Stamps;
 use crate::stores::Store;
 use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Config;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::{LoadSpec, Strategy};
 use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
 use place::Place;
@@ -53,7 +58,7 @@ use std::sync::Arc;
 /// Opens a sink that loads files into `load.path` of `store`, or the one file it names. Touches nothing.
 ///
 /// # Errors
-/// A load that files cannot serve (a table, `delete+insert`, a format that is only read, columns that are not there), or
+/// A load that files cannot serve (a table, `delete+insert`, `merge`, a format that is only read, columns that are not there), or
 /// a store that can only be read from.
 pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
     let sink = FilesSink::new(&store, load, context)?;
@@ -69,6 +74,7 @@ struct FilesSink {
     place: Place,
     config: Arc<Config>,
     context: LoadContext,
+    stamps: Stamps,
     faults: Faults,
     encoders: Encoders,
 }
@@ -94,21 +100,25 @@ impl Encoders {
 
 impl FilesSink {
     fn new(store: &Store, load: &LoadSpec, context: LoadContext) -> Result<Self> {
-        let config = Config::new(load, &context.schema)?;
+        let config = Config::new(load, &stamp::stamped_schema(load, &context.schema)?)?;
         let place = Place::new(store, &config.place(store.local.is_some()))?;
-        Ok(Self { place, config: Arc::new(config), context, faults: Faults::default(), encoders: Encoders::default() })
+        let stamps = Stamps::new(load);
+        let (faults, encoders) = (Faults::default(), Encoders::default());
+        Ok(Self { place, config: Arc::new(config), context, stamps, faults, encoders })
     }
 }
 
-/// Named points at which tests make a commit fail. Nothing in production.
+/// What this one sink does at the points it passes, beside what is planned for the whole process: for tests that look into
+/// it. Nothing in production.
 #[derive(Clone, Default)]
 struct Faults(Option<FaultPoint>);
 
-/// Called with the name of each point that is passed.
-type FaultPoint = Arc<dyn Fn(&str) -> Result<()> + Send + Sync>;
+/// Called with each point that is passed.
+type FaultPoint = Arc<dyn Fn(Point) -> Result<()> + Send + Sync>;
 
 impl Faults {
-    fn at(&self, point: &str) -> Result<()> {
+    fn at(&self, point: Point) -> Result<()> {
+        fault::at(point)?;
         match &self.0 {
             None => Ok(()),
             Some(fault) => fault(point),

@@ -5,6 +5,7 @@
 
 use super::parquet::io_error;
 use crate::stores;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, Result};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
@@ -157,8 +158,7 @@ impl FileOutput {
     }
 
     fn put(&mut self, bytes: &[u8]) -> std::io::Result<()> {
-        self.file
-            .write_all(bytes)
+        fault::tearing(Point::StagedBytes, bytes, |bytes| self.file.write_all(bytes))
             .map_err(|error| std::io::Error::other(Error::io(&error, format!("`{}`", self.path.display()))))?;
         self.written += bytes.len() as u64;
         if self.written - self.synced >= SYNC_EVERY && !self.early.is_at_work() {
@@ -285,8 +285,10 @@ impl UploadOutput {
             kept: AtomicBool::new(false),
         });
         if let Some((place, note)) = note {
+            fault::at(Point::BeforeIntent)?;
             let body = PutPayload::from(note.to_string());
             runtime.block_on(store.put(&place, body)).map_err(|error| stores::error(error, format!("`{place}`")))?;
+            fault::at(Point::AfterIntent)?;
         }
         Ok(Self {
             upload,
@@ -313,6 +315,7 @@ impl UploadOutput {
         let body = PutPayload::from(std::mem::take(&mut self.buffer));
         let (upload, index) = (self.upload.clone(), self.sent);
         self.sent += 1;
+        fault::at(Point::StagedBytes)?;
         self.in_flight.push_back(self.upload.runtime.spawn(async move {
             let put = upload.multipart.put_part(&upload.path, &upload.id, index, body).await;
             put.map_err(|error| stores::error(error, format!("`{}`", upload.path)))

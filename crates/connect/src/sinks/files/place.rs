@@ -3,11 +3,12 @@
 //! What both can do is here, with paths relative to the target. What they do differently has its own file:
 //! `publish_local.rs` (renames and exchanges of folders) and `publish_remote.rs` (completing uploads).
 
-use super::layout::{INTENTS, LOAD_FILE, LOG, STAGING, join, load_folder, split};
+use super::layout::{INTENTS, LOAD_FILE, LOG, PROBE, STAGING, join, load_folder, split};
 use super::output::{FileOutput, Output, UploadOutput, UploadTo, part_size};
 use super::write::Outputs;
 use crate::stores::{self, Store};
 use futures::{StreamExt, TryStreamExt};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, LoadKey, OwnerId, Result, TaskKey};
 use object_store::multipart::MultipartStore;
 use object_store::path::Path as StorePath;
@@ -260,12 +261,14 @@ impl Place {
                 blocking(move || local.probe()).await
             }
             Self::Remote(remote) => {
-                // A write of a hidden name that is taken back: what a missing right or bucket would refuse.
-                let name = remote.path(&format!("_gristmill/probe-{}", uuid::Uuid::new_v4().simple()))?;
+                // A write of a hidden name that is taken back: what a missing right or bucket would refuse. One name for
+                // all: should nobody be left to take it back, the next one does.
+                let name = remote.path(PROBE)?;
                 let what = format!("`{}`", remote.name);
                 let put = remote.store.put(&name, PutPayload::from_static(b"{}")).await;
                 put.map_err(|error| stores::error(error, &what))?;
-                remote.store.delete(&name).await.map_err(|error| stores::error(error, &what))
+                fault::at(Point::DuringProbe)?;
+                remote.delete(vec![name]).await
             }
         }
     }
@@ -363,7 +366,7 @@ impl Remote {
         futures::stream::iter(paths.into_iter().map(Ok::<_, Error>))
             .try_for_each_concurrent(8, |path| async move {
                 match self.store.delete(&path).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+                    Ok(()) | Err(object_store::Error::NotFound { .. }) => fault::at(Point::AfterDelete),
                     Err(error) => Err(stores::error(error, format!("`{path}`"))),
                 }
             })
@@ -469,14 +472,12 @@ fn put_if_absent(path: &Path, bytes: &[u8]) -> Result<bool> {
     let temporary = folder.join(format!(".{}.tmp", uuid::Uuid::new_v4().simple()));
     let written = (|| {
         let mut file = File::options().write(true).create_new(true).open(&temporary)?;
-        file.write_all(bytes)?;
+        fault::tearing(Point::LogBytes, bytes, |bytes| file.write_all(bytes))?;
         file.sync_all()?;
         match fs::hard_link(&temporary, path) {
-            // No hard links here: creating the name itself is as exclusive, only not as atomic in a power cut.
+            // No hard links here.
             Err(error) if error.kind() == Io::Unsupported || error.raw_os_error() == Some(1) => {
-                let mut file = File::options().write(true).create_new(true).open(path)?;
-                file.write_all(bytes)?;
-                file.sync_all()
+                take_name(&temporary, path, bytes)
             }
             other => other,
         }
@@ -487,6 +488,21 @@ fn put_if_absent(path: &Path, bytes: &[u8]) -> Result<bool> {
         Ok(()) => sync_folder(folder).map(|()| true),
         Err(error) if error.kind() == Io::AlreadyExists => Ok(false),
         Err(error) => Err(at(path)(error)),
+    }
+}
+
+/// Renames a whole file to a name that must be free. Where the file system cannot do that either, the name itself is made
+/// and the bytes written to it: as exclusive, but whoever is killed meanwhile leaves half of them.
+fn take_name(temporary: &Path, path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    use rustix::fs::{CWD, RenameFlags, renameat_with};
+    let taken = renameat_with(CWD, temporary, CWD, path, RenameFlags::NOREPLACE).map_err(std::io::Error::from);
+    match taken {
+        Err(error) if matches!(error.kind(), Io::InvalidInput | Io::Unsupported) => {
+            let mut file = File::options().write(true).create_new(true).open(path)?;
+            file.write_all(bytes)?;
+            file.sync_all()
+        }
+        other => other,
     }
 }
 
@@ -503,9 +519,11 @@ impl Outputs for LocalOutputs {
         let folder = self.local.path(&staging);
         if !self.made {
             make_folder(&folder)?;
+            fault::at(Point::BeforeIntent)?;
             let load = LoadOf { key: self.task.load.clone(), owner: self.task.owner.clone() };
             put_if_absent(&folder.join(LOAD_FILE), json!(load).to_string().as_bytes())?;
             self.made = true;
+            fault::at(Point::AfterIntent)?;
         }
         let temporary = join(&staging, &format!("{}.tmp", split(path).1));
         let handle = json!({"temporary": temporary});
@@ -558,4 +576,21 @@ impl Outputs for RemoteOutputs {
 /// Where the log is, for whoever names its files.
 pub(super) fn log_path(name: &str) -> String {
     join(LOG, name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_is_taken_is_not_taken_again_with_or_without_hard_links() {
+        let folder = tempfile::tempdir().unwrap();
+        let (temporary, path) = (folder.path().join("t"), folder.path().join("1.json"));
+        fs::write(&temporary, "one").unwrap();
+        take_name(&temporary, &path, b"one").unwrap();
+        fs::write(&temporary, "two").unwrap();
+        assert_eq!(take_name(&temporary, &path, b"two").unwrap_err().kind(), Io::AlreadyExists);
+        assert!(!put_if_absent(&path, b"three").unwrap());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "one");
+    }
 }

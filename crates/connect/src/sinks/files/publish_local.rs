@@ -13,6 +13,7 @@ use super::Faults;
 use super::layout::{HOME, STAGING, join, split};
 use super::log::Entry;
 use super::place::{Local, at, entries, make_folder, sync_folder};
+use gristmill_model::fault::Point;
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Error, ErrorKind, Result, StagedFile};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -83,9 +84,9 @@ pub(super) fn publish(local: &Local, number: u64, entry: &Entry, faults: &Faults
     }
     for (folder, partition) in &partitions {
         publishing.publish_partition(folder, partition)?;
-        faults.at("publish:partition")?;
+        faults.at(Point::AfterPublish)?;
     }
-    faults.at("publish:before-removal")?;
+    faults.at(Point::BeforeDelete)?;
     for (folder, partition) in &partitions {
         publishing.remove_old(folder, partition)?;
     }
@@ -111,8 +112,9 @@ impl Publishing<'_> {
             let target = folder.join(split(&file.path).1);
             if !target.exists() {
                 let source = self.source(file)?;
+                self.faults.at(Point::BeforePublish)?;
                 fs::rename(&source, &target).map_err(at(&source))?;
-                self.faults.at("publish:file")?;
+                self.faults.at(Point::DuringPublish)?;
             }
         }
         sync_folder(folder)
@@ -133,7 +135,7 @@ impl Publishing<'_> {
         }
         let prepared = self.work.join(folder);
         self.gather(&new, &prepared)?;
-        self.faults.at("publish:prepared")?;
+        self.faults.at(Point::DuringPublish)?;
         let above = target.parent().unwrap_or(&target);
         make_folder(above)?;
         let taken = if let Ok(old) = fs::metadata(&target) {
@@ -146,7 +148,7 @@ impl Publishing<'_> {
             return self.gather(&new, &target);
         }
         sync_folder(above)?;
-        self.faults.at("publish:exchanged")
+        self.faults.at(Point::DuringPublish)
     }
 
     fn remove_old(&self, folder: &str, partition: &Partition) -> Result<()> {
@@ -161,7 +163,7 @@ impl Publishing<'_> {
             let gone = self.work.join(format!("gone/{folder}"));
             make_folder(gone.parent().unwrap_or(&gone))?;
             if fs::rename(&target, &gone).is_ok() {
-                self.faults.at("publish:removed")?;
+                self.faults.at(Point::AfterDelete)?;
                 let above = target.parent().unwrap_or(&target);
                 sync_folder(above)?;
                 return self.prune(above);
@@ -171,7 +173,7 @@ impl Publishing<'_> {
             if !is_folder && old(&name) {
                 let path = target.join(&name);
                 fs::remove_file(&path).map_err(at(&path))?;
-                self.faults.at("publish:removed")?;
+                self.faults.at(Point::AfterDelete)?;
             }
         }
         sync_folder(&target)
@@ -221,10 +223,10 @@ impl Publishing<'_> {
             Err(error) if error.kind() != Io::AlreadyExists => return Ok(()),
             _ => sync_folder(sibling)?,
         }
-        self.faults.at("publish:prepared")?;
+        self.faults.at(Point::DuringPublish)?;
         if exchange(sibling, &self.local.root)? {
             sync_folder(sibling.parent().unwrap_or(sibling))?;
-            self.faults.at("publish:exchanged")?;
+            self.faults.at(Point::DuringPublish)?;
             self.finish_exchange()?;
         }
         Ok(())
@@ -245,7 +247,7 @@ impl Publishing<'_> {
         }
         sync_folder(&self.local.root)?;
         sync_folder(real.parent().unwrap_or(&real))?;
-        self.faults.at("publish:home-exchanged")
+        self.faults.at(Point::DuringPublish)
     }
 
     /// Removes what was exchanged out.

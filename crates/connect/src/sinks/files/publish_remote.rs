@@ -9,6 +9,7 @@ use super::output::complete;
 use super::place::{Place, Remote, listed};
 use crate::stores;
 use futures::{StreamExt, TryStreamExt};
+use gristmill_model::fault::Point;
 use gristmill_model::{Error, ErrorKind, Result, StagedFile};
 use object_store::ObjectStoreExt;
 use object_store::path::Path as StorePath;
@@ -23,14 +24,15 @@ const AT_ONCE: usize = 8;
 pub(super) async fn publish(remote: &Remote, number: u64, entry: &Entry, faults: &Faults) -> Result<()> {
     futures::stream::iter(entry.publish.iter().map(Ok::<_, Error>))
         .try_for_each_concurrent(AT_ONCE, |file| async move {
+            faults.at(Point::BeforePublish)?;
             publish_file(remote, number, file).await?;
-            faults.at("publish:file")
+            faults.at(Point::AfterPublish)
         })
         .await?;
-    faults.at("publish:before-removal")?;
+    faults.at(Point::BeforeDelete)?;
     let gone = entry.remove.iter().map(|path| remote.path(path)).collect::<Result<Vec<_>>>()?;
     remote.delete(gone).await?;
-    faults.at("publish:removed")
+    faults.at(Point::AfterDelete)
 }
 
 async fn is_there(remote: &Remote, path: &StorePath, file: &StagedFile) -> Result<bool> {

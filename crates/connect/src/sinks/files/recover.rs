@@ -4,11 +4,12 @@
 //! its commit finds the entry and stops.
 
 use super::commit::{owner_of, staged_loads, sweep};
-use super::layout::{LOG, STAGING};
+use super::layout::{LOG, PROBE, STAGING};
 use super::log::{self, Entry, Log};
 use super::place::{LoadOf, Place, at, blocking, entries};
 use super::{FilesSink, publish_local};
 use crate::Recovered;
+use gristmill_model::fault::Point;
 use gristmill_model::{Error, ErrorKind, OwnerId, Result};
 use std::fs;
 
@@ -36,13 +37,16 @@ impl FilesSink {
                 Some(load) => self.give_up(load, &mut recovered).await?,
                 None => Vec::new(),
             };
-            self.faults.at("recover:before-sweep")?;
+            self.faults.at(Point::BeforeSweep)?;
             recovered.swept += sweep(&self.place, &format!("{folder}/"), &published).await?;
         }
-        if let Place::Local(local) = &self.place {
-            let local = local.clone();
-            let undone = Log::list(&self.place).await?.undone();
-            blocking(move || sweep_crumbs(&local, &undone)).await?;
+        match &self.place {
+            Place::Local(local) => {
+                let local = local.clone();
+                let undone = Log::list(&self.place).await?.undone();
+                blocking(move || sweep_crumbs(&local, &undone)).await?;
+            }
+            Place::Remote(remote) => remote.delete(vec![remote.path(PROBE)?]).await?,
         }
         Ok(recovered)
     }
@@ -60,7 +64,7 @@ impl FilesSink {
             }
             self.roll_all_forward(&log).await?;
             let entry = Entry::abort(load);
-            self.faults.at("recover:before-log")?;
+            self.faults.at(Point::BeforeGiveUp)?;
             let number = log.next();
             if log::append(&self.place, number, &entry).await? {
                 log::mark(&self.place, number, &entry).await?;

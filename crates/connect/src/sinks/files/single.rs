@@ -17,6 +17,7 @@ use super::{FilesSink, layout};
 use crate::{Recovered, Rows, Sink, SinkMode, stores};
 use async_trait::async_trait;
 use chrono::Utc;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{
     Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, StagedFile, TaskKey,
 };
@@ -77,7 +78,9 @@ impl SingleFileSink {
             if let Some(folder) = file.parent() {
                 make_folder(folder)?;
             }
+            fault::at(Point::BeforePublish)?;
             std::fs::rename(&temporary, &file).map_err(at(&file))?;
+            fault::at(Point::DuringPublish)?;
             file.parent().map_or(Ok(()), sync_folder)?;
             Ok(true)
         })
@@ -91,6 +94,7 @@ impl SingleFileSink {
         };
         let path = remote.path(&staged.path)?;
         if check_staged(remote, &self.inner.context.key.short(), &[staged]).await.is_ok() {
+            fault::at(Point::BeforePublish)?;
             match complete(remote.multipart.as_ref(), &path, &staged.handle).await {
                 Ok(()) => return Ok(true),
                 // Completed by somebody else, or by a try whose answer was lost: the object tells.
@@ -209,6 +213,7 @@ impl Sink for SingleFileSink {
             Place::Local(_) => self.publish_local(file).await?,
             Place::Remote(_) => self.publish_remote(file).await?,
         };
+        fault::at(Point::AfterPublish)?;
         // The file is there whatever becomes of the leftovers; the next load sweeps again.
         if let Err(error) = self.sweep(&self.share(&self.inner.context.key), &[(*file).clone()]).await {
             tracing::warn!(load = %self.inner.context.key, %error, "what the load had staged could not be swept");
@@ -242,6 +247,7 @@ impl Sink for SingleFileSink {
                     recovered.swept += 1;
                 }
             }
+            remote.delete(vec![remote.path(layout::PROBE)?]).await?;
             return Ok(recovered);
         }
         for (folder, load) in staged_loads(&self.inner.place).await? {

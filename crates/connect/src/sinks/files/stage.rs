@@ -5,6 +5,7 @@ use super::write::{TaskWriter, Written};
 use crate::Rows;
 use arrow::array::RecordBatch;
 use futures::StreamExt;
+use gristmill_model::fault::Point;
 use gristmill_model::{Error, ErrorKind, Result, Staged, TaskKey};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -20,7 +21,8 @@ enum Message {
 }
 
 impl FilesSink {
-    pub(super) async fn stage_rows(&self, task: &TaskKey, mut rows: Rows) -> Result<Staged> {
+    pub(super) async fn stage_rows(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        let mut rows = self.stamped(rows);
         let schema = rows.schema();
         if schema.fields() != self.config.schema.fields() {
             return Err(Error::internal(format!(
@@ -69,7 +71,7 @@ impl FilesSink {
             return Err(error);
         }
         let (rows, written) = encoded.map_err(|error| Error::internal("an encoder panicked").cause(error))??;
-        self.faults.at("stage:written")?;
+        self.faults.at(Point::AfterStage)?;
         Ok(keep(task, rows, written))
     }
 

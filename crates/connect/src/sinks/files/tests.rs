@@ -4,7 +4,7 @@ use super::layout::{INTENTS, STAGING, is_target_data, partition_values, split};
 use super::log::Log;
 use super::place::Place;
 use super::*;
-use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
+use crate::conformance::{SinkTarget, random_loads, sink_suite, sorted_rows};
 use crate::stores::StoreOptions;
 use crate::{OpenContext, Rows};
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -89,6 +89,10 @@ impl SinkTarget for Target {
         open_sink(self.store.clone(), &load, context)
     }
 
+    fn is_partitioned(&self) -> bool {
+        true
+    }
+
     async fn rows(&self) -> Result<Vec<RecordBatch>> {
         read_parquet(&self.place()).await
     }
@@ -132,20 +136,9 @@ pub(super) async fn read_parquet(place: &Place) -> Result<Vec<RecordBatch>> {
 
 pub(super) fn load(strategy: Strategy, partition_by: &[&str]) -> LoadSpec {
     LoadSpec {
-        from: "rows".into(),
-        to: "lake".into(),
-        table: None,
         path: Some(PATH.to_owned()),
-        strategy,
-        key: OneOrMany::default(),
-        scope: None,
-        format: None,
         partition_by: OneOrMany(partition_by.iter().map(|&name| name.to_owned()).collect()),
-        compression: None,
-        compression_level: None,
-        file_size: None,
-        row_group_rows: None,
-        csv: None,
+        ..LoadSpec::new("rows".into(), "lake".into(), strategy)
     }
 }
 
@@ -195,6 +188,12 @@ async fn local_files_are_a_sink() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn random_loads_leave_what_a_table_in_memory_holds() {
+    random_loads(|| async { Ok(Target::local()) }, 0..20).await.unwrap();
+    random_loads(|| async { Ok(Target::s3()) }, 0..4).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_objects_are_a_sink() {
     sink_suite(|| async { Ok(Target::s3()) }).await.unwrap();
 }
@@ -211,6 +210,14 @@ fn refuse(change: impl FnOnce(&mut LoadSpec)) -> Error {
 fn what_files_cannot_do_is_refused_with_a_way_out() {
     let error = refuse(|spec| spec.strategy = Strategy::DeleteInsert);
     assert!(error.message().contains("delete+insert") && error.hint_text().unwrap().contains("partition_overwrite"));
+    for strategy in [Strategy::Merge, Strategy::Scd2] {
+        let error = refuse(|spec| spec.strategy = strategy);
+        assert!(error.message().contains(strategy.as_str()) && error.hint_text().unwrap().contains("a database"));
+    }
+    let error = refuse(|spec| spec.strategy = Strategy::TruncateInsert);
+    assert_eq!(error.hint_text(), Some("use `strategy: replace`"));
+    let error = refuse(|spec| spec.created_column = Some("id".to_owned()));
+    assert!(error.message().contains("`created_column`"), "{error:?}");
     let error = refuse(|spec| spec.partition_by = OneOrMany(vec!["dai".to_owned()]));
     assert_eq!((error.kind(), error.hint_text()), (ErrorKind::Schema, Some("did you mean `day`?")));
     let error = refuse(|spec| spec.partition_by = OneOrMany(vec!["day".to_owned(), "id".to_owned()]));

@@ -3,7 +3,8 @@
 //! One transaction: the ledger's row first (rivals for a key wait there), then the table made or widened, old rows
 //! deleted, new rows inserted, staging tables dropped. Rows are deleted and never truncated or swapped out: whoever
 //! reads meanwhile sees the old rows until the commit, whole, even in a transaction that began before; views, foreign
-//! keys, grants, owners and publications stay as they are.
+//! keys, grants, owners and publications stay as they are. The exception is asked for: `truncate+insert` truncates, and
+//! readers wait for it.
 
 use super::PostgresSink;
 use super::stage::{Label, PREFIX, Payload};
@@ -14,6 +15,7 @@ use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use chrono::{DateTime, Utc};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, RunId, Slot, Staged};
 use std::collections::BTreeSet;
@@ -21,7 +23,7 @@ use std::time::Duration;
 use tokio_postgres::Row;
 
 /// The table of loads that were committed.
-const LEDGER: &str = "_gristmill_loads";
+pub(super) const LEDGER: &str = "_gristmill_loads";
 /// How often a commit is tried whose end is not known.
 const TRIES: u32 = 5;
 
@@ -56,6 +58,7 @@ impl PostgresSink {
             // first try ended well, and is free if it did not.
             match self.try_commit(&session, staged, &tables, next).await {
                 Ok(mut committed) => {
+                    fault::at(Point::AfterLedger)?;
                     session.close().await;
                     committed.already &= unknown.is_none();
                     return Ok(committed);
@@ -82,11 +85,16 @@ impl PostgresSink {
         let failed = |error: tokio_postgres::Error| self.refused(&error, &schema, &doing);
         // Two loads of one target come one after the other: both would create it, or delete and insert the same rows.
         let turn = literal(&format!("gristmill:{schema}.{}", self.options.table.name));
-        let begin = format!("BEGIN; SELECT pg_advisory_xact_lock(hashtextextended({turn}, 0))");
+        // A server that may forget its last commits in a crash must not forget one that our store is told of.
+        let begin = format!(
+            "BEGIN; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
+             SELECT pg_advisory_xact_lock(hashtextextended({turn}, 0))"
+        );
         session.batch_execute(&begin).await.map_err(failed)?;
         self.make_ledger(session, &schema).await?;
 
         let rows: u64 = staged.iter().map(|staged| staged.rows).sum();
+        fault::at(Point::BeforeLedger)?;
         let Some(at) = self.enter(session, &schema, rows, next).await? else {
             session.batch_execute("ROLLBACK").await.map_err(failed)?;
             let known = self.entry(session, &schema, &self.key).await?;
@@ -97,18 +105,23 @@ impl PostgresSink {
             stop_if_of_another(&self.key, &entered, &self.owner, staged)?;
             return Ok(Committed { already: true, ..known });
         };
+        fault::at(Point::DuringLedger)?;
         // Not before the row is entered: a rival of this load waits there. Rivals of the target wait for the lock.
         stop_unless_next(&self.key, next, &self.newest_checkpoint(session, &schema, &self.key.slot, true).await?)?;
+        self.run_sql(session, &self.options.rules.pre_sql, "pre_sql").await?;
         let target = Target::find(session, &self.config, &self.options).await?;
-        target.check(&self.columns, self.options.strategy)?;
-        for change in target.changes(&self.columns) {
+        target.check(&self.columns, &self.options)?;
+        for change in target.changes(&self.columns, &self.options) {
             session.batch_execute(&change).await.map_err(failed)?;
         }
+        self.drop_earlier(session, &target, next).await?;
         let inserted = self.publish(session, &target, tables).await?;
+        fault::at(Point::AfterInsert)?;
+        self.run_sql(session, &self.options.rules.post_sql, "post_sql").await?;
         if inserted != rows {
             // Unlogged tables are emptied by a crash of the server.
             return Err(Failed::Plainly(
-                Error::new(ErrorKind::Unavailable, format!("{inserted} of {rows} staged rows were left at the commit"))
+                Error::new(ErrorKind::Conflict, format!("{inserted} of {rows} staged rows were left at the commit"))
                     .hint("the server restarted meanwhile; run again"),
             ));
         }
@@ -151,15 +164,28 @@ impl PostgresSink {
                 .hint("another process swept them; run again"));
             }
         }
+        if self.options.rules.is_keyed() {
+            return self.publish_keyed(session, target, tables).await;
+        }
         let deletes = self.deletes(session, target, tables).await?;
         let selects: Vec<String> = tables.iter().map(|table| format!("SELECT * FROM {}", table.sql())).collect();
-        let names: Vec<String> = self.columns.iter().map(|column| quoted(&column.name)).collect();
-        let values: Vec<String> = self
+        let mut names: Vec<String> = self.columns.iter().map(|column| quoted(&column.name)).collect();
+        let mut values: Vec<String> = self
             .columns
             .iter()
             .enumerate()
             .map(|(place, column)| target.expression(column, &staged_name(place)))
             .collect();
+        let stamps = &self.options.rules.stamps;
+        for (name, value) in stamps
+            .load
+            .iter()
+            .map(|name| (name, literal(&self.key.text())))
+            .chain(stamps.created.iter().chain(&stamps.updated).map(|name| (name, "now()".to_owned())))
+        {
+            names.push(quoted(name));
+            values.push(value);
+        }
         let overriding = if target.overrides_identity(&self.columns) { " OVERRIDING SYSTEM VALUE" } else { "" };
         let insert = (!selects.is_empty()).then(|| {
             format!(
@@ -170,9 +196,10 @@ impl PostgresSink {
                 selects.join(" UNION ALL ")
             )
         });
+        let is_truncate = self.options.rules.strategy == Strategy::TruncateInsert;
         match insert {
             // Rows that others point at may go and come again within one statement: a foreign key looks at its end.
-            Some(insert) if target.is_pointed_at() && !deletes.is_empty() => {
+            Some(insert) if target.is_pointed_at() && !deletes.is_empty() && !is_truncate => {
                 let parts = deletes.iter().enumerate();
                 let parts: Vec<String> =
                     parts.map(|(n, delete)| format!("gone_{n} AS ({delete} RETURNING 1)")).collect();
@@ -184,7 +211,9 @@ impl PostgresSink {
             }
             insert => {
                 for delete in &deletes {
+                    fault::at(Point::BeforeDelete)?;
                     session.batch_execute(delete).await.map_err(failed)?;
+                    fault::at(Point::AfterDelete)?;
                 }
                 match insert {
                     Some(insert) => session.execute(&insert, &[]).await.map_err(failed),
@@ -200,20 +229,22 @@ impl PostgresSink {
             return Ok(Vec::new());
         }
         let table = target.sql();
-        if self.options.strategy == Strategy::Replace {
-            return Ok(vec![format!("DELETE FROM {table}")]);
+        match self.options.rules.strategy {
+            Strategy::Replace => return Ok(vec![format!("DELETE FROM {table}")]),
+            Strategy::TruncateInsert => return Ok(vec![format!("TRUNCATE {table}")]),
+            _ => {}
         }
         // What the user wrote stands on a line of its own, so that a comment in it ends there.
-        let scope = self.options.scope.as_ref().map(|scope| format!("DELETE FROM {table} WHERE (\n{scope}\n)"));
+        let scope = self.options.rules.scope.as_ref().map(|scope| format!("DELETE FROM {table} WHERE (\n{scope}\n)"));
         let mut deletes: Vec<String> = scope.into_iter().collect();
-        if self.options.match_on.is_empty() || tables.is_empty() {
+        if self.options.rules.match_on.is_empty() || tables.is_empty() {
             return Ok(deletes);
         }
         let columns: Vec<(String, String, String)> = self
             .columns
             .iter()
             .enumerate()
-            .filter(|(_, column)| self.options.match_on.contains(&column.name))
+            .filter(|(_, column)| self.options.rules.match_on.contains(&column.name))
             .map(|(place, column)| {
                 let staged = staged_name(place);
                 (quoted(&column.name), target.expression(column, &staged), staged)
@@ -412,6 +443,7 @@ impl PostgresSink {
 
     async fn drop_tables(&self, session: &Session, tables: &[Payload]) -> Result<()> {
         for table in tables {
+            fault::at(Point::BeforeSweep)?;
             session.batch_execute(&format!("DROP TABLE IF EXISTS {}", table.sql())).await.map_err(|error| {
                 self.refused(&error, &table.schema, &format!("cannot drop the staging table `{}`", table.table))
             })?;

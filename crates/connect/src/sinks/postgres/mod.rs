@@ -4,12 +4,14 @@
 //! transaction that enters the load into the ledger `_gristmill_loads`, applies the strategy and drops the staging
 //! tables. [`types`] has the table of types; see `commit.rs` for what a concurrent reader sees.
 //!
-//! Strategies: `append`; `replace` (the table stays, its rows are deleted and inserted); `delete+insert` by distinct
-//! keys; `partition_overwrite` by distinct values of `partition_by`. A missing table is created, new columns are
-//! added; a type that does not fit is an error before the first row.
+//! Strategies: `append`; `replace` (the table stays, its rows are deleted and inserted); `truncate+insert`, which lets
+//! readers wait; `delete+insert` by distinct keys; `partition_overwrite` by distinct values of `partition_by`; `merge` and
+//! `scd2` (`keyed.rs`). A missing table is created, new columns are added; a type that does not fit is an error before
+//! the first row.
 
 mod commit;
 mod config;
+mod keyed;
 mod stage;
 mod target;
 #[cfg(test)]
@@ -80,8 +82,8 @@ impl Sink for PostgresSink {
     async fn prepare(&self) -> Result<()> {
         let session = Session::open(&self.config).await?;
         let target = Target::find(&session, &self.config, &self.options).await?;
-        target.check(&self.columns, self.options.strategy)?;
-        target.check_rights(&session, &self.config, &self.columns, self.options.strategy).await?;
+        target.check(&self.columns, &self.options)?;
+        target.check_rights(&session, &self.config, &self.columns, &self.options).await?;
         self.check_scope(&session, &target).await?;
         session.close().await;
         Ok(())
@@ -92,12 +94,17 @@ impl Sink for PostgresSink {
         let target = Target::find(&session, &self.config, &self.options).await?;
         session.close().await;
         let Some(existing) = &target.existing else { return Ok(Vec::new()) };
-        let given: Vec<&str> = self.columns.iter().map(|column| column.name.as_str()).collect();
+        let given: Vec<&str> =
+            self.columns.iter().chain(&self.options.added).map(|column| column.name.as_str()).collect();
         Ok(widen::added(&target.name, &given, &existing.names(), |a, b| a == b))
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         self.stage_rows(task, rows).await
+    }
+
+    async fn audit(&self, staged: &[Staged]) -> Result<()> {
+        self.audit_keys(staged).await
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
@@ -124,7 +131,7 @@ impl Sink for PostgresSink {
 impl PostgresSink {
     /// A `scope` that the server does not understand is told before the first row is read.
     async fn check_scope(&self, session: &Session, target: &Target) -> Result<()> {
-        let Some(scope) = &self.options.scope else { return Ok(()) };
+        let Some(scope) = &self.options.rules.scope else { return Ok(()) };
         if target.existing.is_none() {
             return Ok(());
         }

@@ -9,6 +9,7 @@ use crate::sources::postgres::names::{literal, quoted};
 use arrow::array::RecordBatch;
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, LoadKey, OwnerId, Result, Staged, TaskKey};
 use serde::{Deserialize, Serialize};
 use std::pin::pin;
@@ -100,6 +101,7 @@ impl PostgresSink {
         if written != count {
             return Err(Error::internal(format!("PostgreSQL took {written} of {count} rows")));
         }
+        fault::at(Point::StagedBytes)?;
         session.batch_execute("COMMIT").await.map_err(failed)?;
         session.close().await;
         let payload = serde_json::to_value(payload)
@@ -122,9 +124,11 @@ impl PostgresSink {
             columns.join(", "),
             literal(&label)
         );
+        fault::at(Point::BeforeIntent)?;
         session.batch_execute(&sql).await.map_err(|error| {
             self.refused(&error, &payload.schema, &format!("cannot stage rows in the schema `{}`", payload.schema))
-        })
+        })?;
+        fault::at(Point::AfterIntent)
     }
 }
 

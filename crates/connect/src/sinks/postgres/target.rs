@@ -2,6 +2,7 @@
 
 use super::config::Options;
 use super::types::{Kind, Outgoing};
+use crate::sinks::rules::{Rules, VALID_FROM, VALID_TO};
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::{literal, quoted};
@@ -22,8 +23,8 @@ pub(crate) struct Target {
 pub(crate) struct Existing {
     oid: u32,
     columns: Vec<Column>,
-    /// Foreign keys of other tables that point here: their name, their table, what they do when a row is deleted.
-    inbound: Vec<(String, String, String)>,
+    /// Foreign keys that point here: their name, their table, what they do when a row is deleted, and the table's number.
+    inbound: Vec<(String, String, String, String)>,
 }
 
 /// A column of the target.
@@ -113,15 +114,20 @@ impl Target {
     }
 
     /// Statements that make the target fit the rows: a new table, or new columns.
-    pub(crate) fn changes(&self, columns: &[Outgoing]) -> Vec<String> {
+    pub(crate) fn changes(&self, columns: &[Outgoing], options: &Options) -> Vec<String> {
         let definition = |column: &Outgoing| format!("{} {}", quoted(&column.name), column.kind.sql());
+        let all = columns.iter().chain(&options.added);
         match &self.existing {
             None => {
-                let list: Vec<String> = columns.iter().map(definition).collect();
+                let mut list: Vec<String> = all.map(definition).collect();
+                let key: Vec<String> = options.rules.new_key().iter().map(|name| quoted(name)).collect();
+                if !key.is_empty() {
+                    list.push(format!("PRIMARY KEY ({})", key.join(", ")));
+                }
                 vec![format!("CREATE TABLE {} ({})", self.sql(), list.join(", "))]
             }
             Some(existing) => {
-                let added = columns.iter().filter(|column| existing.column(&column.name).is_none());
+                let added = all.filter(|column| existing.column(&column.name).is_none());
                 let added: Vec<String> = added.map(|column| format!("ADD COLUMN {}", definition(column))).collect();
                 if added.is_empty() {
                     return Vec::new();
@@ -138,6 +144,13 @@ impl Target {
             None => column.kind.sql(),
         };
         format!("CAST({staged} AS {cast})")
+    }
+
+    /// Whether values of a column can only be compared as texts, since its type has no equality, or one that takes
+    /// different values for the same (`citext`).
+    pub(crate) fn compares_as_text(&self, column: &Outgoing) -> bool {
+        let known = self.existing.as_ref().and_then(|existing| existing.column(&column.name));
+        known.is_some_and(|known| !known.is_enum && !has_equality(known.item.as_deref().unwrap_or(&known.base)))
     }
 
     /// Whether other tables point here, so that deleting and inserting must be one statement.
@@ -157,10 +170,11 @@ impl Target {
     /// # Errors
     /// A type that does not fit, a column that must be given and is not, one that must not be; deleting that would
     /// take rows of other tables along.
-    pub(crate) fn check(&self, columns: &[Outgoing], strategy: Strategy) -> Result<()> {
+    pub(crate) fn check(&self, columns: &[Outgoing], options: &Options) -> Result<()> {
         let Some(existing) = &self.existing else { return Ok(()) };
         let table = format!("{}.{}", self.schema, self.name);
-        for column in columns {
+        self.check_strategy(existing, &options.rules)?;
+        for column in columns.iter().chain(&options.added) {
             let Some(known) = existing.column(&column.name) else { continue };
             if known.generated {
                 let message = format!("the column `{}` of `{table}` is computed by the server", column.name);
@@ -177,7 +191,7 @@ impl Target {
                 .hint(format!("cast it in the step's SQL: cast({} as …)", column.name)));
             }
         }
-        let given = |name: &str| columns.iter().any(|column| column.name == name);
+        let given = |name: &str| columns.iter().chain(&options.added).any(|column| column.name == name);
         if let Some(missing) = existing.columns.iter().find(|known| known.must_be_given && !given(&known.name)) {
             let message = format!(
                 "the column `{}` of `{table}` cannot be NULL and has no default, and the rows do not have it",
@@ -186,9 +200,34 @@ impl Target {
             return Err(Error::new(ErrorKind::Schema, message)
                 .hint(one_of(&missing.name, columns.iter().map(|column| column.name.as_str()))));
         }
-        if strategy != Strategy::Append
-            && let Some((name, from, _)) =
-                existing.inbound.iter().find(|(_, _, does)| matches!(does.as_str(), "c" | "n" | "d"))
+        Ok(())
+    }
+
+    /// Looks whether the strategy can be had with what hangs on the table.
+    fn check_strategy(&self, existing: &Existing, rules: &Rules) -> Result<()> {
+        let table = format!("{}.{}", self.schema, self.name);
+        if rules.strategy == Strategy::Scd2
+            && let Some(missing) = [VALID_FROM, VALID_TO].into_iter().find(|name| existing.column(name).is_none())
+        {
+            return Err(Error::new(
+                ErrorKind::Schema,
+                format!("`{table}` has no column `{missing}`, so `scd2` cannot tell since when its rows hold"),
+            )
+            .hint("load into a new table, or add both columns and fill them: `valid_from`, `valid_to` (timestamptz)"));
+        }
+        let own = existing.oid.to_string();
+        if rules.strategy == Strategy::TruncateInsert
+            && let Some((name, from, ..)) = existing.inbound.iter().find(|(.., oid)| *oid != own)
+        {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("`{table}` cannot be truncated: `{from}` points at it (foreign key `{name}`)"),
+            )
+            .hint("use `strategy: replace`, which keeps the rows that others point at"));
+        }
+        if rules.deletes()
+            && let Some((name, from, ..)) =
+                existing.inbound.iter().find(|(_, _, does, _)| matches!(does.as_str(), "c" | "n" | "d"))
         {
             return Err(Error::new(
                 ErrorKind::Conflict,
@@ -208,7 +247,7 @@ impl Target {
         session: &Session,
         config: &PostgresConfig,
         columns: &[Outgoing],
-        strategy: Strategy,
+        options: &Options,
     ) -> Result<()> {
         let failed = |error| server_error(&error, config, &format!("cannot look up `{}`", self.name));
         let schema = literal(&quoted(&self.schema));
@@ -232,26 +271,25 @@ impl Target {
         }
         let Some(existing) = &self.existing else { return Ok(()) };
         let oid = existing.oid;
+        let rights = rights(&options.rules);
+        let each: Vec<String> = rights.iter().map(|right| format!("has_table_privilege({oid}, '{right}')")).collect();
         let sql = format!(
-            "SELECT has_table_privilege({oid}, 'insert'), has_table_privilege({oid}, 'delete') AND \
-             has_table_privilege({oid}, 'select'), pg_has_role((SELECT relowner FROM pg_class WHERE oid = {oid}), 'usage')"
+            "SELECT {}, pg_has_role((SELECT relowner FROM pg_class WHERE oid = {oid}), 'usage')",
+            each.join(" AND ")
         );
         let row = session.query_one(&sql, &[]).await.map_err(failed)?;
         let flag = |index: usize| row.try_get::<_, bool>(index).map_err(failed);
-        let (rights, enough) = match strategy {
-            Strategy::Append => ("insert", flag(0)?),
-            _ => ("select, insert, delete", flag(0)? && flag(1)?),
-        };
-        if !enough {
+        if !flag(0)? {
             return Err(Error::new(
                 ErrorKind::Denied,
                 format!("`{}` may not change the rows of `{}.{}`", config.user, self.schema, self.name),
             )
-            .hint(format!("let its owner run: grant {rights} on {} to {user}", self.sql())));
+            .hint(format!("let its owner run: grant {} on {} to {user}", rights.join(", "), self.sql())));
         }
-        if !self.changes(columns).is_empty() && !flag(2)? {
+        if !self.changes(columns, options).is_empty() && !flag(1)? {
             let new: Vec<&str> = columns
                 .iter()
+                .chain(&options.added)
                 .map(|column| column.name.as_str())
                 .filter(|name| existing.column(name).is_none())
                 .collect();
@@ -264,7 +302,7 @@ impl Target {
                     new.join("`, `")
                 ),
             )
-            .hint(format!("let its owner run: {}", self.changes(columns).join("; "))));
+            .hint(format!("let its owner run: {}", self.changes(columns, options).join("; "))));
         }
         Ok(())
     }
@@ -298,10 +336,10 @@ impl Existing {
             })
         });
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let sql = "SELECT conname::text, conrelid::regclass::text, confdeltype::text FROM pg_constraint \
+        let sql = "SELECT conname::text, conrelid::regclass::text, confdeltype::text, conrelid::oid::text FROM pg_constraint \
                    WHERE contype = 'f' AND confrelid = $1 AND conparentid = 0";
         let rows = session.query(sql, &[&oid]).await.map_err(failed)?;
-        let inbound = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)));
+        let inbound = rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?)));
         Ok(Self { oid, columns, inbound: inbound.collect::<Result<Vec<_>, _>>().map_err(failed)? })
     }
 
@@ -376,6 +414,26 @@ fn is_ours(base: &str) -> bool {
             | "timestamp"
             | "timestamptz"
     )
+}
+
+/// Whether `=` of a type tells apart what differs: to it, an interval of a day is one of 24 hours.
+fn has_equality(base: &str) -> bool {
+    let others = [
+        "text", "varchar", "bpchar", "char", "name", "uuid", "jsonb", "time", "timetz", "inet", "cidr", "macaddr",
+        "macaddr8", "bit", "varbit", "money",
+    ];
+    is_ours(base) || others.contains(&base)
+}
+
+/// The rights on the table that a load needs.
+fn rights(rules: &Rules) -> Vec<&'static str> {
+    match rules.strategy {
+        Strategy::Append => vec!["insert"],
+        Strategy::TruncateInsert => vec!["select", "insert", "truncate"],
+        Strategy::Merge if !rules.delete_missing => vec!["select", "insert", "update"],
+        Strategy::Merge | Strategy::Scd2 => vec!["select", "insert", "update", "delete"],
+        Strategy::Replace | Strategy::DeleteInsert | Strategy::PartitionOverwrite => vec!["select", "insert", "delete"],
+    }
 }
 
 /// Whether a numeric column keeps `scale` digits after the point.

@@ -1,3 +1,5 @@
+mod strategies;
+
 use super::*;
 use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
 use crate::{Connection, OpenContext, Scan};
@@ -96,7 +98,7 @@ impl SinkTarget for Table {
     }
 
     fn strategies(&self) -> Vec<Strategy> {
-        vec![Strategy::Append, Strategy::Replace, Strategy::DeleteInsert, Strategy::PartitionOverwrite]
+        Strategy::ALL.to_vec()
     }
 
     fn sink(&self, mut load: LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
@@ -409,9 +411,14 @@ async fn what_cannot_be_loaded_is_told_before_the_first_row() {
     for (yaml, kind, message) in [
         ("strategy: append", ErrorKind::Config, "the table to load is missing"),
         ("table: t\nstrategy: delete+insert", ErrorKind::Config, "`delete+insert` needs to know"),
-        ("table: t\nstrategy: partition_overwrite", ErrorKind::Config, "`partition_overwrite` needs to know"),
+        ("table: t\nstrategy: partition_overwrite", ErrorKind::Config, "`strategy: partition_overwrite` needs"),
+        ("table: t\nstrategy: merge", ErrorKind::Config, "`merge` needs to know"),
+        ("table: t\nstrategy: merge\nkey: [id, id]", ErrorKind::Config, "listed twice"),
+        ("table: t\nstrategy: merge\nkey: id\nscope: a = 1", ErrorKind::Config, "`delete_missing` looks"),
+        ("table: t\nstrategy: append\npost_sql: commit", ErrorKind::Config, "`commit` cannot be used"),
+        ("table: t\nstrategy: append\nupdated_column: id", ErrorKind::Schema, "which is what `updated_column` writes"),
         ("table: t\nstrategy: append\nscope: a = 1", ErrorKind::Config, "`scope` does not go with"),
-        ("table: t\nstrategy: append\nformat: parquet", ErrorKind::Config, "`format` is for files"),
+        ("table: t\nstrategy: append\nformat: parquet", ErrorKind::Config, "`format` goes with `path`"),
         ("table: t\nstrategy: delete+insert\nkey: [idd]", ErrorKind::Schema, "the rows have no column `idd`"),
         ("table: _gristmill_loads\nstrategy: append", ErrorKind::Config, "a name of Gristmill's own"),
     ] {
@@ -622,6 +629,20 @@ async fn staged_rows_that_a_crash_of_the_server_emptied_are_not_committed_as_non
     database.sql(&format!("drop table {}", staging_tables(&database)));
     let error = sink.commit(&staged, &Checkpoint::default()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+}
+
+#[tokio::test]
+async fn a_commit_is_durable_where_the_server_may_forget_others() {
+    let database = postgres::database();
+    database.sql(
+        "create table target(id bigint); create table seen(setting text);
+         create function note() returns trigger language plpgsql as
+         'begin insert into seen values (current_setting(''synchronous_commit'')); return null; end';
+         create trigger note after insert on target for each statement execute function note()",
+    );
+    assert_eq!(database.sql("show synchronous_commit"), "off");
+    load(&database, "table: target\nstrategy: append", &ids(&[1]), 1).await.unwrap();
+    assert_eq!(database.sql("select setting from seen"), "on");
 }
 
 #[tokio::test(flavor = "multi_thread")]

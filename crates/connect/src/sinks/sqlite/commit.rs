@@ -1,11 +1,12 @@
 //! The commit: one transaction with the ledger row, the table and the rows.
 
 use super::convert::{Affinity, Kept, Shelf};
-use super::{Inner, ledger_row, stage, target};
+use super::{Inner, keyed, ledger_row, stage, target};
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use arrow::array::RecordBatch;
 use chrono::{SubsecRound, Utc};
+use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, OwnerId, Result, RunId, Slot, Staged};
 use rusqlite::{Connection, Statement, TransactionBehavior};
@@ -41,12 +42,25 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         at: Utc::now().trunc_subsecs(6),
         already: false,
     };
+    fault::at(Point::BeforeLedger)?;
     // First, so that a rival of the same key fails before it has done anything.
     insert_into_ledger(&transaction, &committed, &inner.context.owner).map_err(explain)?;
+    fault::at(Point::DuringLedger)?;
     let before = dangling(inner, &transaction)?;
+    keyed::run_sql(inner, &transaction, &inner.plan.rules.pre_sql, "pre_sql")?;
     let table = target::bring_about(inner, &transaction)?;
-    delete_old(inner, &transaction, &table, staged)?;
-    let inserted = insert_new(inner, &transaction, &table, staged)?;
+    fault::at(Point::BeforeDelete)?;
+    let inserted = match inner.plan.rules.is_keyed() {
+        true => keyed::publish(inner, &transaction, &table, staged, &committed)?,
+        false => {
+            keyed::drop_earlier(inner, &transaction, &table, next)?;
+            delete_old(inner, &transaction, &table, staged)?;
+            fault::at(Point::AfterDelete)?;
+            insert_new(inner, &transaction, &table, staged, &committed)?
+        }
+    };
+    fault::at(Point::AfterInsert)?;
+    keyed::run_sql(inner, &transaction, &inner.plan.rules.post_sql, "post_sql")?;
     if inserted != rows {
         return Err(Error::internal(format!("{rows} rows were staged and {inserted} found in the side files")));
     }
@@ -58,6 +72,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         .hint("load the table that is pointed to first, and keep the keys that others point to"));
     }
     transaction.commit().map_err(explain)?;
+    fault::at(Point::AfterLedger)?;
     Ok(committed)
 }
 
@@ -149,23 +164,23 @@ fn dangling(inner: &Inner, connection: &Connection) -> Result<i64> {
 fn delete_old(inner: &Inner, connection: &Connection, table: &Table, staged: &[Staged]) -> Result<()> {
     let explain = |error| inner.database.explain(error);
     let name = quoted(&table.name);
-    if inner.plan.strategy == Strategy::Replace {
+    if matches!(inner.plan.rules.strategy, Strategy::Replace | Strategy::TruncateInsert) {
         connection.execute(&format!("DELETE FROM main.{name}"), []).map_err(explain)?;
         return Ok(());
     }
-    if let Some(scope) = &inner.plan.scope {
+    if let Some(scope) = &inner.plan.rules.scope {
         connection
             .execute(&format!("DELETE FROM main.{name} WHERE (\n{scope}\n)"), [])
             .map_err(|error| inner.database.explain_sql(connection, error, &table.column_names()).context("scope"))?;
     }
-    if inner.plan.matching.is_empty() || staged.iter().all(|staged| staged.rows == 0) {
+    if inner.plan.rules.match_on.is_empty() || staged.iter().all(|staged| staged.rows == 0) {
         return Ok(());
     }
     collect_keys(inner, connection, table, staged)?;
     let keys = format!("temp.{}", quoted(KEYS));
     // `IS` finds NULLs too: a load that is repeated must not double the rows whose key is NULL. The target's column
     // stands first, so that its collation counts.
-    let join = inner.plan.matching.iter().map(|column| {
+    let join = inner.plan.rules.match_on.iter().map(|column| {
         let column = quoted(column);
         format!("main.{name}.{column} IS new.{column}")
     });
@@ -185,7 +200,7 @@ fn delete_old(inner: &Inner, connection: &Connection, table: &Table, staged: &[S
 /// Puts the distinct keys of the new rows into a temporary table whose columns are those of the target.
 fn collect_keys(inner: &Inner, connection: &Connection, table: &Table, staged: &[Staged]) -> Result<()> {
     let explain = |error| inner.database.explain(error);
-    let matching: Vec<&str> = inner.plan.matching.iter().map(String::as_str).collect();
+    let matching: Vec<&str> = inner.plan.rules.match_on.iter().map(String::as_str).collect();
     let list = quoted_list(matching.iter().copied());
     let keys = format!("temp.{}", quoted(KEYS));
     // Made from the target, the columns have its affinities: a value compares equal as it will be stored.
@@ -212,17 +227,30 @@ fn collect_keys(inner: &Inner, connection: &Connection, table: &Table, staged: &
 }
 
 /// Inserts the new rows.
-fn insert_new(inner: &Inner, connection: &Connection, table: &Table, staged: &[Staged]) -> Result<u64> {
-    let list = quoted_list(inner.shelves.iter().map(|shelf| shelf.name.as_str()));
-    let marks = vec!["?"; inner.shelves.len()].join(", ");
-    let sql = format!("INSERT INTO main.{} ({list}) VALUES ({marks})", quoted(&table.name));
+fn insert_new(
+    inner: &Inner,
+    connection: &Connection,
+    table: &Table,
+    staged: &[Staged],
+    committed: &Committed,
+) -> Result<u64> {
+    let stamps = &inner.plan.rules.stamps;
+    let now = keyed::instant(committed.at);
+    let load = stamps.load.iter().map(|name| (name, keyed::literal(&committed.key.text())));
+    let stamps: Vec<(&String, String)> =
+        load.chain(stamps.created.iter().chain(&stamps.updated).map(|name| (name, now.clone()))).collect();
+    let names = inner.shelves.iter().map(|shelf| &shelf.name).chain(stamps.iter().map(|(name, _)| *name));
+    let list = quoted_list(names.map(String::as_str));
+    let marks = vec!["?"; inner.shelves.len()];
+    let values: Vec<&str> = marks.into_iter().chain(stamps.iter().map(|(_, value)| value.as_str())).collect();
+    let sql = format!("INSERT INTO main.{} ({list}) VALUES ({})", quoted(&table.name), values.join(", "));
     let mut insert = connection.prepare(&sql).map_err(|error| inner.database.explain(error))?;
     let columns: Vec<usize> = (0..inner.shelves.len()).collect();
     each_row(inner, table, staged, &columns, &mut insert)
 }
 
 /// Executes a statement for each new row, with the values of some columns; answers how many rows there were.
-fn each_row(
+pub(super) fn each_row(
     inner: &Inner,
     table: &Table,
     staged: &[Staged],

@@ -1,20 +1,19 @@
 //! What a load says, understood for a SQLite table.
 
+use super::convert::Shelf;
 use crate::LoadContext;
-use gristmill_model::spec::{LoadSpec, Strategy};
-use gristmill_model::{Error, ErrorKind, Result, one_of};
+use crate::sinks::rules::Rules;
+use gristmill_model::spec::LoadSpec;
+use gristmill_model::{Error, ErrorKind, Result};
 
 /// What is done to the table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// The table, as the load names it.
     pub(super) table: String,
-    /// How new rows meet old ones.
-    pub(super) strategy: Strategy,
-    /// The columns whose new values say which old rows go: the key, or what the table is partitioned by.
-    pub(super) matching: Vec<String>,
-    /// A condition on the table; the rows it holds for go, even without new ones.
-    pub(super) scope: Option<String>,
+    pub(super) rules: Rules,
+    /// The columns that the table has beside those of the rows.
+    pub(super) added: Vec<Shelf>,
 }
 
 impl Plan {
@@ -23,53 +22,11 @@ impl Plan {
         let Some(table) = load.table.clone().filter(|table| !table.trim().is_empty()) else {
             return Err(config("a SQLite database is loaded into a `table`".to_owned()).hint("write `table: orders`"));
         };
-        for (key, given) in [
-            ("path", load.path.is_some()),
-            ("format", load.format.is_some()),
-            ("compression", load.compression.is_some()),
-            ("compression_level", load.compression_level.is_some()),
-            ("file_size", load.file_size.is_some()),
-            ("row_group_rows", load.row_group_rows.is_some()),
-            ("csv", load.csv.is_some()),
-        ] {
-            if given {
-                return Err(
-                    config(format!("`{key}` is for files, not for a SQLite table")).hint(format!("remove `{key}`"))
-                );
-            }
+        if load.path.is_some() {
+            return Err(config("`path` is for files, not for a SQLite table".to_owned()).hint("remove `path`"));
         }
-        let (strategy, scope) = (load.strategy, load.scope.clone());
-        let matching = match strategy {
-            Strategy::Append | Strategy::Replace => Vec::new(),
-            // With a scope and no key of its own, the scope alone says what goes.
-            Strategy::DeleteInsert if load.key.0.is_empty() && scope.is_some() => Vec::new(),
-            Strategy::DeleteInsert if load.key.0.is_empty() => context.source_key.clone(),
-            Strategy::DeleteInsert => load.key.0.clone(),
-            Strategy::PartitionOverwrite => load.partition_by.0.clone(),
-        };
-        if matching.is_empty() && scope.is_none() {
-            match strategy {
-                Strategy::Append | Strategy::Replace => {}
-                Strategy::DeleteInsert => {
-                    return Err(config(
-                        "`strategy: delete+insert` needs `key` or `scope` to know what to delete".to_owned(),
-                    )
-                    .hint("e.g. `key: [date]`"));
-                }
-                Strategy::PartitionOverwrite => {
-                    return Err(config("`strategy: partition_overwrite` needs `partition_by`".to_owned())
-                        .hint("e.g. `partition_by: [date]`"));
-                }
-            }
-        }
+        let rules = Rules::new(load, context, |a, b| a.eq_ignore_ascii_case(b))?;
         let fields = context.schema.fields();
-        // Without columns nothing will be staged: see `LoadContext::schema`.
-        for column in matching.iter().filter(|_| !fields.is_empty()) {
-            if !fields.iter().any(|field| field.name() == column) {
-                return Err(Error::new(ErrorKind::Schema, format!("the rows have no column `{column}`"))
-                    .hint(one_of(column, fields.iter().map(|field| field.name().as_str()))));
-            }
-        }
         for (index, field) in fields.iter().enumerate() {
             if fields.iter().take(index).any(|other| other.name().eq_ignore_ascii_case(field.name())) {
                 return Err(Error::new(
@@ -79,6 +36,7 @@ impl Plan {
                 .hint("SQLite does not tell upper from lower case in column names; rename one of them"));
             }
         }
-        Ok(Self { table, strategy, matching, scope })
+        let added = rules.added_fields().iter().map(|field| Shelf::new(field)).collect::<Result<Vec<_>>>()?;
+        Ok(Self { table, rules, added })
     }
 }

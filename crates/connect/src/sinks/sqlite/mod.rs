@@ -30,6 +30,7 @@
 mod commit;
 mod config;
 mod convert;
+mod keyed;
 mod stage;
 mod target;
 
@@ -77,6 +78,11 @@ impl SqliteSink {
 }
 
 impl Inner {
+    /// The columns of the rows, and those that the table has beside them.
+    fn all_shelves(&self) -> impl Iterator<Item = &Shelf> {
+        self.shelves.iter().chain(&self.plan.added)
+    }
+
     /// Where side files wait.
     fn staging(&self) -> PathBuf {
         self.context.open.state.join("staging").join("sqlite")
@@ -181,7 +187,7 @@ impl Sink for SqliteSink {
             if target::fit(&inner, &table).is_err() {
                 return Ok(Vec::new());
             }
-            let given: Vec<&str> = inner.shelves.iter().map(|shelf| shelf.name.as_str()).collect();
+            let given: Vec<&str> = inner.all_shelves().map(|shelf| shelf.name.as_str()).collect();
             let there: Vec<&str> = table.columns.iter().map(|column| column.name.as_str()).collect();
             Ok(widen::added(&table.name, &given, &there, |a, b| a.eq_ignore_ascii_case(b)))
         })
@@ -190,6 +196,11 @@ impl Sink for SqliteSink {
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         stage::stage(self.inner.clone(), task.clone(), rows).await
+    }
+
+    async fn audit(&self, staged: &[Staged]) -> Result<()> {
+        let (inner, staged) = (self.inner.clone(), staged.to_vec());
+        blocking(move || keyed::audit(&inner, &staged).context(|| format!("loading `{}`", inner.plan.table))).await
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

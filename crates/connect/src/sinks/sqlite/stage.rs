@@ -14,6 +14,7 @@ use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use futures::StreamExt;
+use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, OwnerId, Result, ResultExt, RunId, Staged, TaskKey};
 use std::collections::HashSet;
 use std::fs::File;
@@ -103,7 +104,9 @@ fn write_to(inner: &Inner, path: &Path, receiver: &mut mpsc::Receiver<Message>) 
     let table = if inner.database.exists() { inner.table(&inner.database.open_to_read()?)? } else { None };
     let affinities = target::affinities(inner, table.as_ref());
     let schema = side_schema(inner);
+    fault::at(Point::BeforeIntent)?;
     let file = File::create(path).map_err(|error| Error::io(&error, format!("`{}`", path.display())))?;
+    fault::at(Point::AfterIntent)?;
     let mut writer = FileWriter::try_new(BufWriter::with_capacity(1 << 18, file), &schema).map_err(broken)?;
     let mut rows = 0_u64;
     loop {
@@ -130,6 +133,7 @@ fn write_to(inner: &Inner, path: &Path, receiver: &mut mpsc::Receiver<Message>) 
         let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
         let kept = RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(broken)?;
         writer.write(&kept).map_err(broken)?;
+        fault::at(Point::StagedBytes)?;
         rows += batch.num_rows() as u64;
     }
     writer.write_metadata("gristmill.load", inner.context.key.text());
@@ -176,6 +180,8 @@ pub(super) fn open(inner: &Inner, staged: &Staged) -> Result<FileReader<BufReade
 /// Removes the side files of a load that is committed.
 pub(super) fn remove_staged(staging: &Path, staged: &[Staged]) {
     for path in staged.iter().filter_map(|staged| path_of(staging, staged).ok()) {
+        // A kill is all that can be planned here: what stays behind is found by its name.
+        let _ = fault::at(Point::BeforeSweep);
         if let Err(error) = std::fs::remove_file(&path)
             && error.kind() != std::io::ErrorKind::NotFound
         {

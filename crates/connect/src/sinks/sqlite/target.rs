@@ -2,14 +2,15 @@
 
 use super::Inner;
 use super::convert::{Affinity, Shelf};
-use crate::sources::sqlite::database::{Table, quoted};
+use crate::sinks::rules::{VALID_FROM, VALID_TO};
+use crate::sources::sqlite::database::{Table, quoted, quoted_list};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Error, ErrorKind, Result};
 use rusqlite::Connection;
 
 /// Looks whether rows of the load can go into the table that is there, changing nothing.
 pub(super) fn check(inner: &Inner, connection: &Connection, table: &Table) -> Result<()> {
-    if let Some(scope) = &inner.plan.scope {
+    if let Some(scope) = &inner.plan.rules.scope {
         // A scope may speak of a column that this load is about to add; then nothing of it is there to be replaced.
         connection
             .prepare(&format!("SELECT 1 FROM main.{} WHERE (\n{scope}\n)", quoted(&table.name)))
@@ -29,7 +30,15 @@ pub(super) fn fit(inner: &Inner, table: &Table) -> Result<()> {
         return Err(schema_error(format!("`{name}` is a view and cannot be loaded"))
             .hint("load into a table of another name, and select from it in the view"));
     }
-    for shelf in &inner.shelves {
+    if inner.plan.rules.strategy == Strategy::Scd2
+        && let Some(missing) = [VALID_FROM, VALID_TO].into_iter().find(|name| find(table, name).is_none())
+    {
+        return Err(schema_error(format!(
+            "`{name}` has no column `{missing}`, so `scd2` cannot tell since when its rows hold"
+        ))
+        .hint("load into a new table, or add both columns and fill them: `valid_from`, `valid_to` (TIMESTAMPTZ)"));
+    }
+    for shelf in inner.all_shelves() {
         let Some(column) = find(table, &shelf.name) else { continue };
         if column.generated {
             return Err(schema_error(format!("column `{}` of `{name}` is computed by the database", shelf.name))
@@ -47,7 +56,7 @@ pub(super) fn fit(inner: &Inner, table: &Table) -> Result<()> {
             )));
         }
     }
-    let given = |name: &str| inner.shelves.iter().any(|shelf| shelf.name.eq_ignore_ascii_case(name));
+    let given = |name: &str| inner.all_shelves().any(|shelf| shelf.name.eq_ignore_ascii_case(name));
     let missing = table.columns.iter().find(|column| column.required && !column.generated && !given(&column.name));
     if let Some(column) = missing {
         return Err(schema_error(format!(
@@ -65,7 +74,7 @@ fn find<'a>(table: &'a Table, name: &str) -> Option<&'a crate::sources::sqlite::
 
 /// Whether a table that does not fit may be dropped and made anew: all its rows go anyway, and nothing hangs on it.
 pub(super) fn may_be_made_anew(inner: &Inner, connection: &Connection, table: &Table) -> Result<bool> {
-    if inner.plan.strategy != Strategy::Replace || table.view {
+    if inner.plan.rules.strategy != Strategy::Replace || table.view {
         return Ok(false);
     }
     // Indexes and triggers of its own, foreign keys to or from it, and whatever names it: views, triggers of others.
@@ -85,7 +94,7 @@ pub(super) fn bring_about(inner: &Inner, connection: &Connection) -> Result<Tabl
     if let Some(table) = inner.table(connection)? {
         match fit(inner, &table) {
             Ok(()) => {
-                for shelf in inner.shelves.iter().filter(|shelf| find(&table, &shelf.name).is_none()) {
+                for shelf in inner.all_shelves().filter(|shelf| find(&table, &shelf.name).is_none()) {
                     let sql = format!(
                         "ALTER TABLE main.{} ADD COLUMN {} {}",
                         quoted(&table.name),
@@ -98,11 +107,11 @@ pub(super) fn bring_about(inner: &Inner, connection: &Connection) -> Result<Tabl
             Err(error) if !may_be_made_anew(inner, connection, &table)? => return Err(error),
             Err(_) => {
                 connection.execute_batch(&format!("DROP TABLE main.{}", quoted(&table.name))).map_err(explain)?;
-                connection.execute_batch(&create(&table.name, &inner.shelves)).map_err(explain)?;
+                connection.execute_batch(&create(&table.name, inner)).map_err(explain)?;
             }
         }
     } else {
-        connection.execute_batch(&create(new_name(&inner.plan.table)?, &inner.shelves)).map_err(explain)?;
+        connection.execute_batch(&create(new_name(&inner.plan.table)?, inner)).map_err(explain)?;
     }
     inner.table(connection)?.ok_or_else(|| Error::internal(format!("table `{}` was not made", inner.plan.table)))
 }
@@ -126,9 +135,20 @@ fn new_name(name: &str) -> Result<&str> {
     Ok(bare)
 }
 
-fn create(name: &str, shelves: &[Shelf]) -> String {
-    let columns: Vec<String> =
-        shelves.iter().map(|shelf| format!("{} {}", quoted(&shelf.name), shelf.declaration())).collect();
+fn create(name: &str, inner: &Inner) -> String {
+    let key = inner.plan.rules.new_key();
+    let is_key = |shelf: &Shelf| key.iter().any(|name| name.eq_ignore_ascii_case(&shelf.name));
+    let mut columns: Vec<String> = inner
+        .all_shelves()
+        .map(|shelf| {
+            // SQLite lets NULL into a primary key unless it is told not to.
+            let not_null = if is_key(shelf) { " NOT NULL" } else { "" };
+            format!("{} {}{not_null}", quoted(&shelf.name), shelf.declaration())
+        })
+        .collect();
+    if !key.is_empty() {
+        columns.push(format!("PRIMARY KEY ({})", quoted_list(key.iter().map(String::as_str))));
+    }
     format!("CREATE TABLE main.{} ({})", quoted(name), columns.join(", "))
 }
 

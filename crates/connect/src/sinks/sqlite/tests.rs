@@ -1,3 +1,5 @@
+mod strategies;
+
 use super::*;
 use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
 use crate::sources::sqlite::{SqliteConfig, SqliteConnection};
@@ -77,7 +79,7 @@ impl SinkTarget for Target {
     }
 
     fn strategies(&self) -> Vec<Strategy> {
-        vec![Strategy::Append, Strategy::Replace, Strategy::DeleteInsert, Strategy::PartitionOverwrite]
+        Strategy::ALL.to_vec()
     }
 
     fn sink(&self, mut load: LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {

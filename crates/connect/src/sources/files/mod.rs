@@ -15,7 +15,10 @@ mod config;
 mod connection;
 mod csv;
 pub(crate) mod formats;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 pub(crate) mod hive;
+mod increment;
 mod list;
 mod native;
 mod picture;

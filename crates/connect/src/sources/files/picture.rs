@@ -83,11 +83,11 @@ pub(super) fn is_text(format: FileFormat) -> bool {
     matches!(format, FileFormat::Csv | FileFormat::Ndjson | FileFormat::Json)
 }
 
-/// Lists the files of a source and tells their formats and compressions.
+/// Lists the files of a source and tells their formats.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a path that means nothing; [`ErrorKind::Config`] for formats that cannot be told or that
-/// differ; what the store says.
+/// [`ErrorKind::NotFound`] for a path that means nothing; [`ErrorKind::Config`] for formats that cannot be told; what the
+/// store says.
 pub(super) async fn files(roots: &[Store], wanted: &[Wanted], spec: &ExtractSpec) -> Result<Vec<SourceFile>> {
     let mut files: Vec<SourceFile> = Vec::new();
     for want in wanted {
@@ -102,6 +102,14 @@ pub(super) async fn files(roots: &[Store], wanted: &[Wanted], spec: &ExtractSpec
     // The same file may be meant by two patterns.
     let mut seen = std::collections::HashSet::new();
     files.retain(|file| seen.insert((file.root, file.meta.location.clone(), file.stdin)));
+    Ok(files)
+}
+
+/// Tells how files are compressed.
+///
+/// # Errors
+/// [`ErrorKind::Config`] for formats that differ; what the store says.
+pub(super) async fn opened(roots: &[Store], spec: &ExtractSpec, files: Vec<SourceFile>) -> Result<Vec<SourceFile>> {
     let Some(first) = files.first() else { return Ok(files) };
     if let Some(other) = files.iter().find(|file| file.format != first.format) {
         return Err(Error::new(
@@ -262,7 +270,7 @@ pub(super) fn input(roots: &[Store], spec: &ExtractSpec, file: &SourceFile) -> R
     })
 }
 
-/// Looks at the columns of all files and makes one schema of them.
+/// Looks at the columns of all files and makes one schema of them. `known` are columns that were loaded before.
 ///
 /// # Errors
 /// A file that cannot be read, or that does not go with the others.
@@ -271,6 +279,7 @@ pub(super) async fn look(
     spec: &ExtractSpec,
     overrides: &BTreeMap<String, DataType>,
     files: Vec<SourceFile>,
+    known: Option<&SchemaRef>,
 ) -> Result<Picture> {
     // Collected first: a closure over borrowed files inside the stream would not be general enough for `Send`.
     let looks: Vec<_> = files.iter().map(|file| infer(roots, spec, file)).collect();
@@ -283,6 +292,9 @@ pub(super) async fn look(
 
     let mut hive = hive::columns(files.iter().map(|file| file.hive.as_slice()));
     for field in &mut hive {
+        if let Some(before) = known.and_then(|known| known.field_with_name(field.name()).ok()) {
+            *field = schema::widened(before, field)?;
+        }
         if let Some(data_type) = overrides.get(field.name()) {
             *field = Field::new(field.name(), data_type.clone(), true);
         }
@@ -299,7 +311,12 @@ pub(super) async fn look(
 
     let named: Vec<(&str, SchemaRef)> =
         files.iter().map(|file| file.name.as_str()).zip(schemas.iter().cloned()).collect();
-    let unified = schema::unify(&named, spec.schema_contract, text)?;
+    let mut unified = schema::unify(&named, spec.schema_contract, text)?;
+    if let Some(known) = known {
+        let known: Vec<_> = known.fields().iter().filter(|field| !in_path(field.name())).cloned().collect();
+        let both = [("what was loaded before", Arc::new(Schema::new(known))), ("the new files", Arc::new(unified))];
+        unified = schema::unify(&both, SchemaContract::Evolve, text)?;
+    }
     let open = matches!(format, FileFormat::Ndjson | FileFormat::Json);
     // The value in the path wins over a column of the same name, as in Spark and DuckDB.
     let own: Vec<_> = unified.fields().iter().filter(|field| !in_path(field.name())).cloned().collect();

@@ -77,6 +77,17 @@ pub(crate) fn unify(files: &[(&str, SchemaRef)], contract: SchemaContract, text:
     Ok(Schema::new(columns))
 }
 
+/// A column of a path, as wide as it was before.
+///
+/// # Errors
+/// As [`unify`].
+pub(crate) fn widened(before: &Field, now: &Field) -> Result<Field> {
+    let schema = |field: &Field| Arc::new(Schema::new(vec![field.clone()]));
+    let both = [("what was loaded before", schema(before)), ("the new files", schema(now))];
+    let unified = unify(&both, SchemaContract::Evolve, true)?;
+    Ok(unified.field(0).clone())
+}
+
 fn frozen(message: String) -> Error {
     Error::new(ErrorKind::Schema, message)
         .hint("make the files alike, or say `schema_contract: evolve` to add columns and widen types")

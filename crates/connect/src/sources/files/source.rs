@@ -2,10 +2,13 @@
 
 use super::formats::bytes::{changed, differs};
 use super::picture::{self, Picture, SourceFile, Wanted};
-use super::{csv, formats, hive, list, native, units};
+use super::{csv, formats, hive, increment, list, native, units};
 use crate::stores::{Store, StoreKind, StoreOptions};
 use crate::types::parse_type;
-use crate::{Consistency, NativeScan, OpenContext, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{
+    Consistency, Increment, Narrowed, NativeScan, NewRows, Next, OpenContext, ReadPlan, ReadRequest, Rows, Scan,
+    Source, SourceStats,
+};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -34,6 +37,8 @@ struct Inner {
     wanted: Vec<Wanted>,
     spec: ExtractSpec,
     overrides: BTreeMap<String, DataType>,
+    /// Of an increment: the files that are new, and the columns that were loaded before.
+    new: Option<(Vec<SourceFile>, Option<SchemaRef>)>,
 }
 
 impl std::fmt::Debug for FilesSource {
@@ -91,18 +96,31 @@ impl FilesSource {
         if wanted.len() > 1 && wanted.iter().any(|want| matches!(want, Wanted::Stdin)) {
             return Err(Error::new(ErrorKind::Config, "standard input cannot be read together with files"));
         }
-        let inner = Inner { roots, wanted, spec: spec.clone(), overrides };
+        let inner = Inner { roots, wanted, spec: spec.clone(), overrides, new: None };
         Ok(Self { inner: Arc::new(inner), picture: OnceCell::new() })
     }
 
     async fn picture(&self) -> Result<&Arc<Picture>> {
         self.picture
             .get_or_try_init(|| async {
-                let Inner { roots, wanted, spec, overrides } = self.inner.as_ref();
-                let files = picture::files(roots, wanted, spec).await?;
-                Ok(Arc::new(picture::look(roots, spec, overrides, files).await?))
+                let Inner { roots, wanted, spec, overrides, new } = self.inner.as_ref();
+                let (files, known) = match new {
+                    Some((files, known)) => (files.clone(), known.as_ref()),
+                    None => (picture::files(roots, wanted, spec).await?, None),
+                };
+                let files = picture::opened(roots, spec, files).await?;
+                Ok(Arc::new(picture::look(roots, spec, overrides, files, known).await?))
             })
             .await
+    }
+
+    /// What tells whether a file has changed. A copy of a local file has an etag of its own, whatever is in it.
+    fn stamp(&self, file: &SourceFile) -> String {
+        let is_local = self.inner.roots.get(file.root).is_some_and(|root| root.kind() == StoreKind::Local);
+        match &file.meta.e_tag {
+            Some(etag) if !is_local => format!("{} {etag}", file.meta.size),
+            _ => format!("{} {}", file.meta.size, file.meta.last_modified.timestamp_micros()),
+        }
     }
 }
 
@@ -154,6 +172,51 @@ impl Source for FilesSource {
         Ok(self.picture().await?.schema.clone())
     }
 
+    async fn narrow(&self, _: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
+        let wrong = |message: String, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
+        let name = &increment.column;
+        if name != increment::KEY {
+            return wrong(
+                format!("`incremental_key: {name}` is not for files, whose rows nobody could look for"),
+                "new files are read with `incremental_key: file_modified`; of their rows, choose in a `sql` step",
+            );
+        }
+        if increment.lag.is_some() {
+            return wrong(
+                "`lag` is not for files: a file that comes late is found, whatever its time".to_owned(),
+                "leave it out",
+            );
+        }
+        let Inner { roots, wanted, spec, overrides, .. } = self.inner.as_ref();
+        if wanted.iter().any(|want| matches!(want, Wanted::Stdin)) {
+            return wrong("standard input has no files that could be new".to_owned(), "leave `incremental_key` out");
+        }
+        let mut files = match picture::files(roots, wanted, spec).await {
+            // A folder that is emptied once its files are loaded is a common one.
+            Err(error) if error.kind() == ErrorKind::NotFound && !increment.files.is_empty() => Vec::new(),
+            files => files?,
+        };
+        let there: Vec<increment::There> =
+            files.iter().map(|file| increment::There { name: file.name.clone(), stamp: self.stamp(file) }).collect();
+        let decided = increment::decide(&increment.files, &there, increment.adds)?;
+        let read: std::collections::BTreeSet<usize> = decided.read.into_iter().collect();
+        let mut place = 0;
+        files.retain(|_| {
+            place += 1;
+            read.contains(&(place - 1))
+        });
+        let inner = Inner {
+            roots: roots.clone(),
+            wanted: wanted.clone(),
+            spec: spec.clone(),
+            overrides: overrides.clone(),
+            new: Some((files, increment.schema())),
+        };
+        let source = Self { inner: Arc::new(inner), picture: OnceCell::new() };
+        let next = Next::Files { loaded: decided.loaded, about: decided.about };
+        Ok(Narrowed { rows: NewRows::Source(Arc::new(source)), next })
+    }
+
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
         let picture = self.picture().await?;
         let Inner { roots, spec, .. } = self.inner.as_ref();
@@ -175,8 +238,13 @@ impl Source for FilesSource {
     }
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
+        let picture = self.picture.get();
+        let is_whole = picture.is_some_and(|picture| picture.schema.fields().len() == scan.schema.fields().len());
+        let is_whole = is_whole && self.inner.spec.columns.is_empty();
+        let in_path = picture.map(|picture| picture.hive.iter().map(|field| field.name().clone()).collect());
+        let scan = scan.clone().heeding_fields(is_whole, self.inner.spec.schema_contract, in_path.unwrap_or_default());
         match units::files(unit) {
-            Ok(files) => self.inner.clone().read(files, scan.clone()),
+            Ok(files) => self.inner.clone().read(files, scan),
             Err(error) => Rows::failed(scan.schema.clone(), error),
         }
     }

@@ -3,6 +3,7 @@
 
 use super::config::Config;
 use super::faults;
+use super::kept::Shelf;
 use crate::wrap::retry;
 use bytes::{Bytes, BytesMut};
 use flate2::read::MultiGzDecoder;
@@ -11,6 +12,7 @@ use gristmill_model::{Error, ErrorKind, Result};
 use reqwest::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_ENCODING, HeaderMap, HeaderValue, LOCATION};
 use reqwest::{Method, Response, StatusCode};
 use std::io::Read;
+use std::path::Path;
 use std::time::Duration;
 use tokio::sync::OnceCell;
 use url::Url;
@@ -50,6 +52,8 @@ pub(super) struct Answer {
 #[derive(Debug)]
 pub(super) struct Api {
     pub(super) config: Config,
+    /// Pages for further attempts.
+    pub(super) shelf: Shelf,
     client: OnceCell<reqwest::Client>,
 }
 
@@ -67,8 +71,9 @@ impl From<Error> for Failure {
 }
 
 impl Api {
-    pub(super) fn new(config: Config) -> Self {
-        Self { config, client: OnceCell::new() }
+    /// `state` is the folder for what is kept meanwhile.
+    pub(super) fn new(config: Config, state: &Path) -> Self {
+        Self { config, shelf: Shelf::new(state), client: OnceCell::new() }
     }
 
     /// Sends a request until `accept` takes its answer, or trying again cannot help. `empty_on` are statuses that

@@ -19,6 +19,10 @@ mod auth;
 mod client;
 mod config;
 mod faults;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+mod increment;
+mod kept;
 mod link;
 mod page;
 mod paginate;
@@ -30,7 +34,6 @@ mod source;
 #[cfg(test)]
 mod tests;
 mod units;
-mod unknown;
 
 use crate::registry::Connector;
 use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
@@ -55,8 +58,8 @@ pub fn connector() -> Connector {
     }
 }
 
-fn open(node: &Node, _: &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
-    Ok(Arc::new(HttpConnection { api: Arc::new(Api::new(Config::from_node(node)?)) }))
+fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
+    Ok(Arc::new(HttpConnection { api: Arc::new(Api::new(Config::from_node(node)?, &context.state)) }))
 }
 
 /// An HTTP API.

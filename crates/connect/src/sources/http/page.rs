@@ -8,10 +8,9 @@ use super::link;
 use super::paginate::{Facts, Token};
 use super::path::{Found, JsonPath};
 use super::records;
-use super::unknown::Known;
 use crate::sources::files::formats::{self, FileInput};
 use crate::{Rows, Scan};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use bytes::Bytes;
 use gristmill_model::spec::{
     Compression, CsvOptions, ExtractSpec, FileFormat, HttpSpec, JsonOptions, MissingRecords, Paginate, Total,
@@ -353,35 +352,6 @@ impl Page {
             stdin: false,
             piece: None,
         })
-    }
-
-    /// That every field of its records has a column in `schema`, which are all there are.
-    ///
-    /// # Errors
-    /// Fields that would be read past.
-    pub(super) fn holds_no_more(&self, layout: &Layout, schema: &Schema) -> Result<()> {
-        let beside = match layout.format {
-            FileFormat::Json => Known::document(schema, &layout.records).beside(without_mark(&self.body)),
-            FileFormat::Ndjson => {
-                let known = Known::document(schema, &[]);
-                let lines = self.body.split(|byte| *byte == b'\n');
-                // A line that is no JSON is the reader's to refuse.
-                Ok(lines.filter_map(|line| known.beside(line).ok()).flatten().collect())
-            }
-            _ => return Ok(()),
-        };
-        let beside = beside.map_err(|error| Error::internal("a page that was judged cannot be read").cause(error))?;
-        let Some(first) = beside.first() else { return Ok(()) };
-        let top = first.split('.').next().unwrap_or(first);
-        let named = beside.iter().map(|field| format!("`{field}`")).collect::<Vec<_>>().join(", ");
-        Err(Error::new(
-            ErrorKind::Schema,
-            format!("`{}` has fields that the pages looked at before had not: {named}", self.name),
-        )
-        .hint(format!(
-            "declare them, such as `schema: {{{top}: text}}`, look at more pages with `http: {{sample_pages: …}}`, or say \
-             with `columns:` which are wanted"
-        )))
     }
 
     /// The columns of its records.

@@ -30,8 +30,18 @@ pub(super) struct Request {
     /// Whether `{field}` stands for a field of a parent.
     filled: bool,
     paginate: Option<Paginate>,
+    /// What else is sent; links of the server have it already.
+    pub(super) extra: Vec<Extra>,
     /// What messages call it: the path as it is written.
     pub(super) name: String,
+}
+
+/// A value that is sent beside those the pipeline says.
+#[derive(Debug, Clone)]
+pub(super) struct Extra {
+    pub(super) place: ParamPlace,
+    pub(super) name: String,
+    pub(super) token: Token,
 }
 
 impl Request {
@@ -73,6 +83,7 @@ impl Request {
             body: http.body.clone(),
             filled,
             paginate: http.paginate.clone(),
+            extra: Vec::new(),
             name: cut_query(path).to_owned(),
         })
     }
@@ -154,7 +165,8 @@ impl Request {
         let mut pairs: Vec<(String, String)> =
             url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         pairs.extend(self.params.iter().map(|(name, template)| (name.clone(), template.fill(fields, false))));
-        for (place, name, token) in self.page(asked) {
+        let extra = self.extra.iter().map(|extra| (extra.place, extra.name.clone(), extra.token.clone()));
+        for (place, name, token) in extra.chain(self.page(asked)) {
             match place {
                 ParamPlace::Query => {
                     pairs.retain(|(key, _)| *key != name);

@@ -1,23 +1,25 @@
 //! Reading an API: a look at its first pages, units, and rows page by page.
 
-use super::client::Api;
+use super::client::{Api, Call};
+use super::increment;
+use super::kept::{Attempt, Key};
 use super::page::{Layout, Page};
 use super::paginate::{self, Asked, Refused, Sequence};
 use super::parents::Wanted;
-use super::request::{Fields, Request};
+use super::request::{Extra, Fields, Request};
 use super::units::{self, Draft, One, Payload, Said};
 use crate::sources::files::schema;
 use crate::types::parse_type;
-use crate::{Consistency, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{Consistency, Increment, Narrowed, NewRows, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::StreamExt;
-use gristmill_model::spec::{ExtractSpec, ForEach, HttpSpec, UnitStrategy, UnitsSpec};
+use gristmill_model::spec::{ExtractSpec, ForEach, HttpSpec, SchemaContract, UnitStrategy, UnitsSpec};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use tokio::sync::OnceCell;
 
 /// Pages that are looked at, at most, where nothing else is said …
@@ -43,7 +45,13 @@ struct Inner {
     layout: Layout,
     parents: Option<Parents>,
     overrides: BTreeMap<String, DataType>,
+    /// The columns that were loaded before, of an increment: new records may be few, or none.
+    known: Option<SchemaRef>,
     picture: OnceCell<Picture>,
+    /// What earlier attempts of the run have read.
+    kept: OnceLock<Attempt>,
+    /// Some of it was used.
+    is_resumed: AtomicBool,
 }
 
 /// How parents are asked for.
@@ -59,8 +67,8 @@ struct Parents {
 struct Picture {
     /// What the source gives.
     schema: SchemaRef,
-    /// The pages that were looked at, by URL and body; they are not asked for again.
-    pages: HashMap<(String, Option<Bytes>), Arc<Page>>,
+    /// The pages that were looked at; they are not asked for again.
+    pages: HashMap<Key, Arc<Page>>,
     /// The first page of all, unless there are parents.
     first: Option<Arc<Page>>,
     parents: Vec<Fields>,
@@ -78,6 +86,10 @@ impl HttpSource {
     /// # Errors
     /// [`ErrorKind::Config`] for keys that an API has not, paths, types and places in JSON that cannot be.
     pub(super) fn open(api: Arc<Api>, spec: &ExtractSpec) -> Result<Self> {
+        Self::with(api, spec, Vec::new(), None)
+    }
+
+    fn with(api: Arc<Api>, spec: &ExtractSpec, extra: Vec<Extra>, known: Option<SchemaRef>) -> Result<Self> {
         let wrong = |message: String, hint: &str| Err(Error::new(ErrorKind::Config, message).hint(hint));
         for (given, key) in
             [(spec.table.is_some(), "table"), (spec.query.is_some(), "query"), (spec.filter.is_some(), "where")]
@@ -116,11 +128,24 @@ impl HttpSource {
                 "leave it out: nobody knows how many rows a parent has; `max` says how many units there may be",
             );
         }
-        let request = Request::new(path, &http, &api.config, http.for_each.is_some())?;
+        let mut request = Request::new(path, &http, &api.config, http.for_each.is_some())?;
+        request.extra = extra;
         let layout = Layout::new(spec, &http)?;
         let parents = http.for_each.as_ref().map(|parents| Parents::new(parents, spec, &request, &api)).transpose()?;
-        let picture = OnceCell::new();
-        let inner = Inner { api, spec: spec.clone(), http, request, layout, parents, overrides, picture };
+        let (picture, kept, is_resumed) = (OnceCell::new(), OnceLock::new(), AtomicBool::new(false));
+        let inner = Inner {
+            api,
+            spec: spec.clone(),
+            http,
+            request,
+            layout,
+            parents,
+            overrides,
+            known,
+            picture,
+            kept,
+            is_resumed,
+        };
         Ok(Self { inner: Arc::new(inner) })
     }
 }
@@ -146,6 +171,17 @@ impl Parents {
 impl Source for HttpSource {
     async fn schema(&self) -> Result<SchemaRef> {
         Ok(self.inner.picture().await?.schema.clone())
+    }
+
+    async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
+        let (extra, next) = increment::narrow(&self.inner.http, increment)?;
+        let source = Self::with(self.inner.api.clone(), extract, extra, increment.schema())?;
+        Ok(Narrowed { rows: NewRows::Source(Arc::new(source)), next })
+    }
+
+    fn within(&self, job: &str) {
+        // A source is opened for one job.
+        let _ = self.inner.kept.set(self.inner.api.shelf.attempt(job));
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
@@ -189,11 +225,11 @@ impl Source for HttpSource {
         let own: Vec<_> =
             scan.schema.fields().iter().filter(|field| !self.inner.is_parents(field.name())).cloned().collect();
         let own = Scan { schema: Arc::new(Schema::new(own)), ..scan.clone() };
+        let is_whole = whole == Some(scan.schema.fields().len());
         let reader = Reader {
             inner: self.inner.clone(),
             schema: scan.schema.clone(),
-            scan: own,
-            is_whole: whole == Some(scan.schema.fields().len()),
+            scan: own.heeding_fields(is_whole, self.inner.spec.schema_contract, Vec::new()),
             waiting: sequences.into(),
             current: None,
             rows: None,
@@ -228,7 +264,7 @@ impl Inner {
     /// Asks for the parents and the first pages, and makes one schema of what they have.
     async fn look(&self) -> Result<Picture> {
         let parents = match &self.parents {
-            Some(parents) => parents.all(&self.api).await?,
+            Some(parents) => parents.all(self).await?,
             None => Vec::new(),
         };
         let mut sample = Sample { most: self.http.sample_pages.unwrap_or(SAMPLE_PAGES), ..Sample::default() };
@@ -245,7 +281,15 @@ impl Inner {
         for page in sample.order.iter().filter(|page| page.facts.records > 0) {
             named.push((page.name.as_str(), page.infer(&self.layout).await?));
         }
-        let unified = schema::unify(&named, self.spec.schema_contract, true)?;
+        let mut unified = schema::unify(&named, self.spec.schema_contract, true)?;
+        if let Some(known) = &self.known {
+            let known: Vec<_> = known.fields().iter().filter(|field| !self.is_parents(field.name())).cloned().collect();
+            let both = [
+                ("what was loaded before", Arc::new(Schema::new(known))),
+                (self.request.name.as_str(), Arc::new(unified)),
+            ];
+            unified = schema::unify(&both, SchemaContract::Evolve, true)?;
+        }
         let own: BTreeMap<String, DataType> = self
             .overrides
             .iter()
@@ -332,23 +376,46 @@ impl Inner {
     /// A page: one that was looked at, or a fresh one.
     async fn page(&self, asked: &Asked, parent: Option<&Fields>) -> Result<Arc<Page>> {
         let call = self.request.call(&self.api.config, asked, parent)?;
-        let key = (call.url.to_string(), call.body.clone());
-        if let Some(page) = self.picture.get().and_then(|picture| picture.pages.get(&key)) {
+        if let Some(page) = self.picture.get().and_then(|picture| picture.pages.get(&Key::from(&call))) {
             return Ok(page.clone());
         }
-        Ok(Arc::new(Page::fetch(&self.api, &self.layout, &call).await?))
+        Ok(Arc::new(self.fetch(&self.layout, &call).await?))
+    }
+
+    /// A page that an earlier attempt of the run has read, or what the API says now.
+    async fn fetch(&self, layout: &Layout, call: &Call) -> Result<Page> {
+        let Some(kept) = self.kept.get() else { return Page::fetch(&self.api, layout, call).await };
+        let key = Key::from(call);
+        if let Some((page, is_earlier)) = kept.find(&key).await {
+            if is_earlier && !self.is_resumed.swap(true, Ordering::Relaxed) {
+                tracing::info!("{}: pages that an earlier attempt has read are not asked for again", call.what);
+            }
+            return Ok(page);
+        }
+        match Page::fetch(&self.api, layout, call).await {
+            Ok(page) => {
+                kept.keep(key, &page).await;
+                Ok(page)
+            }
+            // A token may have run out meanwhile: the next attempt begins with the first page.
+            Err(error) if !error.is_retryable() && self.is_resumed.load(Ordering::Relaxed) => {
+                kept.forget();
+                Err(error.retryable(true).context("going on behind pages that an earlier attempt has read"))
+            }
+            Err(error) => Err(error),
+        }
     }
 }
 
 impl Parents {
     /// All parents, page by page.
-    async fn all(&self, api: &Api) -> Result<Vec<Fields>> {
+    async fn all(&self, inner: &Inner) -> Result<Vec<Fields>> {
         let mut sequence = Sequence::new(&self.http, None);
         let mut next = sequence.first();
         let (mut seen, mut all) = (HashSet::new(), Vec::new());
         while let Some(asked) = next {
-            let call = self.request.call(&api.config, &asked, None)?;
-            let page = Page::fetch(api, &self.layout, &call).await?;
+            let call = self.request.call(&inner.api.config, &asked, None)?;
+            let page = inner.fetch(&self.layout, &call).await?;
             next = sequence.next(&asked, &page.url, &page.facts).map_err(|why| refused(why, &page.name))?;
             if page.facts.records > 0 {
                 self.wanted.take(super::page::without_mark(&page.body), &call.what, &mut seen, &mut all)?;
@@ -363,7 +430,7 @@ impl Parents {
 struct Sample {
     most: u32,
     records: u64,
-    pages: HashMap<(String, Option<Bytes>), Arc<Page>>,
+    pages: HashMap<Key, Arc<Page>>,
     order: Vec<Arc<Page>>,
 }
 
@@ -379,10 +446,10 @@ impl Sample {
         let mut taken = 0;
         while let Some(asked) = next.take().filter(|_| taken < inner.http.sample_pages.unwrap_or(SAMPLE_PAGES)) {
             let call = inner.request.call(&inner.api.config, &asked, parent)?;
-            let page = Arc::new(Page::fetch(&inner.api, &inner.layout, &call).await?);
+            let page = Arc::new(inner.fetch(&inner.layout, &call).await?);
             let further = sequence.next(&asked, &page.url, &page.facts).map_err(|why| refused(why, &page.name))?;
             self.records += page.facts.records;
-            self.pages.insert((call.url.to_string(), call.body), page.clone());
+            self.pages.insert(Key::from(&call), page.clone());
             self.order.push(page);
             taken += 1;
             if !self.enough() {
@@ -404,8 +471,6 @@ struct Reader {
     schema: SchemaRef,
     /// What is asked of the page's reader: without the columns of the parents.
     scan: Scan,
-    /// All columns are wanted, so that a field without one must not be read past.
-    is_whole: bool,
     waiting: VecDeque<One>,
     current: Option<Current>,
     rows: Option<Rows>,
@@ -444,9 +509,6 @@ impl Reader {
             current.next =
                 current.sequence.next(&asked, &page.url, &page.facts).map_err(|why| refused(why, &page.name))?;
             if page.facts.records > 0 {
-                if self.is_whole {
-                    page.holds_no_more(&self.inner.layout, &self.scan.schema)?;
-                }
                 self.rows = Some(page.rows(&self.inner.layout, self.scan.clone()).await?);
             }
         }

@@ -16,7 +16,12 @@
 mod config;
 mod connect;
 mod decode;
+<<<<<<< HEAD
 mod increment;
+=======
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
+>>>>>>> main
 mod names;
 mod read;
 mod snapshot;

@@ -7,6 +7,7 @@ use super::snapshot::{Lent, SNAPSHOTS, Snapshot, Taken};
 use super::stream::UnitReader;
 use super::units::decide::{Facts, Relation as Kind, decide};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
+use crate::source::whole_key;
 use crate::units::decide::{Chosen, Decision, describe, needs_facts};
 use crate::units::keys::slices;
 use crate::units::share::{Share, Slice};
@@ -198,8 +199,13 @@ impl Source for MysqlSource {
         Ok(self.known().await?.schema.clone())
     }
 
+<<<<<<< HEAD
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
         self.wanted.narrow(extract, increment, self.known().await?).await
+=======
+    async fn key(&self) -> Result<Vec<String>> {
+        Ok(whole_key(self.wanted.primary_key().await?, &self.known().await?.schema))
+>>>>>>> main
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {

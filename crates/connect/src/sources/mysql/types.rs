@@ -75,6 +75,12 @@ impl Column {
         Self { name: server.name_str().into_owned(), kind, form, ask }
     }
 
+    /// A column of a type, as if a server had it.
+    #[cfg(any(test, fuzzing))]
+    pub(super) fn of(name: &str, kind: DataType, form: Form) -> Self {
+        Self { name: name.to_owned(), kind, form, ask: Ask::Column }
+    }
+
     /// What to select.
     pub(super) fn sql(&self) -> String {
         let name = quoted(&self.name);

@@ -253,6 +253,24 @@ impl Wanted {
         Ok(known)
     }
 
+    /// The columns of the table's primary key, in its order; none for views and queries, and where a part of a column
+    /// is what counts.
+    pub(super) async fn primary_key(&self) -> Result<Vec<String>> {
+        let Some(place) = self.in_schema() else { return Ok(Vec::new()) };
+        let mut session = Session::open(&self.config).await?;
+        let sql = format!(
+            "SELECT column_name, sub_part FROM information_schema.statistics WHERE {place} AND index_name = 'PRIMARY' \
+             ORDER BY seq_in_index"
+        );
+        let rows = session.ask(&sql).await.map_err(|error| self.failed(&error))?;
+        session.close().await;
+        let column = |row: Vec<Option<String>>| match <[Option<String>; 2]>::try_from(row) {
+            Ok([Some(column), None]) => Some(column),
+            _ => None,
+        };
+        Ok(rows.into_iter().map(column).collect::<Option<Vec<String>>>().unwrap_or_default())
+    }
+
     /// The columns of `wanted` among those that the server has now.
     ///
     /// # Errors

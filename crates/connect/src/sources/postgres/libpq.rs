@@ -161,10 +161,10 @@ pub(super) fn service(places: &Places, name: &str) -> Result<Options, (String, O
 }
 
 /// A section of a service file: its name, and its options.
-type Section = (String, Options);
+pub(super) type Section = (String, Options);
 
 /// The sections of a service file; else the number of the line that is wrong.
-fn sections(text: &str) -> Result<Vec<Section>, usize> {
+pub(super) fn sections(text: &str) -> Result<Vec<Section>, usize> {
     let mut found: Vec<Section> = Vec::new();
     for (at, line) in text.lines().enumerate() {
         let line = line.trim();

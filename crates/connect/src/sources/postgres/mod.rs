@@ -3,7 +3,7 @@
 //! ```text
 //!   config ─► connect ─► Session ─┬─► read: wanted + units ─► plan: shares of one exported snapshot
 //!                                 │     stream: COPY (SELECT …) TO STDOUT (FORMAT binary), one unit, with retries
-//!                                 │       copy: frames ─► decode: arrow builders, by types
+//!                                 │       copy: frames ─► decode: gathered rows ─► columns, by types
 //!                                 └─► the sink (crate::sinks::postgres)
 //! ```
 //!
@@ -12,10 +12,13 @@
 //! connections go from unit to unit within their transactions. [`types`] has the table of types and what happens to
 //! values that arrow has no place for.
 
+mod columns;
 mod config;
 pub(crate) mod connect;
 mod copy;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod increment;
 mod libpq;
 pub(crate) mod names;

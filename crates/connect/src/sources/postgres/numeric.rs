@@ -1,6 +1,6 @@
 //! Numerics of the binary format as decimals, exactly, or as the server's own text.
 
-use super::decode::{Refusal, misshapen};
+use super::columns::{Refusal, misshapen};
 use arrow::datatypes::i256;
 
 /// Powers of ten, from 10⁰ to 10³⁸.

@@ -11,6 +11,7 @@ use super::units::decide::{Chosen, Decision, Facts, Relation as Kind, decide, de
 use super::units::keys::{cuts, masses, slices};
 use super::units::share::{Share, Slice};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
+use crate::source::whole_key;
 use crate::units::decide::ONE_UNIT;
 use crate::{Consistency, Filter, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
 use arrow::datatypes::SchemaRef;
@@ -203,6 +204,10 @@ impl Source for PostgresSource {
 
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
         self.wanted.narrow(extract, increment, self.known().await?).await
+    }
+
+    async fn key(&self) -> Result<Vec<String>> {
+        Ok(whole_key(self.wanted.primary_key().await?, &self.known().await?.schema))
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {

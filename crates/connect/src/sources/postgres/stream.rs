@@ -182,7 +182,7 @@ impl Copying {
             if let Some((bytes, spans)) = self.frames.next_row().context(|| format!("reading `{label}`"))? {
                 self.seen += 1;
                 if self.seen > self.skip {
-                    self.decoder.push(bytes, spans);
+                    self.decoder.push(bytes, spans)?;
                 }
             } else if self.ended {
                 break;

@@ -2,7 +2,7 @@
 
 use super::config::PostgresConfig;
 use super::connect::{Session, server_error, unknown_table};
-use super::names::{Postgres, TableName, quoted};
+use super::names::{Postgres, TableName, literal, quoted};
 use super::pushed::{self, Comparable};
 use super::types::Column;
 use super::units::share::Slice;
@@ -141,6 +141,23 @@ impl Wanted {
                 None => Err(unknown_column(wanted, &self.label(), names())),
             })
             .collect()
+    }
+
+    /// The columns of the table's primary key, in its order; none for views and queries.
+    pub(super) async fn primary_key(&self) -> Result<Vec<String>> {
+        let Relation::Table(table) = &self.relation else { return Ok(Vec::new()) };
+        let session = Session::open(&self.config).await?;
+        let sql = format!(
+            "SELECT ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL \
+               unnest(i.indkey) WITH ORDINALITY k(num, place) \
+               JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num \
+               WHERE i.indrelid = to_regclass({}) AND i.indisprimary AND k.place <= i.indnkeyatts ORDER BY k.place)",
+            literal(&table.sql())
+        );
+        let failed = |error| server_error(&error, &self.config, &format!("cannot look up the key of `{table}`"));
+        let key = session.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+        session.close().await;
+        Ok(key)
     }
 
     /// The error for a table or query that the server refuses.

@@ -8,7 +8,11 @@ use super::database::quoted;
 use super::units::{look, no_such_column};
 use crate::increment::{earlier, narrowed};
 use crate::units::share::Slice;
+<<<<<<< HEAD
 use crate::{Increment, Narrowed};
+=======
+use crate::{Increment, Narrowed, moment};
+>>>>>>> main
 use gristmill_model::spec::{ExtractSpec, Lag};
 use gristmill_model::{Error, ErrorKind, Result};
 use rusqlite::types::ValueRef;
@@ -51,8 +55,21 @@ pub(super) fn narrow(wanted: &Wanted, extract: &ExtractSpec, increment: &Increme
             .cause("nothing could ever come after it")
             .hint("leave such rows out with `where`"));
     }
+<<<<<<< HEAD
     let next = next.map(|next| (literal(&next), next));
     Ok(narrowed(extract, increment, &column, from, next))
+=======
+    let range = match (from, &next) {
+        // Not even the row of the cursor is left.
+        (_, None) => "false".to_owned(),
+        (from, Some(next)) => {
+            let to = format!("{column} <= {}", literal(next));
+            from.map_or(to.clone(), |from| format!("{from} AND {to}"))
+        }
+    };
+    let condition = if increment.nulls { format!("({range} OR {column} IS NULL)") } else { format!("({range})") };
+    Ok(Narrowed::by_condition(with_condition(extract, &condition), next))
+>>>>>>> main
 }
 
 fn literal(value: &Value) -> String {
@@ -81,7 +98,7 @@ fn lower(column: &str, since: &Value, lag: Option<Lag>) -> Result<Value> {
             let number = number.as_i64().ok_or_else(wrong)?;
             Value::from(number.saturating_sub(i64::try_from(lag.0.as_secs()).unwrap_or(i64::MAX)))
         }
-        (Some(Lag::Time(lag)), Value::String(text)) => Value::from(earlier(text, lag.0).ok_or_else(wrong)?),
+        (Some(Lag::Time(lag)), Value::String(text)) => Value::from(moment::earlier(text, lag.0).ok_or_else(wrong)?),
         _ => return Err(wrong()),
     })
 }

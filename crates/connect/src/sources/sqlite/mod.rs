@@ -28,6 +28,7 @@ use crate::cursors::candidates;
 use crate::extract::{Relation, check};
 use crate::registry::Connector;
 use crate::sinks::sqlite::SqliteSink;
+use crate::source::whole_key;
 use crate::units::share::Share;
 use crate::{
     Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, OpenContext, ReadPlan,
@@ -283,6 +284,17 @@ impl Source for SqliteSource {
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
         let (wanted, extract, increment) = (self.wanted.clone(), extract.clone(), increment.clone());
         blocking(move || increment::narrow(&wanted, &extract, &increment)).await
+    }
+
+    async fn key(&self) -> Result<Vec<String>> {
+        let What::Table { name, .. } = &self.wanted.what else { return Ok(Vec::new()) };
+        let (database, name) = (self.wanted.database.clone(), name.clone());
+        let table = blocking(move || {
+            let connection = database.open_to_read()?;
+            Table::look_up(&connection, &name).map_err(|error| database.explain(error))
+        });
+        let key = table.await?.map(|table| table.key()).unwrap_or_default();
+        Ok(whole_key(key, &self.known().await?.schema))
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {

@@ -22,11 +22,11 @@ async fn seen(target: &Target) -> Vec<String> {
 /// Fails at the `nth` point that is passed, and notes all names.
 fn failing(nth: usize, names: Arc<Mutex<Vec<String>>>, watch: impl Fn() + Send + Sync + 'static) -> Faults {
     let passed = AtomicUsize::new(0);
-    Faults(Some(Arc::new(move |point: &str| {
+    Faults(Some(Arc::new(move |point: Point| {
         watch();
-        names.lock().unwrap().push(point.to_owned());
+        names.lock().unwrap().push(point.name().to_owned());
         if passed.fetch_add(1, Ordering::SeqCst) == nth {
-            return Err(Error::new(ErrorKind::Storage, format!("torn at {point}")));
+            return Err(Error::new(ErrorKind::Storage, format!("torn at {}", point.name())));
         }
         Ok(())
     })))
@@ -88,7 +88,7 @@ async fn fails_everywhere(fresh: fn() -> Target, strategy: Strategy, partition_b
             return;
         }
         let point = names.last().unwrap().clone();
-        let decided = names.iter().any(|name| name == "commit:logged");
+        let decided = names.iter().any(|name| name == Point::AfterLog.name());
         let case = format!("{strategy:?} torn at {point} ({nth})");
 
         // Every other time the owner tries again, else somebody recovers what it left.

@@ -14,6 +14,8 @@
 
 mod column;
 mod dialect;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guess;
 pub(super) mod quotes;
 mod read;

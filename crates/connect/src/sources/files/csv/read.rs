@@ -8,12 +8,12 @@ use super::{MAX_RECORD, names, numbered};
 use crate::sources::files::formats::FileInput;
 use crate::sources::files::formats::bytes::Purpose;
 use crate::types::type_name;
-use crate::{Reject, Rows, Scan};
+use crate::{Reject, RejectSink, Rows, Scan};
 use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field};
 use futures::stream;
 use gristmill_model::spec::OnFail;
-use gristmill_model::{Error, ErrorKind, Result};
+use gristmill_model::{Error, ErrorKind, Result, ResultExt};
 
 /// A batch is given away when its text reaches this size, however few rows it has.
 const BATCH_BYTES: usize = 16 << 20;
@@ -46,6 +46,8 @@ struct Reading {
     scan: Scan,
     /// Where each column of the scan stands in a record; `None`: the file has not got it.
     columns: Vec<(Option<usize>, Box<dyn Column>)>,
+    /// Columns of the file that the scan has not, where somebody wants to know.
+    beyond: Vec<String>,
     /// Fields in a good record; known after the first one.
     width: Option<usize>,
     /// The line that the rest of the text begins on, from 1.
@@ -71,6 +73,7 @@ impl Reading {
             file: input.place(),
             scan,
             columns,
+            beyond: Vec::new(),
             width: None,
             line: 1 + input.lines_before(),
             fields: Fields::default(),
@@ -87,6 +90,10 @@ impl Reading {
     fn expect(&mut self, columns: &[String]) {
         for ((place, _), field) in self.columns.iter_mut().zip(self.scan.schema.fields()) {
             *place = columns.iter().position(|name| name == field.name());
+        }
+        if self.scan.rejects.as_ref().is_some_and(RejectSink::wants_fields) {
+            let unknown = columns.iter().filter(|name| self.scan.schema.column_with_name(name).is_none());
+            self.beyond = unknown.cloned().collect();
         }
         self.width = Some(columns.len());
     }
@@ -129,6 +136,11 @@ impl Reading {
         }
         if rows == 0 {
             return Ok(None);
+        }
+        if let Some(rejects) = &self.scan.rejects {
+            for field in self.beyond.iter().flat_map(|field| std::iter::repeat_n(field, rows)) {
+                rejects.note_field(field).context(|| self.file.clone())?;
+            }
         }
         let arrays = self.columns.iter_mut().zip(self.scan.schema.fields()).map(|((place, column), field)| {
             if place.is_some() { column.finish() } else { column::missing(field, rows) }

@@ -1,5 +1,7 @@
 //! JSON documents: an array of objects, one object, several objects one after the other, or either at a path inside.
 
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;
 mod split;
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,8 @@ mod arrow;
 mod avro;
 pub(crate) mod bytes;
 mod decode;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod json;
 mod ndjson;
 mod orc;

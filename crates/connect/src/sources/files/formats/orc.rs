@@ -1,5 +1,6 @@
 //! ORC, through orc-rust.
 
+mod lengths;
 mod tail;
 
 use super::bytes::{Positioned, torn};
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use gristmill_model::Result;
 use orc_rust::arrow_reader::ArrowReaderBuilder;
 use orc_rust::projection::ProjectionMask;
+use orc_rust::schema::DataType;
 
 #[derive(Debug)]
 pub(super) struct OrcReader;
@@ -19,7 +21,7 @@ impl FileReader for OrcReader {
     async fn infer(&self, input: &FileInput) -> Result<Seen> {
         let input = input.clone();
         decode::call(Blame::new(&input, "ORC"), move |bridge| {
-            let builder = open(bridge, &input)?;
+            let (_, builder) = open(bridge, &input)?;
             let schema = builder.schema();
             distinct_columns(&schema, &bridge.blame)?;
             Ok(Seen::new(schema, RowCount::Exact(builder.file_metadata().number_of_rows())))
@@ -29,7 +31,7 @@ impl FileReader for OrcReader {
 
     fn read(&self, input: FileInput, scan: Scan) -> Rows {
         decode::rows(scan, Blame::new(&input, "ORC"), move |bridge, out| {
-            let builder = open(bridge, &input)?;
+            let (file, builder) = open(bridge, &input)?;
             let blame = &bridge.blame;
             let promised = builder.file_metadata().number_of_rows();
             let root = builder.file_metadata().root_data_type();
@@ -42,7 +44,13 @@ impl FileReader for OrcReader {
                 names.extend(root.children().first().map(|column| column.name()));
             }
             let mask = ProjectionMask::named_roots(root, &names);
+            let wanted: Vec<&DataType> = (root.children().iter())
+                .filter(|column| names.contains(&column.name()))
+                .map(|column| column.data_type())
+                .collect();
             let batch_rows = batch_rows(builder.file_metadata(), out.scan().batch_size);
+            let batch_rows = lengths::batch_rows(&file, builder.file_metadata(), &wanted, batch_rows)
+                .map_err(|error| blame.data(error))?;
             let batches = builder.with_projection(mask).with_batch_size(batch_rows).build();
             for batch in batches {
                 out.send(&batch.map_err(|error| blame.data(error))?)?;
@@ -55,7 +63,7 @@ impl FileReader for OrcReader {
     }
 }
 
-fn open(bridge: &Bridge, input: &FileInput) -> Result<ArrowReaderBuilder<Positioned>> {
+fn open(bridge: &Bridge, input: &FileInput) -> Result<(Positioned, ArrowReaderBuilder<Positioned>)> {
     let file = Positioned::open(bridge, input)?;
     if file.length() < 4 {
         return Err(torn(&bridge.blame));
@@ -64,7 +72,8 @@ fn open(bridge: &Bridge, input: &FileInput) -> Result<ArrowReaderBuilder<Positio
         bridge.blame.data(cause).hint("if it was an ORC file once, it ends before its footer; was it fully written?")
     };
     let file = tail::complete(file).map_err(blamed)?;
-    ArrowReaderBuilder::try_new(file).map_err(|error| blamed(error.to_string()))
+    let builder = ArrowReaderBuilder::try_new(file.clone()).map_err(|error| blamed(error.to_string()))?;
+    Ok((file, builder))
 }
 
 /// Fewer rows than asked for where stripes say that rows are large.

@@ -18,7 +18,7 @@ use arrow::error::ArrowError;
 use arrow::json::ReaderBuilder;
 use arrow::json::reader::Decoder;
 use gristmill_model::spec::OnFail;
-use gristmill_model::{Error, ErrorKind, Result};
+use gristmill_model::{Error, ErrorKind, Result, ResultExt};
 use shape::Shape;
 use std::borrow::Cow;
 
@@ -97,6 +97,8 @@ pub(super) struct Records {
     text: Vec<u8>,
     /// For each, where it ends in `text` and its number.
     ends: Vec<(usize, u64)>,
+    /// The fields of a record that no column holds.
+    beyond: Vec<String>,
 }
 
 impl Records {
@@ -107,8 +109,8 @@ impl Records {
         let bulk_rows = (BULK_CELLS / shape.leaves().max(1)).clamp(1, scan.batch_size.max(1));
         let decoder = decoder(scan, bulk_rows)?;
         let counted_from = blame.name().to_owned();
-        let (text, ends) = (Vec::new(), Vec::new());
-        Ok(Self { scan: scan.clone(), blame, unit, counted_from, shape, decoder, bulk_rows, text, ends })
+        let (text, ends, beyond) = (Vec::new(), Vec::new(), Vec::new());
+        Ok(Self { scan: scan.clone(), blame, unit, counted_from, shape, decoder, bulk_rows, text, ends, beyond })
     }
 
     /// Counts records from somewhere else than the beginning of the file.
@@ -122,10 +124,16 @@ impl Records {
     /// # Errors
     /// A bad record where those fail the run; a reader that has gone.
     pub(super) fn push(&mut self, record: &[u8], number: u64, out: &Out) -> Result<()> {
-        match self.shape.check(record) {
+        let fields = self.scan.rejects.as_ref().filter(|rejects| rejects.wants_fields());
+        match self.shape.check(record, fields.is_some().then_some(&mut self.beyond)) {
             Ok(false) => self.text.extend_from_slice(record),
             Ok(true) => rewrite::nested_as_text(record, &self.shape, &mut self.text),
             Err(problem) => return self.refuse(record, number, &problem),
+        }
+        if let Some(fields) = fields {
+            for field in self.beyond.drain(..) {
+                fields.note_field(&field).context(|| self.unit.place(&self.counted_from, number))?;
+            }
         }
         self.text.push(b'\n');
         self.ends.push((self.text.len(), number));

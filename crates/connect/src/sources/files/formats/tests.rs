@@ -19,6 +19,11 @@ mod binary;
 mod conformance;
 mod text;
 
+/// Small files of every format that is no text.
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    binary::seeds()
+}
+
 /// A file in memory.
 async fn file(name: &str, bytes: impl Into<PutPayload>) -> FileInput {
     let store = Arc::new(InMemory::new());

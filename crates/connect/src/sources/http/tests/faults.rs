@@ -1,7 +1,7 @@
 //! What goes wrong on the way, by a server of our own: storms, cuts, circles, redirects, tokens.
 
 use super::{connect, fails, plan, read, source};
-use crate::Scan;
+use crate::{RejectSink, Scan};
 use futures::TryStreamExt;
 use gristmill_model::ErrorKind;
 use gristmill_model::spec::OnFail;
@@ -415,23 +415,38 @@ async fn a_server_that_is_not_there_is_said() {
 }
 
 #[tokio::test]
-async fn a_field_that_comes_later_is_not_read_past() {
+async fn a_field_that_comes_later_is_told_of_or_refused_and_never_read_past_in_silence() {
     let server = HttpServer::start(|received, _| match number(received) {
         number @ 1..=3 => page(number),
         4 => Reply::json("{\"data\":[{\"id\":30,\"note\":null},{\"id\":31,\"refund\":{\"by\":1},\"note\":\"x\"}]}"),
         _ => page(PAGES + 1),
     });
     let api = connect(&server.url, "");
-    let error = fails(source(&api, PAGED).as_ref()).await;
-    assert_eq!(error.kind(), ErrorKind::Schema);
-    assert!(error.message().ends_with("had not: `note`, `refund`"), "{error}");
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let reads = async |yaml: &str| {
+        told.lock().unwrap().clear();
+        let source = source(&api, yaml);
+        let notes = told.clone();
+        let rejects = RejectSink::none().noting_fields(move |field| {
+            notes.lock().unwrap().push(field.to_owned());
+            Ok(())
+        });
+        let schema = source.schema().await?;
+        let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: Some(rejects) };
+        let unit = plan(source.as_ref(), 1).await.units.remove(0);
+        let rows: usize = source.read(&unit, &scan).collect().await?.iter().map(|batch| batch.num_rows()).sum();
+        Ok::<_, gristmill_model::Error>((rows, told.lock().unwrap().join(" ")))
+    };
+    assert_eq!(reads(PAGED).await.unwrap(), (32, "note refund".to_owned()));
     for more in ["schema: {note: text, refund: text}", "columns: [id]"] {
-        assert_eq!(read(source(&api, &format!("{PAGED}\n{more}")).as_ref()).await.len(), 32, "{more}");
+        assert_eq!(reads(&format!("{PAGED}\n{more}")).await.unwrap(), (32, String::new()), "{more}");
     }
     let looked = PAGED.replace("paginate", "sample_pages: 4, paginate");
-    let source = source(&api, &looked);
-    assert_eq!(source.schema().await.unwrap().fields().len(), 3);
-    assert_eq!(read(source.as_ref()).await.len(), 32);
+    assert_eq!(source(&api, &looked).schema().await.unwrap().fields().len(), 3);
+    assert_eq!(reads(&looked).await.unwrap().0, 32);
+    let error = reads(&format!("{PAGED}\nschema_contract: freeze")).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Schema);
+    assert!(error.to_string().contains("record 2: a record has the field `note`"), "{error}");
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use super::super::bytes::Positioned;
 const MAX_BLOCK_BYTES: u64 = 64 << 20;
 
 /// The most that a footer may come to, decompressed.
-const MAX_FOOTER_BYTES: u64 = 256 << 20;
+pub(super) const MAX_FOOTER_BYTES: u64 = 256 << 20;
 
 /// The deepest nesting of types.
 const MAX_DEPTH: usize = 200;
@@ -180,17 +180,17 @@ fn adopt(depths: &mut Vec<Option<usize>>, parent: usize, child: u64, depth: usiz
 }
 
 /// A field's value.
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Number(u64),
     Bytes(&'a [u8]),
     Fixed,
 }
 
 /// The fields of a protocol buffer: number, value, and the bytes as they stand.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    fn new(bytes: &'a [u8]) -> Self {
+    pub(super) fn new(bytes: &'a [u8]) -> Self {
         Self(bytes)
     }
 

@@ -99,17 +99,25 @@ impl Shape {
         }
     }
 
-    /// Validates one record in full; true if a nested value stands where a text is asked for.
-    pub(super) fn check(&self, record: &[u8]) -> Result<bool, Problem> {
+    /// Validates one record in full; true if a nested value stands where a text is asked for. Fields that the shape does
+    /// not have and that are not null go to `beyond`: `address.geo`, once each.
+    pub(super) fn check(&self, record: &[u8], beyond: Option<&mut Vec<String>>) -> Result<bool, Problem> {
         let text = std::str::from_utf8(record)
             .map_err(|error| Problem::Invalid(format!("byte {} is not UTF-8", error.valid_up_to() + 1)))?;
-        let notes = Notes::default();
+        let notes = Notes { looks: beyond.is_some(), ..Notes::default() };
         let mut deserializer = serde_json::Deserializer::from_str(text);
         let result = Seed { shape: self, notes: &notes, top: true }
             .deserialize(&mut deserializer)
             .and_then(|()| deserializer.end());
         match result {
-            Ok(()) => Ok(notes.nested.get()),
+            Ok(()) => {
+                if let Some(beyond) = beyond {
+                    *beyond = notes.beyond.into_inner();
+                    beyond.sort_unstable();
+                    beyond.dedup();
+                }
+                Ok(notes.nested.get())
+            }
             Err(error) => Err(self.problem(text, &notes, &error)),
         }
     }
@@ -156,6 +164,9 @@ struct Notes {
     not_a_row: Cell<bool>,
     /// The keys from the place of an error outwards.
     path: RefCell<Vec<String>>,
+    /// Whether fields that the shape does not have are noted.
+    looks: bool,
+    beyond: RefCell<Vec<String>>,
 }
 
 #[derive(Clone, Copy)]
@@ -237,17 +248,35 @@ impl<'de> Visitor<'de> for Seed<'_> {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
         match self.shape {
             Shape::Object(object) => {
+                let notes = self.notes;
                 let mut expected = 0;
-                while let Some(at) = entries.next_key_seed(Key { object, expected })? {
-                    let Some((shape, name)) = at.and_then(|at| Some((object.shapes.get(at)?, object.names.get(at)?)))
-                    else {
+                while let Some(found) = entries.next_key_seed(Key { object, expected, looks: notes.looks })? {
+                    let at = match found {
+                        Found::At(at) => at,
+                        Found::Beyond(None) => {
+                            entries.next_value::<IgnoredAny>()?;
+                            continue;
+                        }
+                        Found::Beyond(Some(name)) => {
+                            // A null is nothing that could be lost.
+                            if entries.next_value::<Option<IgnoredAny>>()?.is_some() {
+                                notes.beyond.borrow_mut().push(name);
+                            }
+                            continue;
+                        }
+                    };
+                    let (Some(shape), Some(name)) = (object.shapes.get(at), object.names.get(at)) else {
                         entries.next_value::<IgnoredAny>()?;
                         continue;
                     };
-                    expected = at.unwrap_or(expected) + 1;
-                    entries.next_value_seed(Seed { shape, notes: self.notes, top: false }).inspect_err(|_| {
-                        self.notes.path.borrow_mut().push(name.clone());
+                    expected = at + 1;
+                    let before = notes.beyond.borrow().len();
+                    entries.next_value_seed(Seed { shape, notes, top: false }).inspect_err(|_| {
+                        notes.path.borrow_mut().push(name.clone());
                     })?;
+                    for inner in notes.beyond.borrow_mut().iter_mut().skip(before) {
+                        *inner = format!("{name}.{inner}");
+                    }
                 }
             }
             Shape::Map(inner) => {
@@ -264,15 +293,24 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 }
 
-/// Looks a key up without keeping it.
+/// Looks a key up, and keeps it only where it is to be told.
 #[derive(Clone, Copy)]
 struct Key<'a> {
     object: &'a Object,
     expected: usize,
+    looks: bool,
+}
+
+/// Where a key is.
+enum Found {
+    /// The field at this place.
+    At(usize),
+    /// Nowhere; its name, where that is asked for.
+    Beyond(Option<String>),
 }
 
 impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = Found;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
@@ -280,13 +318,47 @@ impl<'de> DeserializeSeed<'de> for Key<'_> {
 }
 
 impl Visitor<'_> for Key<'_> {
-    type Value = Option<usize>;
+    type Value = Found;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("a key")
     }
 
     fn visit_str<E: serde::de::Error>(self, name: &str) -> Result<Self::Value, E> {
-        Ok(self.object.position(name, self.expected))
+        Ok(match self.object.position(name, self.expected) {
+            Some(at) => Found::At(at),
+            None => Found::Beyond(self.looks.then(|| name.to_owned())),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use arrow::datatypes::Field;
+    use std::sync::Arc;
+
+    #[test]
+    fn fields_that_no_column_holds_are_named_wherever_they_stand() {
+        let address = DataType::Struct(vec![Field::new("city", DataType::Utf8, true)].into());
+        let lines = DataType::List(Arc::new(Field::new_list_field(
+            DataType::Struct(vec![Field::new("no", DataType::Int64, true)].into()),
+            true,
+        )));
+        let shape = Shape::of_schema(&Schema::new(vec![
+            Field::new("id", DataType::Int64, true),
+            Field::new("address", address, true),
+            Field::new("lines", lines, true),
+            Field::new("text", DataType::Utf8, true),
+        ]));
+        let beyond = |json: &str| {
+            let mut found = Vec::new();
+            shape.check(json.as_bytes(), Some(&mut found)).unwrap();
+            found.join(" ")
+        };
+        assert_eq!(beyond(r#"{"id": 1, "text": {"any": 1}, "address": {"city": "a"}, "lines": [{"no": 1}]}"#), "");
+        assert_eq!(beyond(r#"{"id": 1, "x": null, "y": 0}"#), "y");
+        let json = r#"{"z": 1, "address": {"geo": []}, "lines": [{"no": 1}, {"at": 2}, {"at": 3}], "y": {}}"#;
+        assert_eq!(beyond(json), "address.geo lines.at y z");
     }
 }

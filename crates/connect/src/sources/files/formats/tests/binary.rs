@@ -96,6 +96,19 @@ fn as_arrow_stream(batch: &RecordBatch) -> Vec<u8> {
     bytes
 }
 
+/// Small files of every format.
+pub(super) fn seeds() -> Vec<Vec<u8>> {
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>((0..9).map(|row| Some(vec![Some(row); 77])));
+    let names: StringArray = (0..9).map(|row| Some(["a", "b"][row % 2])).collect();
+    let columns = [("lists", Arc::new(lists) as ArrayRef), ("name", Arc::new(names) as ArrayRef)];
+    let nested = RecordBatch::try_from_iter(columns).unwrap();
+    let mut all = every_format(&sample(9));
+    all.extend(every_format(&nested));
+    let mut seeds: Vec<Vec<u8>> = all.into_iter().map(|(_, bytes)| bytes).collect();
+    seeds.extend([as_orc(&sample(9)), as_orc(&nested)]);
+    seeds
+}
+
 fn every_format(batch: &RecordBatch) -> Vec<(FileFormat, Vec<u8>)> {
     vec![
         (FileFormat::Parquet, as_parquet(batch)),
@@ -281,6 +294,25 @@ async fn an_orc_file_whose_types_go_in_circles_is_refused() {
     bytes[at + 5] = 0;
     let error = whole_or_error(FileFormat::Orc, bytes).await.unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
+}
+
+#[tokio::test]
+async fn an_orc_file_that_lies_about_the_lengths_of_its_lists_is_refused_before_room_is_made_for_them() {
+    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>((0..9).map(|row| Some(vec![Some(row); 77])));
+    let batch = RecordBatch::try_from_iter([("lists", Arc::new(lists) as ArrayRef)]).unwrap();
+    let mut bytes = as_orc(&batch);
+    assert_eq!(whole_or_error(FileFormat::Orc, bytes.clone()).await.unwrap(), 9);
+    // Nine times 77, as packed numbers or differences: now of as many bits as there are.
+    let runs: [&[u8]; 3] = [&[0x06, 77], &[0xc0, 8, 77, 0], &[0x4c, 8]];
+    let found = runs.iter().find_map(|run| Some((bytes.windows(run.len()).position(|window| window == *run)?, run[0])));
+    let (at, header) = found.expect("the run of lengths");
+    match header {
+        0x06 => bytes[at] = 0x06 | 0x38,
+        0xc0 => bytes[at + 3] = 0xfe,
+        _ => bytes[at] = 0x7e,
+    }
+    let error = whole_or_error(FileFormat::Orc, bytes).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
 }
 
 #[tokio::test]

@@ -1,0 +1,106 @@
+//! Several processes at one target: who lives is left alone, and rivals end well in some order.
+
+use super::cells::{Cell, Kind, cell};
+use super::place::{Rows, Yard};
+use super::process::{Running, run};
+use super::{NEW, OLD, RECOVER};
+use crate::chance::Chance;
+use gristmill_testkit::postgres::PostgresServer;
+
+const THIRD: [&str; 4] = ["run", ".", "--date", "2024-01-03"];
+
+const CELLS: &[Cell] = &[
+    cell(Kind::Folder("parquet"), "append", ""),
+    cell(Kind::Folder("csv"), "partition_overwrite", ", partition_by: [day]"),
+    cell(Kind::Sqlite, "delete+insert", ", key: [id]"),
+    cell(Kind::Postgres, "delete+insert", ", key: [id]"),
+    cell(Kind::S3Folder("parquet"), "append", ""),
+    cell(Kind::S3Folder("ndjson"), "replace", ""),
+];
+
+/// What is there after these runs, one after the other.
+fn after(bed: &Yard<'_>, runs: &[&[&str]]) -> Rows {
+    let yard = bed.copied();
+    for words in runs {
+        run(&yard.folder, words, "").unwrap().must_be_done("a run").unwrap();
+    }
+    yard.rows().unwrap()
+}
+
+fn begun(cell: Cell, server: &PostgresServer) -> Yard<'_> {
+    let yard = Yard::new(cell, server);
+    run(&yard.folder, &OLD, "").unwrap().must_be_done("the first run").unwrap();
+    yard
+}
+
+#[test]
+fn a_run_that_lives_is_left_alone_by_recoveries_and_by_runs_of_other_dates() {
+    let server = PostgresServer::start().unwrap();
+    for cell in CELLS {
+        let bed = begun(*cell, &server);
+        let expected = after(&bed, &[&THIRD, &NEW]);
+        for point in ["after stage", "after intent", "after audit"] {
+            let yard = bed.copied();
+            let mut living = Running::begin(yard.folder.command(&NEW), &format!("{point}:1=stop")).unwrap();
+            assert!(living.until_stopped().unwrap(), "{cell}: {}", living.end().unwrap().text);
+            let recovered = run(&yard.folder, &RECOVER, "").unwrap();
+            assert_eq!(recovered.text.trim(), "nothing to recover", "{cell}, stopped {point}");
+            let same = run(&yard.folder, &NEW, "").unwrap();
+            same.must_be_refused(&["is going on"]).unwrap();
+            run(&yard.folder, &THIRD, "").unwrap().must_be_done("a run of another date").unwrap();
+            living.go_on().unwrap();
+            living.end().unwrap().must_be_done("the run that was stopped").unwrap();
+            assert_eq!(yard.rows().unwrap(), expected, "{cell}, stopped {point}");
+            assert_eq!(yard.leftovers(0), Vec::<String>::new(), "{cell}, stopped {point}");
+        }
+    }
+}
+
+#[test]
+fn two_dates_that_are_loaded_at_once_end_as_one_after_the_other() {
+    let server = PostgresServer::start().unwrap();
+    for (number, cell) in CELLS.iter().enumerate() {
+        let bed = begun(*cell, &server);
+        let either = [after(&bed, &[&NEW, &THIRD]), after(&bed, &[&THIRD, &NEW])];
+        for round in 0..3 {
+            let mut chance = Chance::new(round, number as u64);
+            let yard = bed.copied();
+            // One of them is held up somewhere, so that they meet at another place each time.
+            let plan = format!("any:{}=delay {}", chance.number(1, 60), chance.number(5, 60));
+            let one = Running::begin(yard.folder.command(&NEW), &plan).unwrap();
+            let other = Running::begin(yard.folder.command(&THIRD), "").unwrap();
+            for running in [one, other] {
+                let ran = running.end().unwrap();
+                ran.must_be_done(&format!("{cell}, {plan}: one of two")).unwrap();
+            }
+            let rows = yard.rows().unwrap();
+            assert!(either.contains(&rows), "{cell}, {plan}: {rows:?}");
+            assert_eq!(yard.leftovers(0), Vec::<String>::new(), "{cell}, {plan}");
+        }
+    }
+}
+
+#[test]
+fn one_load_that_two_checkouts_do_at_once_is_done_once() {
+    let server = PostgresServer::start().unwrap();
+    for (number, cell) in CELLS.iter().enumerate() {
+        let bed = begun(*cell, &server);
+        let expected = after(&bed, &[&NEW]);
+        for round in 0..3 {
+            let mut chance = Chance::new(round, 100 + number as u64);
+            let yard = bed.copied();
+            let rival = yard.checkout();
+            let plan = format!("any:{}=delay {}", chance.number(1, 60), chance.number(5, 60));
+            let one = Running::begin(yard.folder.command(&NEW), &plan).unwrap();
+            let other = Running::begin(rival.command(&NEW), "").unwrap();
+            let ended = [one.end().unwrap(), other.end().unwrap()];
+            // Whoever comes second is told that its rows are not those that are there, or takes its turn.
+            assert!(ended.iter().any(|ran| ran.code == Some(0)), "{cell}, {plan}: {}", ended[0].text);
+            for ran in ended.iter().filter(|ran| ran.code != Some(0)) {
+                ran.must_be_refused(&["was committed by the run"]).unwrap();
+            }
+            assert_eq!(yard.rows().unwrap(), expected, "{cell}, {plan}: {}\n{}", ended[0].text, ended[1].text);
+            assert_eq!(yard.leftovers(0), Vec::<String>::new(), "{cell}, {plan}");
+        }
+    }
+}
