@@ -5,11 +5,8 @@
 //! already, at the cursor itself or within the lag before it, are recognised by a digest and left out. That is only done
 //! for loads that append: `delete+insert` replaces such rows, and may need all of them (a day that is aggregated again).
 
-<<<<<<< HEAD
 mod contract;
-=======
 mod frontier;
->>>>>>> main
 mod memory;
 
 #[cfg(test)]
@@ -17,12 +14,8 @@ mod tests;
 
 use crate::session::Engine;
 use crate::stage::open_sink;
-<<<<<<< HEAD
 pub(crate) use contract::Contract;
-use datafusion::arrow::array::RecordBatch;
-=======
 use datafusion::arrow::array::{Array, RecordBatch};
->>>>>>> main
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use frontier::{Frontier, cursor_of};
 use gristmill_connect::types::type_name;
@@ -50,15 +43,10 @@ pub(crate) struct Progress {
     missing: OnCursorMissing,
     lag: Option<gristmill_model::spec::Lag>,
     since: Option<Cursor>,
-<<<<<<< HEAD
     /// What is done about columns that are not what they were.
     contract: SchemaContract,
-=======
-    /// The columns must be what they were.
-    is_frozen: bool,
     /// A load adds the rows to what it has.
     adds: bool,
->>>>>>> main
     /// Rows that were loaded already are left out. The columns that tell rows apart; all of them when empty.
     recognise: Option<Vec<String>>,
     state: Mutex<State>,
@@ -224,12 +212,8 @@ impl Progress {
         let memory = recognise.is_some().then(|| Memory::new(expected, extract.lag, since.as_ref()));
         let missing = extract.on_cursor_missing.unwrap_or_default();
         let state = Mutex::new(State { memory, ..State::default() });
-<<<<<<< HEAD
-        Ok(Self { column, of, missing, lag, since, contract: extract.schema_contract, recognise, state })
-=======
-        let is_frozen = extract.schema_contract == SchemaContract::Freeze;
-        Ok(Self { column, of, missing, lag, since, is_frozen, adds: appends, recognise, state })
->>>>>>> main
+        let contract = extract.schema_contract;
+        Ok(Self { column, of, missing, lag, since, contract, adds: appends, recognise, state })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -371,16 +355,12 @@ impl Progress {
             1 => "; 1 row was loaded before and left out".to_owned(),
             rows => format!("; {rows} rows were loaded before and left out"),
         };
-<<<<<<< HEAD
         let contract = state.contract.as_ref().map(|contract| format!("; {}", contract.describe())).unwrap_or_default();
-        format!("{} {from}{to}{known}{contract}", self.column)
-=======
         let beside = match state.frontier.as_ref().map_or(0, |frontier| frontier.beside) {
             0 => String::new(),
             1 => "; 1 row came that was not asked for, and was left out".to_owned(),
             rows => format!("; {rows} rows came that were not asked for, and were left out"),
         };
-        format!("{} {from}{to}{known}{beside}", self.column)
->>>>>>> main
+        format!("{} {from}{to}{known}{beside}{contract}", self.column)
     }
 }

@@ -8,12 +8,8 @@ use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
 use gristmill_connect::Recovered;
-<<<<<<< HEAD
-use gristmill_model::spec::{OneOrMany, StepBody, pick};
-=======
 use gristmill_model::fault::{self, Point};
-use gristmill_model::spec::StepBody;
->>>>>>> main
+use gristmill_model::spec::{OneOrMany, StepBody, pick};
 use gristmill_model::{
     CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobRunner, JobSpec, LoadKey, OwnerId, Result,
     ResultExt, RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState,

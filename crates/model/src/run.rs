@@ -1,10 +1,6 @@
 //! What a runner is asked to do, what it tells meanwhile, and what it answers.
 
-<<<<<<< HEAD
-use crate::spec::{FoundTable, OnFail, PipelineSpec};
-=======
-use crate::spec::{OnFail, PipelineSpec, Strategy};
->>>>>>> main
+use crate::spec::{FoundTable, OnFail, PipelineSpec, Strategy};
 use crate::{CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext};
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};

@@ -11,11 +11,8 @@ mod asked;
 mod bad_input;
 mod checked;
 mod commands;
-<<<<<<< HEAD
 mod contract;
-=======
 mod feeds;
->>>>>>> main
 mod guards;
 mod incremental;
 mod killed;

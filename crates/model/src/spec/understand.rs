@@ -198,13 +198,12 @@ impl StepReader<'_> {
             }
             Some(StepBody::Generate(generate.clone()))
         } else if let Some(load) = &step.load {
-<<<<<<< HEAD
-            check_load(load, self.is_of_many(load.from.as_str()), &mut complain);
-=======
-            for (message, hint) in load.mistakes(self.reads_a_table(load.from.as_str())) {
+            let from = load.from.as_str();
+            let is_of_many = self.extracts(from, "tables");
+            check_target(load, is_of_many, &mut complain);
+            for (message, hint) in load.mistakes(is_of_many || self.extracts(from, "table")) {
                 complain(message, hint);
             }
->>>>>>> main
             Some(StepBody::Load(load.clone()))
         } else if let Some(from) = &step.check {
             if !has_checks {
@@ -228,17 +227,10 @@ impl StepReader<'_> {
         body
     }
 
-<<<<<<< HEAD
-    /// Whether a step extracts many tables.
-    fn is_of_many(&self, step: &str) -> bool {
-        let step = self.known.steps.iter().find(|(name, _)| *name == step);
-        step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get("tables").is_some())
-=======
-    /// Whether the step `name` reads a table as it is, which may have a primary key.
-    fn reads_a_table(&self, name: &str) -> bool {
+    /// Whether the step `name` extracts what `key` names: `table`, one as it is, which may have a primary key, or `tables`.
+    fn extracts(&self, name: &str, key: &str) -> bool {
         let step = self.known.steps.iter().find(|(known, _)| *known == name);
-        step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get("table").is_some())
->>>>>>> main
+        step.and_then(|(_, node)| node.get("extract")).is_some_and(|extract| extract.get(key).is_some())
     }
 
     fn checks(&mut self, items: &[Node]) -> Vec<Check> {
@@ -401,9 +393,8 @@ fn check_increment(extract: &ExtractSpec, complain: &mut impl FnMut(String, Opti
     }
 }
 
-<<<<<<< HEAD
-/// `is_of_many`: it stands for many loads, one for each table.
-fn check_load(load: &LoadSpec, is_of_many: bool, complain: &mut impl FnMut(String, Option<String>)) {
+/// `is_of_many`: the load stands for many, one for each table.
+fn check_target(load: &LoadSpec, is_of_many: bool, complain: &mut impl FnMut(String, Option<String>)) {
     let target = load.table.as_ref().or(load.path.as_ref());
     if let Some(target) = target.filter(|target| is_of_many && !crate::names_a_table(target)) {
         let example = if load.table.is_some() { "table: \"raw.{{ table }}\"" } else { "path: \"raw/{{ table }}/\"" };
@@ -412,42 +403,8 @@ fn check_load(load: &LoadSpec, is_of_many: bool, complain: &mut impl FnMut(Strin
             Some(format!("name the table in the target, e.g. `{example}`")),
         );
     }
-    if load.table.is_some() == load.path.is_some() {
-        complain("`load` needs either `table` (for a database) or `path` (for files)".to_owned(), None);
-    }
-    match load.strategy {
-        // Of many tables, each is told by its own primary key.
-        Strategy::DeleteInsert if load.key.0.is_empty() && load.scope.is_none() && !is_of_many => complain(
-            "`strategy: delete+insert` needs `key` or `scope` to know what to delete".to_owned(),
-            Some("e.g. `key: [date]`".to_owned()),
-        ),
-        Strategy::PartitionOverwrite if load.partition_by.0.is_empty() => complain(
-            "`strategy: partition_overwrite` needs `partition_by`".to_owned(),
-            Some("e.g. `partition_by: [date]`".to_owned()),
-        ),
-        _ => {}
-    }
-    if load.table.is_some() {
-        let file_only = [
-            ("format", load.format.is_some()),
-            ("compression", load.compression.is_some()),
-            ("compression_level", load.compression_level.is_some()),
-            ("file_size", load.file_size.is_some()),
-            ("row_group_rows", load.row_group_rows.is_some()),
-            ("csv", load.csv.is_some()),
-            ("partition_by", !load.partition_by.0.is_empty() && load.strategy != Strategy::PartitionOverwrite),
-        ];
-        for (key, _) in file_only.iter().filter(|(_, given)| *given) {
-            complain(format!("`{key}` goes with `path`, not with `table`"), None);
-        }
-    }
-    if load.scope.is_some() && !matches!(load.strategy, Strategy::DeleteInsert | Strategy::PartitionOverwrite) {
-        complain(format!("`scope` does not go with `strategy: {}`", load.strategy.as_str()), None);
-    }
 }
 
-=======
->>>>>>> main
 #[cfg(test)]
 mod tests {
     use super::*;

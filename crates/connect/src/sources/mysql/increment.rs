@@ -7,7 +7,8 @@
 use super::connect::Session;
 use super::names::{Mysql, literal, quoted};
 use super::wanted::{Known, Wanted, unknown_column};
-use crate::increment::{earlier, narrowed, wrong_lag};
+use crate::increment::{narrowed, wrong_lag};
+use crate::moment::earlier;
 use crate::units::share::Slice;
 use crate::{Increment, Narrowed};
 use gristmill_model::spec::{ExtractSpec, Lag};

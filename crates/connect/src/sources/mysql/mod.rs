@@ -16,12 +16,9 @@
 mod config;
 mod connect;
 mod decode;
-<<<<<<< HEAD
-mod increment;
-=======
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
->>>>>>> main
+mod increment;
 mod names;
 mod read;
 mod snapshot;

@@ -199,13 +199,12 @@ impl Source for MysqlSource {
         Ok(self.known().await?.schema.clone())
     }
 
-<<<<<<< HEAD
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
         self.wanted.narrow(extract, increment, self.known().await?).await
-=======
+    }
+
     async fn key(&self) -> Result<Vec<String>> {
         Ok(whole_key(self.wanted.primary_key().await?, &self.known().await?.schema))
->>>>>>> main
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {

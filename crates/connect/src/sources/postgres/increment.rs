@@ -53,21 +53,8 @@ impl Wanted {
                 .cause("nothing could ever come after it")
                 .hint(format!("leave such rows out: `where: \"{name} < '{end}'\"`")));
         }
-<<<<<<< HEAD
         let next = next.map(|next| (literal(&next), Value::String(next)));
         Ok(narrowed(extract, increment, &column, from, next))
-=======
-        let range = match (from, &next) {
-            // Not even the row of the cursor is left.
-            (_, None) => "false".to_owned(),
-            (from, Some(next)) => {
-                let to = format!("{column} <= {}", literal(next));
-                from.map_or(to.clone(), |from| format!("{from} AND {to}"))
-            }
-        };
-        let condition = if increment.nulls { format!("({range} OR {column} IS NULL)") } else { format!("({range})") };
-        Ok(Narrowed::by_condition(with_condition(extract, &condition), next.map(Value::String)))
->>>>>>> main
     }
 }
 

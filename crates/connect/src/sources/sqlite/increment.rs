@@ -6,13 +6,9 @@
 use super::Wanted;
 use super::database::quoted;
 use super::units::{look, no_such_column};
-use crate::increment::{earlier, narrowed};
+use crate::increment::narrowed;
 use crate::units::share::Slice;
-<<<<<<< HEAD
-use crate::{Increment, Narrowed};
-=======
 use crate::{Increment, Narrowed, moment};
->>>>>>> main
 use gristmill_model::spec::{ExtractSpec, Lag};
 use gristmill_model::{Error, ErrorKind, Result};
 use rusqlite::types::ValueRef;
@@ -55,21 +51,8 @@ pub(super) fn narrow(wanted: &Wanted, extract: &ExtractSpec, increment: &Increme
             .cause("nothing could ever come after it")
             .hint("leave such rows out with `where`"));
     }
-<<<<<<< HEAD
     let next = next.map(|next| (literal(&next), next));
     Ok(narrowed(extract, increment, &column, from, next))
-=======
-    let range = match (from, &next) {
-        // Not even the row of the cursor is left.
-        (_, None) => "false".to_owned(),
-        (from, Some(next)) => {
-            let to = format!("{column} <= {}", literal(next));
-            from.map_or(to.clone(), |from| format!("{from} AND {to}"))
-        }
-    };
-    let condition = if increment.nulls { format!("({range} OR {column} IS NULL)") } else { format!("({range})") };
-    Ok(Narrowed::by_condition(with_condition(extract, &condition), next))
->>>>>>> main
 }
 
 fn literal(value: &Value) -> String {
