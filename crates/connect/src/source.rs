@@ -224,17 +224,25 @@ impl Scan {
         let rejects = self.rejects.take();
         self.rejects = match contract {
             _ if !whole => rejects.map(RejectSink::without_fields),
-            SchemaContract::Freeze => {
-                let refuse = |field: &str| {
+            SchemaContract::Freeze | SchemaContract::DiscardRow => {
+                let why = match contract {
+                    SchemaContract::DiscardRow => {
+                        "`schema_contract: discard_row` must know of a column before it reads"
+                    }
+                    _ => "`schema_contract: freeze` allows no change",
+                };
+                let refuse = move |field: &str| {
                     let top = field.split('.').next().unwrap_or(field);
                     let message = format!("a record has the field `{field}`, which none of those looked at before had");
                     Err(Error::new(ErrorKind::Schema, message)
-                        .cause("`schema_contract: freeze` allows no change")
+                        .cause(why)
                         .hint(format!("declare it: `schema: {{{top}: text}}`, or say `schema_contract: evolve`")))
                 };
                 Some(rejects.unwrap_or_else(RejectSink::none).noting_fields(refuse).without_fields_named(known))
             }
-            SchemaContract::Evolve => rejects.map(|rejects| rejects.without_fields_named(known)),
+            SchemaContract::Evolve | SchemaContract::DiscardValue => {
+                rejects.map(|rejects| rejects.without_fields_named(known))
+            }
         };
         self
     }

@@ -4,6 +4,7 @@
 //! others. Of a step with mistakes, only what is certain is complained about further: that something is missing may be
 //! because it was written wrong.
 
+use super::LoadSpec;
 use super::check::CheckFile;
 use super::pipeline::{
     CheckStep, CommandFile, CommandSpec, PipelineFile, PipelineSpec, Place, SqlFile, SqlSpec, Step, StepBody, StepFile,
