@@ -189,8 +189,8 @@ async fn local_files_are_a_sink() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_loads_leave_what_a_table_in_memory_holds() {
-    random_loads(|| async { Ok(Target::local()) }, 0..20).await.unwrap();
-    random_loads(|| async { Ok(Target::s3()) }, 0..4).await.unwrap();
+    random_loads(|| async { Ok(Target::local()) }, 0..8).await.unwrap();
+    random_loads(|| async { Ok(Target::s3()) }, 0..2).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,7 +6,7 @@ use crate::conformance::random_loads;
 #[tokio::test]
 async fn random_loads_leave_what_a_table_in_memory_holds() {
     let fresh = async || Ok(Table { database: postgres::database(), folders: tempfile::tempdir().unwrap() });
-    random_loads::<Table, _>(fresh, 0..12).await.unwrap();
+    random_loads::<Table, _>(fresh, 0..4).await.unwrap();
 }
 
 fn notes(rows: &[(i64, &str)]) -> RecordBatch {
@@ -83,7 +83,7 @@ async fn a_merge_leaves_rows_alone_that_stay_the_same() {
     database.sql("alter table t add column kept text; update t set kept = 'k'");
     load(&database, "table: t\nstrategy: merge\nkey: id", &notes(&[(2, "d")]), 3).await.unwrap();
     assert_eq!(database.sql("select note || kept from t where id = 2"), "dk");
-    load(&database, "table: h\nstrategy: scd2\nkey: id", &notes(&[(1, "a")]), 1).await.unwrap();
+    load(&database, "table: h\nstrategy: scd2\nkey: id", &notes(&[(1, "a")]), 4).await.unwrap();
     assert_eq!(database.sql(&key.replace("'t'", "'h'")), "PRIMARY KEY (id, valid_from)");
 }
 

@@ -5,7 +5,7 @@ use crate::conformance::random_loads;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_loads_leave_what_a_table_in_memory_holds() {
-    random_loads(|| async { Ok(Target::new()) }, 0..60).await.unwrap();
+    random_loads(|| async { Ok(Target::new()) }, 0..16).await.unwrap();
 }
 
 fn notes(rows: &[(i64, &str)]) -> RecordBatch {
