@@ -175,8 +175,7 @@ impl Resolver {
                 if let Some(run) = &self.run {
                     source.within(&format!("{run}/{}", step.name));
                 }
-                let gate = progress.clone().filter(|progress| progress.looks_at_rows());
-                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, gate).await;
+                let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress.clone()).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;
                 if let Origin::Native(table) = &origin
                     && table.is_cheap_to_read_again()
@@ -321,8 +320,10 @@ impl Resolver {
         if let Some(contract) = &contract {
             schema = contract.schema().clone();
         }
-        // The engine's own scan would pass the cursor by.
-        if progress.is_none()
+        let gate = progress.filter(|progress| progress.looks_at_rows());
+        // The engine's own scan would pass the cursor and the contract by.
+        if gate.is_none()
+            && contract.is_none()
             && let Some(scan) = source.native().await?
         {
             return Ok((Origin::Native(Arc::new(NativeTable::new(scan, source, meter.clone()))), schema));
@@ -347,7 +348,7 @@ impl Resolver {
             rejects: Some(rejects),
             parallelism: self.engine.parallelism,
             meter: meter.clone(),
-            progress,
+            progress: gate,
             contract,
             planned: std::sync::Mutex::new(None),
             scans: AtomicUsize::new(0),

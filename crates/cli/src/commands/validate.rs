@@ -5,7 +5,7 @@ use crate::exit::{self, Outcome};
 use crate::printer::{Printer, Tone};
 use crate::{context, local_engine};
 use gristmill_connect::registry;
-use gristmill_model::spec::StepBody;
+use gristmill_model::spec::{ExtractSpec, StepBody};
 use gristmill_model::yaml::Diagnostic;
 use gristmill_model::{ConnectionName, Result};
 use gristmill_orchestrator::Project;
@@ -68,6 +68,14 @@ fn connectors(project: &Arc<Project>) -> Vec<Diagnostic> {
         for step in &pipeline.steps {
             let complaint = match &step.body {
                 StepBody::Extract(extract) => {
+                    // Which tables a pattern takes is known to the database alone; one of them is like any other.
+                    let one = extract.tables.is_some().then(|| ExtractSpec {
+                        table: Some("one_of_them".to_owned()),
+                        tables: None,
+                        exclude: None,
+                        ..extract.clone()
+                    });
+                    let extract = one.as_ref().unwrap_or(extract);
                     opened.get::<ConnectionName>(&extract.from).and_then(|connection| connection.source(extract).err())
                 }
                 StepBody::Generate(generate) => local_engine::generator_problem(generate),

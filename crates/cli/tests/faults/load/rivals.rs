@@ -36,7 +36,8 @@ fn begun(cell: Cell, server: &PostgresServer) -> Yard<'_> {
 #[test]
 fn a_run_that_lives_is_left_alone_by_recoveries_and_by_runs_of_other_dates() {
     let server = PostgresServer::start().unwrap();
-    for cell in CELLS {
+    // A process that is stopped while one of its threads reads a SQLite database keeps everybody from writing to it.
+    for cell in CELLS.iter().filter(|cell| cell.kind != Kind::Sqlite) {
         let bed = begun(*cell, &server);
         let expected = after(&bed, &[&THIRD, &NEW]);
         for point in ["after stage", "after intent", "after audit"] {

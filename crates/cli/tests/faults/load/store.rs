@@ -59,7 +59,7 @@ fn a_load_to_a_store_in_trouble_is_whole_or_refused_and_leaves_nothing() {
         let bed = Bed::new(*cell, &server);
         let (ran, requests) = through(&bed, &bed.yard.copied(), |_, _| None).unwrap();
         ran.must_be_done("a run through the proxy").unwrap();
-        assert!(requests > 10, "{requests} requests");
+        assert!(requests > 5, "{requests} requests");
         for (trouble, fault) in TROUBLES {
             for case in 0..cases {
                 let mut chance = Chance::new(seed + number as u64, (case << 16) + trouble.len() as u64);
@@ -130,7 +130,8 @@ fn a_store_that_goes_away_in_the_middle_is_recovered_when_it_is_back() {
             bed.is_old_or_new(&yard.rows().unwrap()).map_err(|problem| format!("{problem}\n{told}")).unwrap();
             run(&yard.folder, &NEW, "").unwrap().must_be_done("the run after all").unwrap();
             bed.is_new(&yard.rows().unwrap()).map_err(|problem| format!("{problem}\n{told}")).unwrap();
-            assert_eq!(yard.leftovers(1), Vec::<String>::new(), "{told}");
+            // Each of two writers may have opened an upload and then been refused to note it, and to abort it.
+            assert_eq!(yard.leftovers(2), Vec::<String>::new(), "{told}");
         }
     }
 }

@@ -105,7 +105,8 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     let mut all = every_format(&sample(9));
     all.extend(every_format(&nested));
     let mut seeds: Vec<Vec<u8>> = all.into_iter().map(|(_, bytes)| bytes).collect();
-    seeds.extend([as_orc(&sample(9)), as_orc(&nested)]);
+    // The library writes no lists.
+    seeds.push(as_orc(&sample(9)));
     seeds
 }
 
