@@ -6,7 +6,7 @@ use std::process::Child;
 use std::time::{Duration, Instant};
 
 /// A run that takes longer hangs.
-pub(crate) const LONGEST: Duration = Duration::from_secs(60);
+pub(crate) const LONGEST: Duration = Duration::from_secs(240);
 
 /// Stands for a run that had to be killed because it did not end.
 pub(crate) const HANGS: i32 = -1;

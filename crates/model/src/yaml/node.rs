@@ -200,7 +200,14 @@ const MOST_NESTED: usize = 100;
 fn too_deep(text: &str) -> Option<(usize, usize)> {
     let mut depth = 0_usize;
     for event in saphyr_parser::Parser::new_from_str(text) {
-        let (event, span) = event.ok()?;
+        let (event, span) = match event {
+            Ok(found) => found,
+            // The parser reads ahead, and has a limit of its own.
+            Err(error) if error.info().contains("recursion limit") => {
+                return Some((error.marker().line(), error.marker().col() + 1));
+            }
+            Err(_) => return None,
+        };
         match event {
             Event::SequenceStart(..) | Event::MappingStart(..) => depth += 1,
             Event::SequenceEnd | Event::MappingEnd => depth = depth.saturating_sub(1),

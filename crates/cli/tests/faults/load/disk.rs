@@ -10,7 +10,7 @@ use std::fmt::Write;
 use std::process::Command;
 
 /// Rows of a load that does not fit, and the size of its text.
-const MANY: usize = 80_000;
+const MANY: usize = 40_000;
 /// The most a file may have: less than what is staged for the many rows, or than the table they come to.
 const STAGED_IS_TOO_LARGE: u64 = 1 << 20;
 const TABLE_IS_TOO_LARGE: u64 = 5 << 20;
@@ -48,7 +48,7 @@ fn a_disk_that_is_full_fails_the_load_and_leaves_the_old_rows() {
             let mut chance = Chance::new(1, remainder as u64);
             for id in (0..MANY).filter(|id| id % 2 == remainder) {
                 write!(text, "{id},2024-01-0{},", 1 + id % 9).unwrap();
-                (0..4).for_each(|_| write!(text, "{:016x}", chance.number(0, u64::MAX)).unwrap());
+                (0..8).for_each(|_| write!(text, "{:016x}", chance.number(0, u64::MAX)).unwrap());
                 text.push('\n');
             }
             yard.folder.write(&format!("in/2024-01-02/{name}.csv"), text);
