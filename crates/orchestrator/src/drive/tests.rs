@@ -36,12 +36,9 @@ struct Fake {
     jobs: Mutex<Vec<JobSpec>>,
     script: Mutex<BTreeMap<String, VecDeque<Does>>>,
     ledger: Mutex<BTreeSet<String>>,
-<<<<<<< HEAD
     tables: Mutex<Vec<FoundTable>>,
-=======
     /// Told when a job hangs.
     hanging: tokio::sync::Notify,
->>>>>>> faults
 }
 
 impl Fake {
