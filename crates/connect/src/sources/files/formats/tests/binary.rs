@@ -298,25 +298,6 @@ async fn an_orc_file_whose_types_go_in_circles_is_refused() {
 }
 
 #[tokio::test]
-async fn an_orc_file_that_lies_about_the_lengths_of_its_lists_is_refused_before_room_is_made_for_them() {
-    let lists = ListArray::from_iter_primitive::<Int64Type, _, _>((0..9).map(|row| Some(vec![Some(row); 77])));
-    let batch = RecordBatch::try_from_iter([("lists", Arc::new(lists) as ArrayRef)]).unwrap();
-    let mut bytes = as_orc(&batch);
-    assert_eq!(whole_or_error(FileFormat::Orc, bytes.clone()).await.unwrap(), 9);
-    // Nine times 77, as packed numbers or differences: now of as many bits as there are.
-    let runs: [&[u8]; 3] = [&[0x06, 77], &[0xc0, 8, 77, 0], &[0x4c, 8]];
-    let found = runs.iter().find_map(|run| Some((bytes.windows(run.len()).position(|window| window == *run)?, run[0])));
-    let (at, header) = found.expect("the run of lengths");
-    match header {
-        0x06 => bytes[at] = 0x06 | 0x38,
-        0xc0 => bytes[at + 3] = 0xfe,
-        _ => bytes[at] = 0x7e,
-    }
-    let error = whole_or_error(FileFormat::Orc, bytes).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Data, "{error}");
-}
-
-#[tokio::test]
 async fn files_with_their_index_at_the_end_are_not_read_through_compression() {
     let mut input = file("x.parquet.gz", as_parquet(&sample(3))).await;
     input.compression = Compression::Gzip;
