@@ -628,11 +628,10 @@ async fn what_was_decided_and_is_gone_is_said_and_left_to_the_next_run() {
         assert!(report.succeeded(), "{report:?}");
         let told = report.notes.join("\n");
         assert!(told.contains("it is given up; run the pipeline for that interval again"), "{told}");
-        let jobs = yard.fake.jobs.lock().unwrap();
-        let last = jobs.iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
+        let jobs = yard.fake.jobs.lock().unwrap().clone();
+        let last = jobs.iter().rev().find(|job| job.phase == JobPhase::Stage).unwrap();
         assert_eq!(last.loads[0].0.as_str(), "warehouse");
         assert_eq!((last.loads[0].1.generation, last.resumed.len()), (1, 1));
-        drop(jobs);
         assert!(yard.driver().await.recover(true).await.unwrap().notes.is_empty(), "{kind:?} is told once");
     }
 }
