@@ -217,9 +217,9 @@ impl<'a> Bed<'a> {
                 return Err(format!("a recovery after all has found something\n{}\nafter\n{said}", nothing.text));
             }
         }
-        // Whoever dies between the opening of an upload and the note of it leaves one that has no bytes.
+        // A writer that dies between the opening of an upload and the note of it leaves one that has no bytes; there are two.
         let kills = usize::from(struck.is_killed()) + usize::from(ended == Ended::KilledTwice);
-        let unnoted = if self.yard.cell.kind.is_s3() { kills } else { 0 };
+        let unnoted = if self.yard.cell.kind.is_s3() { 2 * kills } else { 0 };
         match yard.leftovers(unnoted) {
             left if left.is_empty() => Ok(ended),
             left => Err(format!("left behind: {left:#?}\nafter\n{said}")),
