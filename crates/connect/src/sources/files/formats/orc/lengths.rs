@@ -80,24 +80,23 @@ impl<'a> Stripe<'a> {
         let mut read = Self { file, compression, lengths: HashMap::new(), encodings: Vec::new() };
         let mut at = stripe.offset();
         for field in Fields::new(&footer) {
-            let (number, Value::Bytes(bytes), _) = field? else { continue };
+            // Streams, and encodings of columns; the time zone is not made of parts.
+            let (number @ 1..=2, Value::Bytes(bytes), _) = field? else { continue };
             let mut parts = [0; 4];
             for part in Fields::new(bytes) {
                 if let (number @ 1..=3, Value::Number(value), _) = part? {
                     parts[number as usize] = value;
                 }
             }
-            match number {
-                1 => {
-                    let [_, kind, column, length] = parts;
-                    if kind == LENGTH {
-                        read.lengths.insert(column, (at, length));
-                    }
-                    at = at.checked_add(length).ok_or_else(far)?;
-                }
-                2 => read.encodings.push((parts[1], parts[2])),
-                _ => {}
+            let [_, kind, column, length] = parts;
+            if number == 2 {
+                read.encodings.push((parts[1], parts[2]));
+                continue;
             }
+            if kind == LENGTH {
+                read.lengths.insert(column, (at, length));
+            }
+            at = at.checked_add(length).ok_or_else(far)?;
         }
         Ok(read)
     }
