@@ -44,6 +44,7 @@ BENCHMARK = Benchmark(
         scripted("connectorx"),
         scripted("adbc"),
         scripted("dlt"),
+        scripted("rivet"),
     ],
-    goals="at least 2.1 times faster than ConnectorX, 3 times ADBC and dlt; at most 1.8 times the yardstick; at most 100 MB",
+    goals="at least 2.1 times faster than ConnectorX, 3 times ADBC and dlt, 5 times rivet; at most 1.8 times the yardstick; at most 100 MB",
 )

@@ -77,13 +77,13 @@ pub trait Sink: fmt::Debug + Send + Sync {
     async fn last(&self, slot: &Slot) -> Result<Option<Committed>>;
 
     /// The newest checkpoint of the loads that differ from `slot` in their interval at most: the one with the greatest
-    /// [`Checkpoint::sequence`]. The default one where there is none.
+    /// [`Checkpoint::sequence`]. The default one where all of them were without a cursor; none where there are no loads.
     ///
     /// [`Sink::commit`] looks at it, too: a `next` with a sequence is only committed right after the one before it.
     ///
     /// # Errors
     /// A target that cannot be asked.
-    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint>;
+    async fn checkpoint(&self, slot: &Slot) -> Result<Option<Checkpoint>>;
 
     /// Throws away what `key` has staged, committed loads excepted.
     ///

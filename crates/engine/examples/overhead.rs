@@ -202,8 +202,8 @@ impl Sink for Counter {
         Ok(None)
     }
 
-    async fn checkpoint(&self, _: &Slot) -> Result<Checkpoint> {
-        Ok(Checkpoint::default())
+    async fn checkpoint(&self, _: &Slot) -> Result<Option<Checkpoint>> {
+        Ok(None)
     }
 
     async fn abort(&self, _: &LoadKey) -> Result<()> {

@@ -21,7 +21,7 @@ use frontier::{Frontier, cursor_of};
 use gristmill_connect::types::type_name;
 use gristmill_connect::{Increment, NewRows, Next, Source};
 use gristmill_model::spec::{ExtractSpec, LoadSpec, OnCursorMissing, SchemaContract, StepBody, Strategy};
-use gristmill_model::{Checkpoint, Cursor, Error, ErrorKind, JobSpec, Result, ResultExt, StepName, one_of};
+use gristmill_model::{Checkpoint, Cursor, Error, ErrorKind, JobSpec, LoadKey, Result, ResultExt, StepName, one_of};
 use memory::Memory;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -85,6 +85,13 @@ impl Increments {
             let sink = open_sink(engine, job, load, key, Arc::new(Schema::empty()), Vec::new())?;
             let checkpoint = sink.checkpoint(&key.slot).await;
             let checkpoint = checkpoint.context(|| format!("step `{load_name}`"))?;
+            if !job.full_refresh
+                && load.strategy == Strategy::Append
+                && checkpoint.as_ref().is_some_and(|newest| newest.cursors.is_empty())
+            {
+                return Err(would_double(load_name, key));
+            }
+            let checkpoint = checkpoint.unwrap_or_default();
             found.loads.insert(load_name.clone(), (checkpoint.sequence, extracts.clone()));
             for extract in extracts {
                 before.entry(extract).or_default().push((load_name, load, checkpoint.clone()));
@@ -111,6 +118,22 @@ impl Increments {
         let cursors = extracts.iter().filter_map(|name| Some((name.to_string(), self.extracts.get(name)?.cursor())));
         Checkpoint { cursors: cursors.collect(), sequence: sequence.saturating_add(1) }
     }
+}
+
+/// Nothing tells which rows the loads before brought, so that reading from the beginning adds them once more.
+fn would_double(load: &StepName, key: &LoadKey) -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        format!(
+            "`{load}` has loaded `{}` without a cursor until now, and `append` would add those rows again",
+            key.slot.target
+        ),
+    )
+    .retryable(false)
+    .cause("the first extract with a cursor reads from the beginning")
+    .hint(format!(
+        "load it once with `--full-refresh --step \"{load}\"`, which replaces what is there, or let it `merge` by a key"
+    ))
 }
 
 /// The first difference between the columns that were and those that are; their order does not matter.

@@ -165,6 +165,18 @@ fn each_table_has_a_cursor_of_its_own() {
     assert_eq!(folder.rows(counts), ["2,2,2"]);
     let said = folder.ok(&["run", ".", "--date", "2024-01-16", "--full-refresh"]);
     assert_eq!(folder.rows(counts), ["2,3,2"], "{said}");
+
+    // One that gets the column later would be read from its beginning: what it has loaded would be there twice.
+    database
+        .sql("alter table c add at timestamp; update c set at = '2024-01-12'; insert into a values (3, '2024-03-01')");
+    let said = run(&folder, &[]);
+    assert_eq!(said.code, Some(1), "{said}");
+    assert!(said.error().contains("has loaded `lite:c` without a cursor until now"), "{said}");
+    assert_eq!(folder.rows(counts), ["3,3,2"]);
+    folder.ok(&["run", ".", "--date", "2024-01-15", "--full-refresh", "--step", "load[public.c]"]);
+    database.sql("insert into c values (3, '2024-01-13')");
+    succeed(&folder);
+    assert_eq!(folder.rows(counts), ["3,3,3"]);
 }
 
 #[test]

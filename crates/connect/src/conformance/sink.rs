@@ -244,11 +244,11 @@ pub(super) async fn fill(target: &dyn SinkTarget, strategy: Strategy) -> Result<
 async fn checkpoints_follow_each_other(target: &dyn SinkTarget, strategy: Strategy) -> Result<()> {
     let owner = owner("run-a");
     let at = |sequence: u64| Checkpoint { sequence, ..checkpoint(i64::try_from(sequence).unwrap_or_default()) };
-    let newest = |found: Checkpoint, wanted: &Checkpoint| {
-        must(found == *wanted, "the newest checkpoint is found", || format!("{found:?} instead of {wanted:?}"))
+    let newest = |found: Option<Checkpoint>, wanted: Option<&Checkpoint>| {
+        must(found.as_ref() == wanted, "the newest checkpoint is found", || format!("{found:?} instead of {wanted:?}"))
     };
     let first = open(target, load(strategy, None), &key(15, 1), &owner)?;
-    newest(first.checkpoint(&key(15, 1).slot).await?, &Checkpoint::default())?;
+    newest(first.checkpoint(&key(15, 1).slot).await?, None)?;
     first.prepare().await?;
     let staged = stage(first.as_ref(), &key(15, 1), &owner, &OLD).await?;
     first.commit(&staged, &at(1)).await?;
@@ -257,7 +257,7 @@ async fn checkpoints_follow_each_other(target: &dyn SinkTarget, strategy: Strate
     let (early, late) = (key(14, 1), key(16, 1));
     let one = open(target, load(strategy, None), &late, &owner)?;
     let other = open(target, load(strategy, None), &early, &owner)?;
-    newest(other.checkpoint(&early.slot).await?, &at(1))?;
+    newest(other.checkpoint(&early.slot).await?, Some(&at(1)))?;
     let staged_one = stage(one.as_ref(), &late, &owner, &NEW).await?;
     let staged_other = stage(other.as_ref(), &early, &owner, &NEW).await?;
     one.commit(&staged_one, &at(2)).await?;
@@ -273,12 +273,20 @@ async fn checkpoints_follow_each_other(target: &dyn SinkTarget, strategy: Strate
     // Loads of another step have cursors of their own, and those without a cursor change nothing.
     let mut elsewhere = key(15, 1).slot;
     elsewhere.step = "other_load".into();
-    newest(one.checkpoint(&elsewhere).await?, &Checkpoint::default())?;
+    newest(one.checkpoint(&elsewhere).await?, None)?;
     let plain = key(17, 1);
     let without = open(target, load(strategy, None), &plain, &owner)?;
     let staged = stage(without.as_ref(), &plain, &owner, &NEW[..1]).await?;
     without.commit(&staged, &Checkpoint::default()).await?;
-    newest(without.checkpoint(&plain.slot).await?, &at(2))
+    newest(without.checkpoint(&plain.slot).await?, Some(&at(2)))?;
+
+    // A series of loads without a cursor is told from one that has not begun.
+    let alone = LoadKey { slot: Slot { step: "without".into(), ..key(15, 1).slot }, generation: 1 };
+    let without = open(target, load(strategy, None), &alone, &owner)?;
+    newest(without.checkpoint(&alone.slot).await?, None)?;
+    let staged = stage(without.as_ref(), &alone, &owner, &NEW[..1]).await?;
+    without.commit(&staged, &Checkpoint::default()).await?;
+    newest(without.checkpoint(&alone.slot).await?, Some(&Checkpoint::default()))
 }
 
 async fn nothing_is_visible_before_the_commit(target: &dyn SinkTarget, strategy: Strategy) -> Result<()> {

@@ -25,8 +25,9 @@ pub(crate) fn stop_if_of_another(key: &LoadKey, entered: &OwnerId, owner: &Owner
 ///
 /// # Errors
 /// [`ErrorKind::Conflict`].
-pub(crate) fn stop_unless_next(key: &LoadKey, next: &Checkpoint, newest: &Checkpoint) -> Result<()> {
-    if next.sequence == 0 || Some(next.sequence) == newest.sequence.checked_add(1) {
+pub(crate) fn stop_unless_next(key: &LoadKey, next: &Checkpoint, newest: Option<&Checkpoint>) -> Result<()> {
+    let newest = newest.map_or(0, |newest| newest.sequence);
+    if next.sequence == 0 || Some(next.sequence) == newest.checked_add(1) {
         return Ok(());
     }
     Err(Error::new(

@@ -51,7 +51,7 @@ impl FilesSink {
             }
             self.stop_if_given_up(&log, staged).await?;
             if next.sequence > 0 {
-                stop_unless_next(key, next, &log.checkpoint(&self.place, &key.slot).await?)?;
+                stop_unless_next(key, next, log.checkpoint(&self.place, &key.slot).await?.as_ref())?;
             }
             self.roll_all_forward(&log).await?;
             if publish.is_none() {
@@ -221,7 +221,7 @@ impl FilesSink {
         Ok(found.map(|(_, entry)| entry.committed(true)))
     }
 
-    pub(super) async fn last_checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+    pub(super) async fn last_checkpoint(&self, slot: &Slot) -> Result<Option<Checkpoint>> {
         Log::list(&self.place).await?.checkpoint(&self.place, slot).await
     }
 

@@ -163,14 +163,16 @@ impl Log {
         self.newest(place, could, |entry| entry.decision == Decision::Publish && entry.key.slot == *slot).await
     }
 
-    /// The newest checkpoint of a series of loads. Entries are in the order of their commits.
-    pub(super) async fn checkpoint(&self, place: &Place, slot: &Slot) -> Result<Checkpoint> {
+    /// The newest checkpoint of a series of loads, as [`crate::Sink::checkpoint`]. Entries are in the order of their commits.
+    pub(super) async fn checkpoint(&self, place: &Place, slot: &Slot) -> Result<Option<Checkpoint>> {
         let could = |mark: &Mark| mark.decision == Decision::Publish;
-        let is = |entry: &Entry| {
-            entry.decision == Decision::Publish && entry.checkpoint.sequence > 0 && entry.key.slot.is_of_series(slot)
+        let is_of_series = |entry: &Entry| entry.decision == Decision::Publish && entry.key.slot.is_of_series(slot);
+        let is = |entry: &Entry| entry.checkpoint.sequence > 0 && is_of_series(entry);
+        let found = match self.newest(place, could, is).await? {
+            Some(found) => Some(found),
+            None => self.newest(place, could, is_of_series).await?,
         };
-        let found = self.newest(place, could, is).await?;
-        Ok(found.map(|(_, entry)| entry.checkpoint).unwrap_or_default())
+        Ok(found.map(|(_, entry)| entry.checkpoint))
     }
 
     /// The newest entry that committed a load of any slot.

@@ -161,7 +161,7 @@ impl Sink for FilesSink {
         self.last_of(slot).await
     }
 
-    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+    async fn checkpoint(&self, slot: &Slot) -> Result<Option<Checkpoint>> {
         self.last_checkpoint(slot).await
     }
 

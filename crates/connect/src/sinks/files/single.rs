@@ -226,8 +226,8 @@ impl Sink for SingleFileSink {
     }
 
     /// A single file is replaced as a whole, so nothing ever goes on from it.
-    async fn checkpoint(&self, _: &Slot) -> Result<Checkpoint> {
-        Ok(Checkpoint::default())
+    async fn checkpoint(&self, _: &Slot) -> Result<Option<Checkpoint>> {
+        Ok(None)
     }
 
     async fn abort(&self, key: &LoadKey) -> Result<()> {

@@ -107,7 +107,8 @@ impl PostgresSink {
         };
         fault::at(Point::DuringLedger)?;
         // Not before the row is entered: a rival of this load waits there. Rivals of the target wait for the lock.
-        stop_unless_next(&self.key, next, &self.newest_checkpoint(session, &schema, &self.key.slot, true).await?)?;
+        let newest = self.newest_checkpoint(session, &schema, &self.key.slot, true).await?;
+        stop_unless_next(&self.key, next, newest.as_ref())?;
         self.run_sql(session, &self.options.rules.pre_sql, "pre_sql").await?;
         let target = Target::find(session, &self.config, &self.options).await?;
         target.check(&self.columns, &self.options)?;
@@ -384,30 +385,30 @@ impl PostgresSink {
         Ok(last)
     }
 
-    pub(super) async fn last_checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+    pub(super) async fn last_checkpoint(&self, slot: &Slot) -> Result<Option<Checkpoint>> {
         let session = Session::open(&self.config).await?;
         let schema = Target::schema(&session, &self.config, &self.options).await?;
         let newest = match self.has_ledger(&session, &schema).await? {
             true => self.newest_checkpoint(&session, &schema, slot, false).await?,
-            false => Checkpoint::default(),
+            false => None,
         };
         session.close().await;
         Ok(newest)
     }
 
-    /// The newest checkpoint of a series of loads; `but_own`: without that of the load at hand, which has been entered.
+    /// The newest checkpoint of a series of loads, as [`crate::Sink::checkpoint`]; `but_own`: without that of the load at hand, which has been entered.
     async fn newest_checkpoint(
         &self,
         session: &Session,
         schema: &str,
         slot: &Slot,
         but_own: bool,
-    ) -> Result<Checkpoint> {
+    ) -> Result<Option<Checkpoint>> {
         let (begin, end) = slot.series_ends();
         let own = if but_own { self.key.text() } else { String::new() };
         let sql = format!(
             "SELECT key, slot FROM {}.{LEDGER} WHERE starts_with(slot, $1) AND right(slot, length($2)) = $2 AND key <> $3 \
-             AND checkpoint ? 'sequence' ORDER BY (checkpoint->>'sequence')::int8 DESC",
+             ORDER BY (checkpoint->>'sequence')::int8 DESC NULLS LAST",
             quoted(schema)
         );
         let failed = |error| server_error(&error, &self.config, "cannot read the ledger");
@@ -417,10 +418,11 @@ impl PostgresSink {
                 let sql = format!("SELECT checkpoint::text FROM {}.{LEDGER} WHERE key = $1", quoted(schema));
                 let row = session.query_one(&sql, &[&key]).await.map_err(failed)?;
                 return serde_json::from_str(&row.try_get::<_, String>(0).map_err(failed)?)
+                    .map(Some)
                     .map_err(|error| Error::internal("the ledger's checkpoint was not understood").cause(error));
             }
         }
-        Ok(Checkpoint::default())
+        Ok(None)
     }
 
     /// All staging tables of the schema that say whose they are.

@@ -115,7 +115,7 @@ impl Sink for PostgresSink {
         self.last_load(slot).await
     }
 
-    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+    async fn checkpoint(&self, slot: &Slot) -> Result<Option<Checkpoint>> {
         self.last_checkpoint(slot).await
     }
 

@@ -30,7 +30,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         }
         return Ok(already);
     }
-    stop_unless_next(key, next, &newest_checkpoint(&transaction, &key.slot).map_err(explain)?)?;
+    stop_unless_next(key, next, newest_checkpoint(&transaction, &key.slot).map_err(explain)?.as_ref())?;
     let rows: u64 = staged.iter().map(|staged| staged.rows).sum();
     let committed = Committed {
         key: key.clone(),
@@ -76,17 +76,17 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
     Ok(committed)
 }
 
-/// The newest checkpoint of a series of loads.
-pub(super) fn newest_checkpoint(connection: &Connection, slot: &Slot) -> rusqlite::Result<Checkpoint> {
+/// The newest checkpoint of a series of loads, as [`crate::Sink::checkpoint`].
+pub(super) fn newest_checkpoint(connection: &Connection, slot: &Slot) -> rusqlite::Result<Option<Checkpoint>> {
     let known: bool =
         connection.query_row("SELECT count(*) FROM sqlite_master WHERE name = ?1", [LEDGER], |row| row.get(0))?;
     if !known {
-        return Ok(Checkpoint::default());
+        return Ok(None);
     }
     let (begin, end) = slot.series_ends();
     let sql = format!(
         "SELECT rowid, slot FROM main.{} WHERE substr(slot, 1, length(?1)) = ?1 AND substr(slot, -length(?2)) = ?2 \
-         AND json_extract(checkpoint, '$.sequence') > 0 ORDER BY json_extract(checkpoint, '$.sequence') DESC",
+         ORDER BY json_extract(checkpoint, '$.sequence') DESC NULLS LAST",
         quoted(LEDGER)
     );
     let mut statement = connection.prepare(&sql)?;
@@ -96,12 +96,12 @@ pub(super) fn newest_checkpoint(connection: &Connection, slot: &Slot) -> rusqlit
         if slot.is_text_of_series(&text) {
             let sql = format!("SELECT checkpoint FROM main.{} WHERE rowid = ?1", quoted(LEDGER));
             let checkpoint: String = connection.query_row(&sql, [rowid], |row| row.get(0))?;
-            return serde_json::from_str(&checkpoint).map_err(|error| {
+            return serde_json::from_str(&checkpoint).map(Some).map_err(|error| {
                 rusqlite::Error::FromSqlConversionFailure(0, rusqlite::types::Type::Text, error.into())
             });
         }
     }
-    Ok(Checkpoint::default())
+    Ok(None)
 }
 
 /// Whether the ledger says whose each load is; those that were made before it did are widened by the next load.

@@ -227,11 +227,11 @@ impl Sink for SqliteSink {
         .await
     }
 
-    async fn checkpoint(&self, slot: &Slot) -> Result<Checkpoint> {
+    async fn checkpoint(&self, slot: &Slot) -> Result<Option<Checkpoint>> {
         let (inner, slot) = (self.inner.clone(), slot.clone());
         blocking(move || {
             if !inner.database.exists() {
-                return Ok(Checkpoint::default());
+                return Ok(None);
             }
             let connection = inner.database.open_to_read()?;
             commit::newest_checkpoint(&connection, &slot).map_err(|error| inner.database.explain(error))
