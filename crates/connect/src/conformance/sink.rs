@@ -281,7 +281,7 @@ async fn checkpoints_follow_each_other(target: &dyn SinkTarget, strategy: Strate
     newest(without.checkpoint(&plain.slot).await?, Some(&at(2)))?;
 
     // A series of loads without a cursor is told from one that has not begun.
-    let alone = LoadKey { slot: Slot { step: "without".into(), ..key(15, 1).slot }, generation: 1 };
+    let alone = LoadKey { slot: Slot { step: "without".into(), ..key(18, 1).slot }, generation: 1 };
     let without = open(target, load(strategy, None), &alone, &owner)?;
     newest(without.checkpoint(&alone.slot).await?, None)?;
     let staged = stage(without.as_ref(), &alone, &owner, &NEW[..1]).await?;

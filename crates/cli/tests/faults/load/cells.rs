@@ -71,6 +71,11 @@ pub(crate) const fn cell(kind: Kind, strategy: &'static str, options: &'static s
 const BY_DAY: &str = ", partition_by: [day]";
 const BY_ID: &str = ", key: [id]";
 
+/// With all the versions that there were.
+const fn versions(kind: Kind) -> Cell {
+    Cell { columns: "id, day, v, valid_from, (valid_to is null)", ..cell(kind, "scd2", BY_ID) }
+}
+
 /// All of them.
 pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::Folder("parquet"), "append", ""),
@@ -92,12 +97,14 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::Sqlite, "partition_overwrite", BY_DAY),
     cell(Kind::Sqlite, "truncate+insert", ""),
     cell(Kind::Sqlite, "merge", BY_ID),
+    versions(Kind::Sqlite),
     cell(Kind::Postgres, "append", ""),
     cell(Kind::Postgres, "replace", ""),
     cell(Kind::Postgres, "delete+insert", BY_ID),
     cell(Kind::Postgres, "partition_overwrite", BY_DAY),
     cell(Kind::Postgres, "truncate+insert", ""),
     cell(Kind::Postgres, "merge", BY_ID),
+    versions(Kind::Postgres),
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("parquet"), "replace", BY_DAY),
     cell(Kind::S3Folder("ndjson"), "partition_overwrite", BY_DAY),
