@@ -17,8 +17,10 @@ def answer(folder):
     return found
 
 
-def scripted(name):
-    return peer(name, HERE / f"{name}_extract.py", postgres.URL, out(name) / "lineitem", out=out(name), answer=answer)
+def scripted(script, *more, name=None):
+    name = name or script
+    place = out(name.replace(" ", "_"))
+    return peer(name, HERE / f"{script}_extract.py", postgres.URL, place / "lineitem", *more, out=place, answer=answer)
 
 
 def with_target_rows(rows):
@@ -45,6 +47,7 @@ BENCHMARK = Benchmark(
         scripted("adbc"),
         scripted("dlt"),
         scripted("rivet"),
+        scripted("rivet", "lineitem", "-", name="rivet defaults"),
     ],
     goals="at least 2.1 times faster than ConnectorX, 3 times ADBC and dlt, 5 times rivet; at most 1.8 times the yardstick; at most 100 MB",
 )

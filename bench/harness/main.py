@@ -16,7 +16,7 @@ from .measure import run
 RESULTS = BENCH / "results"
 #: A smaller file is worth time; so times are compared only at sizes this close.
 SIZE_TOLERANCE = 0.05
-PACKAGES = ("duckdb", "polars", "pyspark", "pyarrow", "tpchgen-cli", "connectorx", "adbc-driver-postgresql", "dlt")
+PACKAGES = ("duckdb", "polars", "pyspark", "pyarrow", "tpchgen-cli", "connectorx", "adbc-driver-postgresql", "dlt", "rivet-cli")
 
 
 def versions():

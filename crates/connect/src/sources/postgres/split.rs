@@ -21,8 +21,8 @@ use tokio::sync::OnceCell;
 /// Parts of fewer rows, or pages, are not worth their statement, unless units of that size were asked for.
 const LEAST_ROWS: u64 = TARGET_ROWS / 4;
 const LEAST_PAGES: u64 = 256;
-/// After a range of keys turned out larger than was thought, so many parts' worth are taken to be left: the next ones grow.
-const MORE: u64 = 8;
+/// While a range turns out larger than was thought, each part is to be so much larger than the one before.
+const GROWTH: u64 = 2;
 
 /// What is known about dividing one source's units.
 #[derive(Debug, Default)]
@@ -36,6 +36,15 @@ fn part(most: u64, target: Option<u64>) -> u64 {
     let least = target.map_or(LEAST_ROWS, |target| (target / 4).clamp(1, LEAST_ROWS));
     let target = target.unwrap_or(TARGET_ROWS).max(1);
     most.clamp(least, target.saturating_mul(2).max(least))
+}
+
+/// How many rows to expect in the rest of a unit, of which a part of `part` rows was taken. Of a range that is open at an end
+/// and held that part, statistics may know nothing: so many that the next part, which is to its rest as `most` is to `rows`,
+/// grows.
+fn rest(rows: u64, part: u64, most: u64, open: bool) -> u64 {
+    let left = rows.saturating_sub(part).max(1);
+    let shares = rows.div_ceil(most.max(1)).max(1);
+    if open { left.max(part.saturating_mul(GROWTH).saturating_mul(shares)) } else { left }
 }
 
 /// Whether a unit of about `rows` is large enough that a rest of it is worth a statement of its own.
@@ -72,7 +81,8 @@ impl Splitter {
             Slice::Keys { from, to, .. } => {
                 let part = part(most, target);
                 // Statistics know the ranges between known keys; those at the ends take what nobody has seen.
-                if !is_larger(rows, most.max(part)) && from.is_some() && to.is_some() {
+                let open = from.is_none() || to.is_none();
+                if !open && !is_larger(rows, most.max(part)) {
                     return None;
                 }
                 let value = match self.find(wanted, snapshot?, &share, part).await {
@@ -84,8 +94,7 @@ impl Splitter {
                     }
                 };
                 let (one, other) = split::keys(&share.slice, value)?;
-                let left = if is_larger(rows, part) { rows - part } else { part.saturating_mul(MORE) };
-                (one, other, (part, left))
+                (one, other, (part, rest(rows, part, most, open)))
             }
             _ => return None,
         };
@@ -103,7 +112,7 @@ impl Splitter {
         Some((first, WorkUnit { ordinal, ..rest }))
     }
 
-    /// The key of the row with the number `part` in a range, if the range is larger than that by half.
+    /// The key of the row with the number `part` in a range, if it has so many.
     async fn find(
         &self,
         wanted: &Arc<Wanted>,
@@ -133,22 +142,17 @@ impl Splitter {
             session.query_one(&sql, &[]).await.map_err(failed)?.try_get::<_, bool>(0).map_err(failed)
         });
         let value = if *indexed.await? {
-            let enough = part.saturating_add(part / 2).saturating_add(1);
             let rows = share.slice.select(
                 &Postgres,
                 &column_sql,
                 &wanted.relation_sql(),
                 Some(&format!("{column_sql} IS NOT NULL")),
             );
-            let sql = format!(
-                "SELECT v FROM (SELECT k.{column_sql}::text AS v, row_number() OVER (ORDER BY k.{column_sql}) AS place \
-                 FROM ({rows}) k ORDER BY k.{column_sql} LIMIT {enough}) counted WHERE place IN ({part}, {enough}) ORDER BY place"
-            );
-            let found = session.query(&sql, &[]).await.map_err(failed)?;
-            match found.as_slice() {
-                [at, _] => Some(at.try_get(0).map_err(failed)?),
-                _ => None,
-            }
+            let before = part.saturating_sub(1);
+            let sql =
+                format!("SELECT k.{column_sql}::text FROM ({rows}) k ORDER BY k.{column_sql} OFFSET {before} LIMIT 1");
+            let found = session.query_opt(&sql, &[]).await.map_err(failed)?;
+            found.map(|row| row.try_get(0).map_err(failed)).transpose()?
         } else {
             None
         };
@@ -170,5 +174,14 @@ mod tests {
         assert_eq!(part(10_000, Some(1000)), 2000);
         assert_eq!(part(0, Some(1)), 1);
         assert!(is_larger(16, 10) && !is_larger(15, 10));
+        assert_eq!(rest(1000, 100, 100, false), 900);
+        // A range that hides rows, for four connections that take an eighth each time.
+        let (mut rows, mut parts) = (40_000, Vec::new());
+        for _ in 0..6 {
+            let most = rows / 8;
+            parts.push(part(most, None));
+            rows = rest(rows, parts[parts.len() - 1], most, true);
+        }
+        assert!(parts.is_sorted() && parts[0] == LEAST_ROWS && parts[5] == 2 * TARGET_ROWS, "{parts:?}");
     }
 }
