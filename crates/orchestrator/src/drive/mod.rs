@@ -14,6 +14,7 @@ mod command;
 mod recover;
 mod session;
 mod tables;
+mod unasked;
 mod wait;
 
 pub use recover::Recovered;
@@ -33,12 +34,14 @@ use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody, Strategy};
 use gristmill_model::yaml::to_error;
 use gristmill_model::{
     CancellationToken, Error, ErrorKind, EventSink, Interval, JobRunner, PipelineName, Result, ResultExt, RunEvent,
-    RunId, Slot, StepName, TemplateContext,
+    RunId, Slot, StepKind, StepName, TemplateContext,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tables::Unspread;
 use tokio::time::Instant;
+use unasked::Unasked;
 
 /// Runs pipelines of a project. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -172,7 +175,10 @@ impl Driver {
         async move {
             let started = Instant::now();
             let here = Chain { pipeline: &request.pipeline, interval: request.interval, above };
-            let prepared = self.prepare(request).await?;
+            let prepared = match self.prepare(request).await? {
+                Ok(prepared) => prepared,
+                Err(unasked) => return self.fail(request, unasked, started).await,
+            };
             let waits = self.waits(&prepared, request.interval, &here).await?;
             let (lock, taken, recovered) = self.begin(&prepared, request).await?;
             let id = prepared.id.clone();
@@ -206,7 +212,8 @@ impl Driver {
         .boxed()
     }
 
-    async fn prepare(&self, request: &RunRequest) -> Result<Prepared> {
+    /// The inner error: a run that is understood, but fails before anything of it begins.
+    async fn prepare(&self, request: &RunRequest) -> Result<Result<Prepared, Unasked>> {
         let id = RunId::from(uuid::Uuid::now_v7().simple().to_string());
         let (spec, context) = self.render(&request.pipeline, &id, request.interval, &request.params).await?;
         let spreading = Spreading {
@@ -217,13 +224,17 @@ impl Driver {
             context: &context,
             selection: request.selection.as_ref(),
         };
-        let mut spec = spreading.spread(spec, &self.events, &self.options.cancel).await?;
+        let mut spec = match spreading.try_spread(spec.clone(), &self.events, &self.options.cancel).await {
+            Ok(spec) => spec,
+            Err(Unspread { asked: Some(step), error }) => return Ok(Err(Unasked { id, spec, context, step, error })),
+            Err(Unspread { asked: None, error }) => return Err(error),
+        };
         let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?;
         let plan = dag.plan(request.selection.as_ref())?;
         if request.full_refresh {
             dag.refresh_fully(&mut spec);
         }
-        Ok(Prepared { id, spec, context, dag, plan })
+        Ok(Ok(Prepared { id, spec, context, dag, plan }))
     }
 
     async fn render(
@@ -261,7 +272,21 @@ impl Driver {
             (name, WantedLoad { slot, once })
         });
         let (names, loads): (Vec<StepName>, Vec<WantedLoad>) = loads.unzip();
-        let run = NewRun {
+        let run = self.new_run(id, spec, context, request, steps, loads);
+        let (lock, taken, recovered) = self.record(&run, request).await?;
+        Ok((lock, names.into_iter().zip(taken).collect(), recovered))
+    }
+
+    fn new_run(
+        &self,
+        id: &RunId,
+        spec: &PipelineSpec,
+        context: &TemplateContext,
+        request: &RunRequest,
+        steps: Vec<(StepName, StepKind)>,
+        loads: Vec<WantedLoad>,
+    ) -> NewRun {
+        NewRun {
             id: id.clone(),
             pipeline: spec.name.clone(),
             profile: self.project.spec.profile.clone(),
@@ -270,20 +295,24 @@ impl Driver {
             started: Utc::now(),
             steps,
             loads,
-        };
+        }
+    }
+
+    /// Records a run that begins, once what dead ones left is gone.
+    async fn record(&self, run: &NewRun, request: &RunRequest) -> Result<(OwnerLock, Vec<TakenLoad>, Recovered)> {
         let start = self.start().await?;
         let mut recovered = self.recover_dead(Some(&request.interval)).await?;
         self.recover_left(Some(&request.pipeline), &mut recovered.notes).await?;
         if request.full_refresh {
-            self.refuse_to_double(&run).await?;
+            self.refuse_to_double(run).await?;
         }
         let owners = self.owners();
-        let owner = id.clone();
+        let owner = run.id.clone();
         // Held before the run is recorded: whoever sees the record must find the lock taken.
         let lock = blocking(move || owners.hold(&owner)).await?;
-        let taken = self.store.begin(&run).await?;
+        let taken = self.store.begin(run).await?;
         drop(start);
-        Ok((lock, names.into_iter().zip(taken).collect(), recovered))
+        Ok((lock, taken, recovered))
     }
 
     /// A full refresh of an append that is done would stand beside the old rows. It is refused before the run takes

@@ -31,6 +31,19 @@ pub struct Spreading<'a> {
     pub selection: Option<&'a StepName>,
 }
 
+/// Why there is no step for each table.
+pub(super) struct Unspread {
+    /// The extract whose connection could not say; none for a mistake of the pipeline's.
+    pub(super) asked: Option<StepName>,
+    pub(super) error: Error,
+}
+
+impl From<Error> for Unspread {
+    fn from(error: Error) -> Self {
+        Self { asked: None, error }
+    }
+}
+
 impl Spreading<'_> {
     /// Asks for the tables and spreads the steps. A question that fails for a passing reason is asked again as often as the
     /// extract's `retries` say.
@@ -43,6 +56,16 @@ impl Spreading<'_> {
         events: &EventSink,
         cancel: &CancellationToken,
     ) -> Result<PipelineSpec> {
+        self.try_spread(spec, events, cancel).await.map_err(|unspread| unspread.error)
+    }
+
+    /// As [`Spreading::spread`], and says which question failed.
+    pub(super) async fn try_spread(
+        &self,
+        spec: PipelineSpec,
+        events: &EventSink,
+        cancel: &CancellationToken,
+    ) -> Result<PipelineSpec, Unspread> {
         if many(&spec).next().is_none() {
             return Ok(spec);
         }
@@ -52,9 +75,14 @@ impl Spreading<'_> {
         let is_read = |step: &&Step| plan.tasks.iter().any(|task| task.views().contains(&step.name));
         let mut found = Vec::new();
         for step in many(&spec).filter(is_read) {
-            found.extend(self.ask(&spec, step, events, cancel).await?);
+            let asked = self.ask(&spec, step, events, cancel).await;
+            // A mistake in the pipeline keeps a run from beginning; a system that does not answer makes it fail.
+            found.extend(asked.map_err(|error| {
+                let is_mistake = matches!(error.kind(), ErrorKind::Config | ErrorKind::Usage);
+                Unspread { asked: (!is_mistake).then(|| step.name.clone()), error }
+            })?);
         }
-        spread(spec, &found, self.context, &|connection| self.folds(connection))
+        Ok(spread(spec, &found, self.context, &|connection| self.folds(connection))?)
     }
 
     async fn ask(

@@ -60,7 +60,14 @@ async fn tables_are_asked_for_where_they_are_needed_and_again_where_that_may_hel
     assert!(driver.run(&select("raw[a]")).await.unwrap().succeeded());
     assert_eq!(yard.fake.log()[2..], ["tables all", "tables all", "stage raw[a]", "commit raw[a]"]);
     yard.fake.says("tables all", &[Does::Fails(ErrorKind::Denied)]);
-    assert_eq!(driver.run(&select("raw")).await.unwrap_err().kind(), ErrorKind::Denied);
+    // For good: a failed run that is told like any other, and takes no loads.
+    let failed = driver.run(&select("raw")).await.unwrap();
+    assert_eq!(failed.state, RunState::Failed);
+    assert_eq!(failed.error.as_ref().unwrap().kind(), ErrorKind::Denied);
+    assert_eq!(ends(&failed), ["raw=upstream_failed"]);
+    let record = crate::store::find_run(&yard.store().await, failed.run.as_str()).await.unwrap();
+    assert_eq!((record.state, record.report), (RunState::Failed, Some(failed)));
+    assert!(driver.run(&select("raw")).await.unwrap().succeeded());
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! ORC, through orc-rust.
 
+#[cfg(test)]
+pub(super) mod crafted;
 mod lengths;
 mod tail;
 

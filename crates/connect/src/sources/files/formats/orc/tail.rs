@@ -246,12 +246,12 @@ fn take_number(bytes: &mut &[u8]) -> Result<u64, String> {
     Err("its footer has a number of more than ten bytes".into())
 }
 
-fn put_number(bytes: &mut Vec<u8>, field: u64, value: u64) {
+pub(super) fn put_number(bytes: &mut Vec<u8>, field: u64, value: u64) {
     put_varint(bytes, field << 3);
     put_varint(bytes, value);
 }
 
-fn put_bytes(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
+pub(super) fn put_bytes(bytes: &mut Vec<u8>, field: u64, value: &[u8]) {
     put_varint(bytes, (field << 3) | 2);
     put_varint(bytes, value.len() as u64);
     bytes.extend_from_slice(value);

@@ -106,7 +106,7 @@ pub(super) fn seeds() -> Vec<Vec<u8>> {
     all.extend(every_format(&nested));
     let mut seeds: Vec<Vec<u8>> = all.into_iter().map(|(_, bytes)| bytes).collect();
     // The library writes no lists.
-    seeds.push(as_orc(&sample(9)));
+    seeds.extend([as_orc(&sample(9)), orc::crafted::lists(2)]);
     seeds
 }
 
@@ -295,6 +295,17 @@ async fn an_orc_file_whose_types_go_in_circles_is_refused() {
     bytes[at + 5] = 0;
     let error = whole_or_error(FileFormat::Orc, bytes).await.unwrap_err();
     assert!(error.to_string().contains("circle"), "{error}");
+}
+
+#[tokio::test]
+async fn an_orc_file_that_lies_about_the_lengths_of_its_lists_is_refused_before_room_is_made_for_them() {
+    assert_eq!(whole_or_error(FileFormat::Orc, orc::crafted::lists(2)).await.unwrap(), 3);
+    for length in [1 << 27, 1 << 40, u64::MAX] {
+        let error = whole_or_error(FileFormat::Orc, orc::crafted::lists(length)).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.to_string().contains("more than 67108864 items"), "{error}");
+    }
+    // So many that a batch has fewer rows than asked for; the items are not there.
+    assert!(whole_or_error(FileFormat::Orc, orc::crafted::lists(1 << 25)).await.is_err());
 }
 
 #[tokio::test]
