@@ -77,6 +77,8 @@ pub(crate) enum Command {
     Doctor(DoctorArgs),
     /// Finish or undo what runs that died have left
     Recover(RecoverArgs),
+    /// List, show and load after all what readers, checks and targets have refused
+    DeadLetters(DeadLettersArgs),
     /// Print a completion script for a shell
     Completions(CompletionsArgs),
 }
@@ -397,6 +399,67 @@ pub(crate) struct DoctorArgs {
 pub(crate) struct RecoverArgs {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
+}
+
+/// `gristmill dead-letters`.
+#[derive(Debug, Args)]
+pub(crate) struct DeadLettersArgs {
+    #[command(subcommand)]
+    pub(crate) command: DeadLettersCommand,
+}
+
+/// The commands of `gristmill dead-letters`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeadLettersCommand {
+    /// List what was refused: by run, step and whoever refused it, how many rows, why, and whether they were replayed
+    List(LettersFilter),
+    /// Show the refused records, each with its error and where it came from
+    Show(ShowLettersArgs),
+    /// Send refused records through the pipeline again, from the step that refused them on, and add them to its targets
+    Replay(ReplayArgs),
+}
+
+/// Which dead letters.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct LettersFilter {
+    /// Only of this run: its id, or enough of its beginning or end to tell it apart; `last` is the newest that has some
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// Only of this step
+    #[arg(long, value_name = "STEP")]
+    pub(crate) step: Option<String>,
+    /// Only of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pub(crate) pipeline: Option<String>,
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+}
+
+/// `gristmill dead-letters show`.
+#[derive(Debug, Args)]
+pub(crate) struct ShowLettersArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilter,
+    /// At most so many
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    pub(crate) limit: usize,
+}
+
+/// `gristmill dead-letters replay`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What a replay adds is added once, however often it is done. Without --run, what was replayed before is left out.\n  \
+                  gristmill dead-letters replay --run last --step orders"
+)]
+pub(crate) struct ReplayArgs {
+    #[command(flatten)]
+    pub(crate) filter: LettersFilter,
+    /// Only into this load; may be given several times
+    #[arg(long, value_name = "STEP")]
+    pub(crate) load: Vec<String>,
+    /// A limit on memory, e.g. 512MB or 2GB; by default a share of the machine
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<ByteSize>,
 }
 
 /// `gristmill completions`.

@@ -91,6 +91,7 @@ pub(crate) fn engine_options(project: &Project, memory: Option<ByteSize>) -> loc
     local_engine::Options {
         project_root: project.root.clone(),
         state_dir: project.state.clone(),
+        profile: project.spec.profile.clone(),
         connections: project.connections.clone(),
         memory: memory.or(project.spec.defaults.memory),
         parallelism: project.spec.defaults.parallelism,

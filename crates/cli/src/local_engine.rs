@@ -4,7 +4,7 @@ use datafusion::error::DataFusionError;
 use futures::StreamExt;
 use gristmill_connect::Rows;
 use gristmill_connect::sources::generate;
-use gristmill_engine::{Engine, EngineOptions, LocalRunner, MemoryLimit, PlanReport, Session};
+use gristmill_engine::{Engine, EngineOptions, Letter, LetterSet, LocalRunner, MemoryLimit, PlanReport, Session};
 use gristmill_model::spec::{GenerateSpec, LoadSpec, PipelineSpec, StepBody};
 use gristmill_model::yaml::Node;
 use gristmill_model::{
@@ -15,7 +15,7 @@ use gristmill_orchestrator::dag::{Dag, StageGroup};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Rows of a batch of made-up rows.
@@ -28,6 +28,8 @@ pub(crate) struct Options {
     pub(crate) project_root: PathBuf,
     /// Where state lives.
     pub(crate) state_dir: PathBuf,
+    /// The profile that the connections are of.
+    pub(crate) profile: Option<String>,
     /// Connections with their secrets.
     pub(crate) connections: BTreeMap<ConnectionName, Node>,
     /// A limit on memory.
@@ -40,8 +42,8 @@ pub(crate) struct Options {
 
 impl From<Options> for EngineOptions {
     fn from(options: Options) -> Self {
-        let Options { project_root, state_dir, connections, memory, parallelism, collect } = options;
-        Self { project_root, state_dir, connections, memory, parallelism, collect, ..Self::default() }
+        let Options { project_root, state_dir, profile, connections, memory, parallelism, collect } = options;
+        Self { project_root, state_dir, profile, connections, memory, parallelism, collect, ..Self::default() }
     }
 }
 
@@ -178,6 +180,23 @@ pub(crate) async fn query(options: Options, pipeline: &PipelineSpec, text: &str)
         }
     });
     Ok(Rows::new(schema, rows))
+}
+
+/// All sets of dead letters, and what is wrong with files that cannot be read.
+pub(crate) async fn letter_sets(state: &Path) -> Result<(Vec<LetterSet>, Vec<Error>)> {
+    let state = state.to_owned();
+    blocking(move || gristmill_engine::letter_sets(&state)).await
+}
+
+/// The first letters of a set.
+pub(crate) async fn letters(state: &Path, set: &LetterSet, most: usize) -> Result<Vec<Letter>> {
+    let (state, set) = (state.to_owned(), set.clone());
+    blocking(move || gristmill_engine::letters(&state, &set, most)).await
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|error| Error::internal("the reader of dead letters ended early").cause(error))?
 }
 
 /// What is wrong with a generator's rules, without making a row.

@@ -265,8 +265,27 @@ impl Scan {
 /// Where refused rows go, and fields that no column holds. Cheap to clone; never blocks.
 #[derive(Clone)]
 pub struct RejectSink {
-    rows: Arc<dyn Fn(Reject) + Send + Sync>,
+    rows: Arc<dyn Fn(Reject, &Whence) + Send + Sync>,
     fields: Option<Arc<NoteField>>,
+    whence: Whence,
+}
+
+/// What is known of all rows that one reader refuses.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Whence {
+    /// The unit they were read in.
+    pub unit: Option<Arc<str>>,
+    /// How their records can be read again. `None`: a record is only told for people.
+    pub again: Option<Arc<Again>>,
+}
+
+/// How records that were refused can be read again: written into a file of this name, behind this line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Again {
+    /// The file they stood in, below the connection.
+    pub file: String,
+    /// What must stand before them: the line with the names of the columns, or nothing.
+    pub header: String,
 }
 
 type NoteField = dyn Fn(&str) -> Result<()> + Send + Sync;
@@ -274,7 +293,12 @@ type NoteField = dyn Fn(&str) -> Result<()> + Send + Sync;
 impl RejectSink {
     /// Sends every refused row to `receive`.
     pub fn new(receive: impl Fn(Reject) + Send + Sync + 'static) -> Self {
-        Self { rows: Arc::new(receive), fields: None }
+        Self::telling(move |reject, _| receive(reject))
+    }
+
+    /// As [`RejectSink::new`], and says where each row comes from.
+    pub fn telling(receive: impl Fn(Reject, &Whence) + Send + Sync + 'static) -> Self {
+        Self { rows: Arc::new(receive), fields: None, whence: Whence::default() }
     }
 
     /// Nobody wants refused rows.
@@ -307,9 +331,23 @@ impl RejectSink {
         self.fields.is_some()
     }
 
+    /// For the rows of one unit.
+    #[must_use]
+    pub fn of_unit(mut self, label: &str) -> Self {
+        self.whence.unit = Some(label.into());
+        self
+    }
+
+    /// For records of this file that can be read again by themselves, behind this line.
+    #[must_use]
+    pub(crate) fn of_file(mut self, file: &str, header: String) -> Self {
+        self.whence.again = Some(Arc::new(Again { file: file.to_owned(), header }));
+        self
+    }
+
     /// Sends one refused row.
     pub fn send(&self, reject: Reject) {
-        (self.rows)(reject);
+        (self.rows)(reject, &self.whence);
     }
 
     /// A record has a field that no column holds.

@@ -23,13 +23,16 @@ mod increment;
 mod memory;
 mod meter;
 mod pipe;
+mod rejects;
 mod resolve;
+mod rowwise;
 mod runner;
 mod session;
 mod spill;
 mod stage;
 mod table;
 
+pub use dead_letters::{Letter, LetterLoad, LetterSet, letter_sets, letters};
 pub use error::{from_datafusion, to_datafusion};
 pub use explain::{ActionPlan, PlanReport, ViewPlan};
 pub use memory::{MemoryLimit, peak_resident, resident};

@@ -6,6 +6,7 @@ use crate::error::{from_datafusion, in_step};
 use crate::increment::{Increments, Progress};
 use crate::meter::Meter;
 use crate::pipe::Pipe;
+use crate::rowwise;
 use crate::session::Engine;
 use crate::table::{ExtractTable, NativeTable, PipedTable};
 use chrono::{DateTime, Utc};
@@ -20,7 +21,7 @@ use futures::future::BoxFuture;
 use gristmill_connect::{NewRows, RejectSink, Source, sources};
 use gristmill_model::spec::{CheckKind, ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
 use gristmill_model::{ConnectionName, Error, ErrorKind, JobSpec, Result, ResultExt, RunId, StepKind, StepName};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -45,6 +46,8 @@ pub(crate) struct Resolver {
     run: Option<RunId>,
     /// Where incremental extracts go on. Interactive queries read everything.
     increments: Arc<Increments>,
+    /// The pipes that rows of a replay come through.
+    replayed: BTreeSet<String>,
     pub(crate) views: Vec<View>,
     pub(crate) pipes: Vec<PipeJob>,
 }
@@ -133,6 +136,7 @@ impl Resolver {
             dead_letters: None,
             run: None,
             increments: Arc::default(),
+            replayed: BTreeSet::new(),
             views: Vec::new(),
             pipes: Vec::new(),
         }
@@ -206,6 +210,7 @@ impl Resolver {
             }
             StepBody::Sql(sql) => {
                 let frame = self.query(&sql.text).await?;
+                rowwise::carries(frame.logical_plan(), &self.replayed)?;
                 self.session.register_table(bare(&own), frame.into_view()).map_err(from_datafusion)?;
                 Origin::Query
             }
@@ -240,6 +245,9 @@ impl Resolver {
             }
         }
         let frame = self.session.table(bare(own)).await.map_err(from_datafusion)?;
+        if rowwise::carries(frame.logical_plan(), &self.replayed)? {
+            self.replayed.insert(name.to_string());
+        }
         let columns = frame.schema().fields().len();
         let tallies: Vec<Arc<Tally>> = step.checks.iter().map(|check| Arc::new(Tally::new(check.clone()))).collect();
         let flagged = flag_rows(&self.session, frame, &tallies, self.now).await?;
@@ -331,7 +339,7 @@ impl Resolver {
         let counted = meter.clone();
         let rejects = match (on_bad_row, &self.dead_letters) {
             (OnFail::Fail, _) => RejectSink::none(),
-            (OnFail::DeadLetter, Some(letters)) => letters.sink(meter.step.clone(), move || counted.reject(1)),
+            (OnFail::DeadLetter, Some(letters)) => letters.sink(meter.step.clone(), &schema, move || counted.reject(1)),
             (OnFail::Warn, _) => RejectSink::new(move |reject| counted.warn(&reject)),
             _ => RejectSink::new(move |_| counted.reject(1)),
         };

@@ -1,6 +1,6 @@
 //! The runner that works in this process.
 
-use crate::dead_letters;
+use crate::dead_letters::Drawer;
 use crate::error::blamed;
 use crate::session::{Engine, EngineOptions};
 use crate::stage::{Group, Pass, open_sink};
@@ -72,8 +72,10 @@ impl LocalRunner {
             step.attempts = job.attempt;
             match self.commit_one(job, load).await.context(|| format!("step `{}`", load.step)) {
                 Ok(committed) => {
-                    let (state, name) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
-                    dead_letters::supersede(state, name, &job.interval, &job.run, &load.step).await;
+                    // An incremental load has not read again what was refused before.
+                    if !job.cursors.iter().any(|(name, _)| *name == load.step) {
+                        self.drawer(job).supersede(&job.run, &load.step).await;
+                    }
                     step.state = StepState::Success;
                     step.rows_out = Some(committed.rows);
                     step.output.files = committed.files;
@@ -99,6 +101,12 @@ impl LocalRunner {
         }
         report.peak_memory = crate::memory::peak_resident();
         report
+    }
+
+    /// Where the dead letters of a job are.
+    fn drawer(&self, job: &JobSpec) -> Drawer {
+        let options = &self.engine.options;
+        Drawer::new(&options.state_dir, job.pipeline.name.as_str(), options.profile.as_deref(), &job.interval)
     }
 
     async fn commit_one(&self, job: &JobSpec, load: &StagedLoad) -> Result<gristmill_model::Committed> {
@@ -133,8 +141,7 @@ impl LocalRunner {
                 let source_key = known.map(|load| load.source_key.clone()).unwrap_or_default();
                 open_sink(&self.engine, job, load, key, schema, source_key)?.abort(key).await
             };
-            let (state, name) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
-            dead_letters::throw_away(state, name, &job.interval, &job.run, step).await;
+            self.drawer(job).throw_away(&job.run, step).await;
             if let Err(error) = aborted.await {
                 report.error.get_or_insert(error.context(format!("step `{step}`")));
             }
@@ -175,9 +182,8 @@ impl LocalRunner {
                 let sink = open_sink(&self.engine, job, load, key, empty, Vec::new())?;
                 let recovered = sink.recover(&is_dead).await?;
                 if sink.last(&key.slot).await?.is_none_or(|last| last.key != *key) {
-                    let (state, pipeline) = (&self.engine.options.state_dir, job.pipeline.name.as_str());
                     for run in dead {
-                        dead_letters::throw_away(state, pipeline, &job.interval, run, name).await;
+                        self.drawer(job).throw_away(run, name).await;
                     }
                 }
                 Ok(recovered)
@@ -270,7 +276,7 @@ pub(crate) fn encode_schema(schema: &Schema) -> serde_json::Value {
     serde_json::Value::String(encoded.ipc_message.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-fn decode_schema(value: &serde_json::Value) -> Result<SchemaRef> {
+pub(crate) fn decode_schema(value: &serde_json::Value) -> Result<SchemaRef> {
     let complain = || Error::internal("the schema of a staged load cannot be decoded");
     let text = value.as_str().ok_or_else(complain)?;
     let bytes: Option<Vec<u8>> = (0..text.len() / 2)

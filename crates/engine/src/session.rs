@@ -1,5 +1,6 @@
 //! The one door into DataFusion's session.
 
+use crate::dead_letters;
 use crate::error::from_datafusion;
 use crate::memory::{MemoryLimit, Pressure, SpillFirstPool};
 use crate::resolve::{Origin, Resolver};
@@ -15,7 +16,7 @@ use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use gristmill_connect::{Connection, OpenContext, Source, registry};
 use gristmill_model::spec::PipelineSpec;
 use gristmill_model::yaml::Node;
-use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Result, one_of};
+use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Letters, Result, one_of};
 use std::collections::BTreeMap;
 use std::io::ErrorKind as ErrorOf;
 use std::num::NonZeroUsize;
@@ -35,6 +36,8 @@ pub struct EngineOptions {
     pub project_root: PathBuf,
     /// Where state lives: staging, spill files, dead letters.
     pub state_dir: PathBuf,
+    /// The profile of the project that the connections are of; its dead letters are kept apart.
+    pub profile: Option<String>,
     /// The project's connections, secrets put in.
     pub connections: BTreeMap<ConnectionName, Node>,
     /// A limit on resident memory; by default a share of the machine.
@@ -55,6 +58,7 @@ impl std::fmt::Debug for EngineOptions {
         f.debug_struct("EngineOptions")
             .field("project_root", &self.project_root)
             .field("state_dir", &self.state_dir)
+            .field("profile", &self.profile)
             .field("connections", &self.connections.keys().collect::<Vec<_>>())
             .field("memory", &self.memory)
             .field("parallelism", &self.parallelism)
@@ -186,6 +190,10 @@ impl Engine {
             self.connections.lock().map_err(|_| Error::internal("the list of connections is not usable"))?;
         if let Some(connection) = opened.get(name) {
             return Ok(connection.clone());
+        }
+        // Each is for one replay, which asks for it once.
+        if let Some(letters) = Letters::of(name) {
+            return Ok(dead_letters::connection(self, letters));
         }
         let Some(node) = self.options.connections.get(name) else {
             let known = self.options.connections.keys().map(ConnectionName::as_str);

@@ -7,6 +7,7 @@ use crate::increment::Increments;
 use crate::memory::Pressure;
 use crate::meter::{Meter, bytes_of};
 use crate::pipe::Pipe;
+use crate::rejects::Refused;
 use crate::resolve::{Origin, PipeJob, Resolver, bare};
 use crate::session::Engine;
 use datafusion::arrow::array::{Array, StringArray};
@@ -21,8 +22,8 @@ use gristmill_connect::{LoadContext, Sink, SinkMode};
 use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::{DedupSpec, LoadSpec, OnFail, OneOrMany, Step, StepBody, Strategy};
 use gristmill_model::{
-    CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId, Result,
-    ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
+    CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, OwnerId, RefusedBy,
+    Result, ResultExt, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -90,9 +91,10 @@ pub(crate) struct Group {
 impl Group {
     /// Opens sources and sinks, plans every query, and looks whether the targets can take the rows.
     pub(crate) async fn plan(engine: &Arc<Engine>, job: &JobSpec, pass: Pass) -> Result<Self> {
-        let letters = DeadLetters::new(dead_letters::Origin {
+        let letters = DeadLetters::new(dead_letters::Job {
             state: engine.options.state_dir.clone(),
             pipeline: job.pipeline.name.to_string(),
+            profile: engine.options.profile.clone(),
             interval: job.interval,
             run: job.run.clone(),
             job: letters_of(job).map(ToString::to_string).unwrap_or_default(),
@@ -117,8 +119,10 @@ impl Group {
             // How often a source is read is known only when every query has been planned.
             let read_again = resolver.read_again();
             if read_again.is_empty() {
-                if let Some(load) = actions.iter().find_map(|action: &Action| action.load.as_ref()) {
-                    letters.belong_to(&load.key);
+                let loads = || actions.iter().filter_map(|action: &Action| Some((action, action.load.as_ref()?)));
+                if let Some((_, first)) = loads().next() {
+                    let all = loads().map(|(action, load)| (action.step.name.clone(), load.source_key.clone()));
+                    letters.belong_to(&first.key, all.collect());
                 }
                 return Ok(Self { resolver, actions, letters, increments, engine: engine.clone() });
             }
@@ -139,6 +143,7 @@ impl Group {
         let teller = self.tell(events);
         let outcome = tokio::select! {
             outcome = self.execute_unchanged() => outcome,
+            error = self.too_many_rejects(job) => Err(error),
             () = cancel.cancelled() => Err(Error::new(ErrorKind::Canceled, "stopped on request")),
         };
         teller.abort();
@@ -148,7 +153,12 @@ impl Group {
         };
         let mut report = JobReport { steps: self.step_reports(), error, ..JobReport::default() };
         match &report.error {
-            None => report.error = fault::at(Point::BeforeAudit).err().or_else(|| verdict(&report.steps)),
+            None => {
+                report.error = fault::at(Point::BeforeAudit)
+                    .err()
+                    .or_else(|| verdict(&report.steps))
+                    .or_else(|| self.refused(job).find_map(|refused| refused.error(true)));
+            }
             // Not all rows were seen: bad ones are bad all the same, but nothing has passed, and none were counted.
             Some(_) => {
                 for step in &mut report.steps {
@@ -214,6 +224,39 @@ impl Group {
             }
             for staged in staged.iter_mut().filter(|staged| staged.key == load.key) {
                 staged.staged.clear();
+            }
+        }
+    }
+
+    /// What steps with a limit have refused so far.
+    fn refused<'a>(&'a self, job: &'a JobSpec) -> impl Iterator<Item = Refused> + 'a {
+        let pipe = |step: &StepName| self.resolver.pipes.iter().find(|pipe| pipe.step == *step);
+        let views = self.resolver.views.iter().map(move |view| {
+            let rejects = view.meter.rejects();
+            // What its checks refused was read, too; the good rows are counted where they come out.
+            let good = pipe(&view.step).map_or(view.meter.rows(), crate::resolve::PipeJob::out_rows);
+            (&view.step, rejects, good + rejects)
+        });
+        let actions = self.actions.iter().map(move |action| {
+            let step = &action.step.name;
+            let (checked, seen) =
+                pipe(step).map_or((0, action.meter.rows()), |pipe| (pipe.out.rejects(), pipe.seen.rows()));
+            (step, checked + action.meter.rejects(), seen)
+        });
+        views.chain(actions).filter_map(|(step, rejects, rows)| {
+            let limit = job.pipeline.step(step.as_str())?.max_rejects?;
+            let samples = self.letters.samples(step);
+            Some(Refused { step: step.clone(), limit, rejects, rows, samples })
+        })
+    }
+
+    /// Comes back with an error as soon as a step has refused too much, however many rows are still to come.
+    async fn too_many_rejects(&self, job: &JobSpec) -> Error {
+        let mut tick = tokio::time::interval(TELL_EVERY);
+        loop {
+            tick.tick().await;
+            if let Some(error) = self.refused(job).find_map(|refused| refused.error(false)) {
+                return error;
             }
         }
     }
@@ -373,6 +416,7 @@ impl Group {
         for action in &self.actions {
             let mut report = StepReport::new(action.step.name.clone(), action.step.body.kind());
             report.millis = action.meter.millis();
+            report.rejects = action.meter.rejects();
             if let Some(load) = &action.load {
                 report.notes.extend(load.notes.iter().cloned());
                 report.rows_in = Some(action.meter.rows());
@@ -387,7 +431,7 @@ impl Group {
                 report.rows_out = Some(out);
             }
             if report.kind.is_action() {
-                report.rejects = job.out.rejects();
+                report.rejects += job.out.rejects();
             }
             report.millis = report.millis.max(job.seen.millis());
             report.checks = job.tallies.iter().map(|tally| tally.report(seen, out)).collect();
@@ -553,7 +597,8 @@ impl Feed {
                 self.out.reject(judged.rejected);
             }
             if let Some((dead, reasons)) = &judged.dead {
-                self.letters.rows(&self.step, dead, reasons)?;
+                let unit = format!("lane {}", self.lane);
+                self.letters.rows(&self.step, RefusedBy::Check, &unit, dead, reasons)?;
             }
             self.passed.fetch_add(judged.good.num_rows() as u64, std::sync::atomic::Ordering::Relaxed);
             for check in &self.numbers {
@@ -756,7 +801,7 @@ fn plain_types(frame: DataFrame) -> Result<DataFrame> {
     if changed { frame.select(columns).map_err(from_datafusion) } else { Ok(frame) }
 }
 
-fn plain_type(data_type: &DataType) -> DataType {
+pub(crate) fn plain_type(data_type: &DataType) -> DataType {
     let inner = |field: &Arc<Field>| Arc::new(field.as_ref().clone().with_data_type(plain_type(field.data_type())));
     match data_type {
         DataType::Utf8View => DataType::Utf8,

@@ -16,6 +16,7 @@ pub mod fuzzing;
 mod ids;
 mod interval;
 mod key;
+mod replay;
 mod run;
 mod size;
 pub mod spec;
@@ -29,6 +30,7 @@ pub use error::{Error, ErrorKind, Result, ResultExt};
 pub use ids::{ConnectionName, PipelineName, RunId, StepName};
 pub use interval::{FIRST_DATE, Interval, LAST_DATE};
 pub use key::{Checkpoint, Committed, Cursor, LoadKey, OwnerId, Slot, Staged, StagedFile, TaskKey};
+pub use replay::{Letters, Origin, RefusedBy};
 pub use run::{
     CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, LoadReport, RunEvent, StagedLoad,
     StepKind, StepReport, StepState,

@@ -104,6 +104,7 @@ pub(super) async fn execute(job: Job, printer: &Printer, cancel: CancellationTok
         params: BTreeMap::new(),
         selection: None,
         full_refresh: false,
+        replay: None,
     };
     let options = DriverOptions { cancel, ..DriverOptions::default() };
     let report = Driver::new(made, store, runner, progress.events(), options).run(&request).await;

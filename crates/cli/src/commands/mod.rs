@@ -4,6 +4,7 @@ mod compare;
 mod completions;
 mod conn;
 mod copy;
+mod dead_letters;
 mod doctor;
 mod generate;
 mod init;
@@ -29,6 +30,7 @@ pub(crate) async fn dispatch(command: Command, printer: &Printer, cancel: Cancel
         Command::Copy(args) => return copy::run(args, printer, cancel).await,
         Command::Generate(args) => return generate::run(args, printer, cancel).await,
         Command::Recover(args) => return recover::run(&args, printer, cancel).await,
+        Command::DeadLetters(args) => return dead_letters::run(&args, printer, cancel).await,
         looking => looking,
     };
     // A task of its own: an operator that computes for a minute without a pause must not keep the request from being heard.
@@ -59,7 +61,7 @@ async fn look(command: Command, printer: &Printer) -> Result<Outcome> {
         Command::Conn(args) => conn::run(&args, printer).await,
         Command::Doctor(args) => doctor::run(&args, printer).await,
         Command::Completions(args) => completions::run(&args, printer),
-        Command::Run(_) | Command::Copy(_) | Command::Generate(_) | Command::Recover(_) => {
+        Command::Run(_) | Command::Copy(_) | Command::Generate(_) | Command::Recover(_) | Command::DeadLetters(_) => {
             Err(Error::internal("a command that works was taken for one that looks"))
         }
     }

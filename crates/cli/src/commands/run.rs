@@ -34,6 +34,7 @@ pub(crate) async fn run(args: RunArgs, printer: &Printer, cancel: CancellationTo
         params: context::params(&args.pipeline.params),
         selection: args.step.as_deref().map(StepName::from),
         full_refresh: args.full_refresh,
+        replay: None,
     };
     let mut options = context::engine_options(&project, args.memory);
     options.collect = args.collect;

@@ -56,6 +56,7 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
     let options = local_engine::Options {
         project_root: root,
         state_dir: state,
+        profile: args.project.profile.clone(),
         connections,
         memory: args.memory.or_else(|| project.as_ref().and_then(|project| project.spec.defaults.memory)),
         parallelism: project.as_ref().and_then(|project| project.spec.defaults.parallelism),

@@ -12,6 +12,7 @@ mod bad_input;
 mod checked;
 mod commands;
 mod contract;
+mod dead_letters;
 mod feeds;
 mod guards;
 mod incremental;

@@ -5,13 +5,13 @@ use crate::support::{Folder, Said};
 use gristmill_testkit::postgres::{self, TestDatabase};
 
 /// A project whose `shop` is read and whose `out` is loaded, in one kind of database.
-struct World {
-    folder: Folder,
+pub(crate) struct World {
+    pub(crate) folder: Folder,
     database: Option<TestDatabase>,
 }
 
 impl World {
-    fn sqlite() -> Self {
+    pub(crate) fn sqlite() -> Self {
         let folder = Folder::new();
         folder.write(
             "gristmill.yaml",
@@ -20,7 +20,7 @@ impl World {
         Self { folder, database: None }
     }
 
-    fn postgres() -> Self {
+    pub(crate) fn postgres() -> Self {
         let (mut folder, database) = (Folder::new(), postgres::database());
         folder.set("PG", database.local_url());
         folder.write(
@@ -31,15 +31,15 @@ impl World {
         Self { folder, database: Some(database) }
     }
 
-    fn both() -> [Self; 2] {
+    pub(crate) fn both() -> [Self; 2] {
         [Self::sqlite(), Self::postgres()]
     }
 
-    fn steps(&self, steps: &str) {
+    pub(crate) fn steps(&self, steps: &str) {
         self.folder.write("pipelines/p.yaml", format!("name: p\nsteps:\n{steps}"));
     }
 
-    fn shop(&self, sql: &str) {
+    pub(crate) fn shop(&self, sql: &str) {
         match &self.database {
             Some(database) => drop(database.sql(sql)),
             None => self.open("shop.db").execute_batch(sql).unwrap(),
@@ -51,7 +51,7 @@ impl World {
     }
 
     /// One text of the target; tables are in the schema `out` of PostgreSQL.
-    fn ask(&self, sql: &str) -> String {
+    pub(crate) fn ask(&self, sql: &str) -> String {
         match &self.database {
             Some(database) => {
                 database.sql(&format!("set search_path = out; set timezone = 'UTC'; {sql}")).trim().to_owned()
@@ -64,13 +64,13 @@ impl World {
         }
     }
 
-    fn run(&self, day: u32, more: &[&str]) -> Said {
+    pub(crate) fn run(&self, day: u32, more: &[&str]) -> Said {
         let date = format!("2024-01-{day:02}");
         self.folder.run(&[&["run", ".", "--date", &date], more].concat())
     }
 
     #[track_caller]
-    fn ok(&self, day: u32, more: &[&str]) -> String {
+    pub(crate) fn ok(&self, day: u32, more: &[&str]) -> String {
         let said = self.run(day, more);
         assert_eq!(said.code, Some(0), "{said}");
         said.out

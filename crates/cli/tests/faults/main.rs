@@ -15,6 +15,7 @@ mod chance;
 mod driver;
 mod fault;
 mod load;
+mod replay;
 mod shape;
 #[path = "../e2e/support.rs"]
 #[expect(dead_code, reason = "shared with the end-to-end tests, which use all of it")]

@@ -163,7 +163,9 @@ impl Lane {
 
     fn read(&self, unit: &WorkUnit) -> impl futures::Stream<Item = DfResult<RecordBatch>> + Send + use<> {
         let (label, step) = (unit.label.clone(), self.meter.step.clone());
-        self.source.read(unit, &self.scan).map_err(move |error| {
+        let rejects = self.scan.rejects.clone().map(|rejects| rejects.of_unit(&unit.label));
+        let scan = Scan { rejects, ..self.scan.clone() };
+        self.source.read(unit, &scan).map_err(move |error| {
             // The label is a file's name, mostly, which the error has named too.
             let named = error.message().contains(&label);
             let error = if named { error } else { error.context(format!("reading {label}")) };

@@ -11,6 +11,7 @@ mod incremental;
 mod load;
 mod pipeline;
 mod project;
+mod rejects;
 mod shapes;
 mod tables;
 mod understand;
@@ -31,6 +32,7 @@ pub use pipeline::{
     CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,
 };
 pub use project::{Defaults, ProjectFile, ProjectSpec};
+pub use rejects::MaxRejects;
 pub use shapes::OneOrMany;
 pub use tables::{FoundTable, path_safe, pick};
 pub use units::{UnitStrategy, UnitsSpec, Verify};

@@ -1,7 +1,7 @@
 //! A pipeline file: its steps, as written ([`PipelineFile`]) and as understood ([`PipelineSpec`]).
 
 use super::shapes::{OneOrMany, short_or_full, short_or_full_schema};
-use super::{Check, CheckFile, ExtractSpec, GenerateSpec, LoadSpec};
+use super::{Check, CheckFile, ExtractSpec, GenerateSpec, LoadSpec, MaxRejects};
 use crate::yaml::Diagnostic;
 use crate::{ConnectionName, Duration, PipelineName, StepKind, StepName};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -41,6 +41,10 @@ pub struct Step {
     pub retry_delay: Duration,
     /// The longest one attempt may take.
     pub timeout: Option<Duration>,
+    /// How many of its rows may be refused: by its reader, by its checks, by its target. Beyond it the run fails, and no
+    /// target is touched.
+    #[serde(default)]
+    pub max_rejects: Option<MaxRejects>,
     /// What it is for.
     pub description: Option<String>,
     /// Where it stands in its file.
@@ -188,6 +192,9 @@ pub struct PipelineFile {
     /// The longest one attempt of a step may take.
     #[serde(default)]
     pub timeout: Option<Duration>,
+    /// How many rows of a step may be refused (`100`, or `1%` of them) before the run fails.
+    #[serde(default)]
+    pub max_rejects: Option<MaxRejects>,
     /// The steps, by name.
     pub steps: BTreeMap<String, StepFile>,
 }
@@ -239,6 +246,10 @@ pub struct StepFile {
     /// The longest one attempt may take.
     #[serde(default)]
     pub(super) timeout: Option<Duration>,
+    /// How many of its rows may be refused, by its reader, its checks or its target: `100`, or `1%` of them. Beyond it the run
+    /// fails and no target is touched. No limit by default.
+    #[serde(default)]
+    pub(super) max_rejects: Option<MaxRejects>,
     /// What it is for.
     #[serde(default)]
     pub(super) description: Option<String>,

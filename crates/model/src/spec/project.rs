@@ -1,5 +1,6 @@
 //! `gristmill.yaml`: a project's name, connections, profiles and defaults.
 
+use super::MaxRejects;
 use crate::yaml::{Diagnostic, Node, decode};
 use crate::{ByteSize, ConnectionName, Duration, PipelineName, one_of};
 use schemars::JsonSchema;
@@ -35,6 +36,8 @@ pub struct Defaults {
     pub retry_delay: Duration,
     /// The longest one attempt of a step may take; no limit by default.
     pub timeout: Option<Duration>,
+    /// How many rows of a step may be refused, `100` or `1%` of them, before the run fails; no limit by default.
+    pub max_rejects: Option<MaxRejects>,
     /// A limit on memory, e.g. `2GB`; by default a share of the machine.
     pub memory: Option<ByteSize>,
     /// How many partitions are worked on at once; by default the number of cores.
@@ -47,6 +50,7 @@ impl Default for Defaults {
             retries: 0,
             retry_delay: Duration(std::time::Duration::from_secs(300)),
             timeout: None,
+            max_rejects: None,
             memory: None,
             parallelism: None,
         }

@@ -119,6 +119,9 @@ impl StepReader<'_> {
         if self.node.get("checks").is_some() && matches!(kind, Some(StepKind::WaitFor | StepKind::Command)) {
             self.complain(format!("`{}` has no rows, so it cannot have `checks`", self.name), None);
         }
+        if step.max_rejects.is_some() && matches!(kind, Some(StepKind::WaitFor | StepKind::Command)) {
+            self.complain(format!("`{}` has no rows, so it cannot have `max_rejects`", self.name), None);
+        }
         if let (Some(_), Some(kind)) = (step.cache, kind.filter(|kind| kind.is_action())) {
             self.complain(format!("`cache` is for views, and `{}` is a {} step", self.name, kind.as_str()), None);
         }
@@ -135,6 +138,7 @@ impl StepReader<'_> {
             retries: step.retries.or(file.retries).unwrap_or(defaults.retries),
             retry_delay: step.retry_delay.or(file.retry_delay).unwrap_or(defaults.retry_delay),
             timeout: step.timeout.or(file.timeout).or(defaults.timeout),
+            max_rejects: step.max_rejects.or(file.max_rejects).or(defaults.max_rejects),
             description: step.description.clone(),
             place: self.place.clone(),
             body,

@@ -6,10 +6,13 @@
 
 mod increments;
 mod plan;
+mod replay;
 mod spread;
 mod tables;
 
 pub use plan::{RunPlan, StageGroup, Task, TaskKind};
+pub use replay::Replay;
+pub(crate) use replay::replay_left_behind;
 pub(crate) use spread::left_behind;
 pub use spread::{Found, many, spread};
 

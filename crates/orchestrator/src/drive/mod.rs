@@ -12,6 +12,7 @@
 
 mod command;
 mod recover;
+mod replay;
 mod session;
 mod tables;
 mod unasked;
@@ -24,7 +25,7 @@ pub use tables::Spreading;
 /// have other names leaves its runs to `gristmill recover`, which makes the pipeline again from the load's slot.
 pub const ONE_LINE: &str = "copy";
 
-use crate::dag::{Dag, RunPlan, TaskKind, target};
+use crate::dag::{Dag, Replay, RunPlan, TaskKind, target};
 use crate::store::{NewRun, OwnerLock, Owners, Store, TakenLoad, WantedLoad};
 use crate::{Project, RunReport, RunState};
 use chrono::{NaiveDate, Utc};
@@ -83,12 +84,21 @@ pub struct RunRequest {
     /// Replace everything instead of continuing from a checkpoint. Refused where an `append` has loaded its rows: it
     /// could only add them once more.
     pub full_refresh: bool,
+    /// Only what was refused in an earlier run, from the step on that it was refused in.
+    pub replay: Option<Replay>,
 }
 
 impl RunRequest {
     /// All of a pipeline for one interval, with its default parameters.
     pub fn new(pipeline: impl Into<PipelineName>, interval: Interval) -> Self {
-        Self { pipeline: pipeline.into(), interval, params: BTreeMap::new(), selection: None, full_refresh: false }
+        Self {
+            pipeline: pipeline.into(),
+            interval,
+            params: BTreeMap::new(),
+            selection: None,
+            full_refresh: false,
+            replay: None,
+        }
     }
 }
 
@@ -199,6 +209,7 @@ impl Driver {
             report.peak_memory = awaited.iter().map(|run| run.peak_memory).chain([report.peak_memory]).flatten().max();
             report.awaited = awaited;
             report.notes.splice(0..0, recovered.notes);
+            report.notes.extend(request.replay.as_ref().map(Replay::describe));
             if let Err(error) = self.store.end(&report, Utc::now()).await {
                 report.notes.push(format!("how the run ended could not be recorded: {error}"));
             }
@@ -229,6 +240,10 @@ impl Driver {
             Err(Unspread { asked: Some(step), error }) => return Ok(Err(Unasked { id, spec, context, step, error })),
             Err(Unspread { asked: None, error }) => return Err(error),
         };
+        if let Some(replay) = &request.replay {
+            self.may_be_replayed(replay, &spec, request.interval).await?;
+            spec = replay.pipeline(&spec, &|connection| self.is_files(connection))?;
+        }
         let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?;
         let plan = dag.plan(request.selection.as_ref())?;
         if request.full_refresh {
@@ -269,7 +284,8 @@ impl Driver {
             let adds = load.strategy == Strategy::Append && dag.cursors(spec, name.as_str()).is_empty();
             let once = adds && !(request.full_refresh && load.knows_its_rows());
             let slot = slot(spec, &name, load, request.interval);
-            (name, WantedLoad { slot, once })
+            // So is a replay: its slot is that of these very letters.
+            (name, WantedLoad { slot, once: once || request.replay.is_some() })
         });
         let (names, loads): (Vec<StepName>, Vec<WantedLoad>) = loads.unzip();
         let run = self.new_run(id, spec, context, request, steps, loads);

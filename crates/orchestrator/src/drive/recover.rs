@@ -2,7 +2,7 @@
 
 use super::{Driver, ONE_LINE, blocking, slot};
 use crate::RunState;
-use crate::dag::left_behind;
+use crate::dag::{left_behind, replay_left_behind};
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
 use gristmill_model::fault::{self, Point};
@@ -179,7 +179,9 @@ impl Driver {
         };
         for load in loads {
             let decided = load.decided.as_ref().map(|decided| &decided.spec);
-            pipeline.steps.extend(left_behind(&pipeline, &load.key.slot, decided));
+            let slot = &load.key.slot;
+            let left = left_behind(&pipeline, slot, decided).or_else(|| replay_left_behind(&pipeline, slot, decided));
+            pipeline.steps.extend(left);
         }
         let left = Left { driver: self, run, pipeline: &pipeline, context: &context };
         let mut later = false;

@@ -148,10 +148,13 @@ impl<'a> Session<'a> {
         for (name, key) in finished {
             self.loads.remove(&name);
             if let Some(report) = self.steps.get_mut(&name) {
-                report.notes.push(format!(
-                    "`{}` is loaded already (generation {}), and `append` would add its rows a second time",
-                    key.slot.interval, key.generation
-                ));
+                report.notes.push(match self.request.replay {
+                    Some(_) => "these rows were replayed before; nothing was done".to_owned(),
+                    None => format!(
+                        "`{}` is loaded already (generation {}), and `append` would add its rows a second time",
+                        key.slot.interval, key.generation
+                    ),
+                });
             }
             for at in 0..self.plan.tasks.len() {
                 let task = &mut self.plan.tasks[at];

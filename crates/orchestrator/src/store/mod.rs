@@ -268,6 +268,18 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// A store that cannot be read.
     async fn loads(&self, slot: &Slot) -> Result<Vec<LoadRecord>>;
+
+    /// The load of the slot's series, for any interval, that was committed by the newest run of a profile.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn newest(&self, slot: &Slot, profile: Option<&str>) -> Result<Option<LoadRecord>>;
+
+    /// Every load of a replay, whether it is committed or not.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    async fn replays(&self) -> Result<Vec<LoadRecord>>;
 }
 
 /// The newest run but for those that were begun only because another one awaited them.

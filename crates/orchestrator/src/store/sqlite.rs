@@ -559,6 +559,33 @@ impl Store for SqliteStore {
             .await;
         self.sql(rows)?.iter().map(|row| self.load_of(row)).collect()
     }
+
+    async fn newest(&self, slot: &Slot, profile: Option<&str>) -> Result<Option<LoadRecord>> {
+        let (begin, end) = slot.series_ends();
+        // Ids of runs are ordered by time.
+        let rows = sqlx::query(
+            "SELECT * FROM loads WHERE state = 'committed' AND substr(slot, 1, length(?1)) = ?1
+             AND substr(slot, -length(?2)) = ?2 AND profile = ?3 ORDER BY run DESC",
+        )
+        .bind(begin)
+        .bind(end)
+        .bind(profile_text(profile))
+        .fetch_all(&self.readers)
+        .await;
+        for row in self.sql(rows)? {
+            if slot.is_text_of_series(&self.sql(row.try_get::<String, _>("slot"))?) {
+                return self.load_of(&row).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    async fn replays(&self) -> Result<Vec<LoadRecord>> {
+        let rows =
+            sqlx::query("SELECT * FROM loads WHERE instr(slot, '@') > 0 ORDER BY run").fetch_all(&self.readers).await;
+        let loads: Result<Vec<LoadRecord>> = self.sql(rows)?.iter().map(|row| self.load_of(row)).collect();
+        Ok(loads?.into_iter().filter(|load| load.key.slot.step.replay().is_some()).collect())
+    }
 }
 
 /// A time that sorts as text.

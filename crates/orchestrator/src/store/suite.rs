@@ -35,6 +35,7 @@ where
     runs_are_listed_newest_first_and_filtered(&make().await).await;
     attempts_are_kept(&make().await).await;
     a_run_that_is_refused_leaves_nothing_behind(&make().await).await;
+    replays_and_the_newest_load_of_a_series_are_found(&make().await).await;
     rivals_for_one_slot_are_told_apart(Arc::new(make().await)).await;
 }
 
@@ -215,6 +216,35 @@ async fn a_moved_generation_is_kept(store: &dyn Store) {
     assert!(store.committed(&run, &committed(taken.key)).await.is_err(), "nor can it be committed");
     finish(store, "r1", 1, key(1, 8)).await;
     assert_eq!(begin(store, &new_run("r2", 1)).await.key, key(1, 9));
+}
+
+async fn replays_and_the_newest_load_of_a_series_are_found(store: &dyn Store) {
+    let newest = async |profile: Option<&str>| {
+        let found = store.newest(&slot(1), profile).await.expect("the newest");
+        found.map(|load| (load.run.to_string(), load.key.slot.interval))
+    };
+    assert_eq!(newest(None).await, None);
+    for (id, on) in [("r1", 2), ("r2", 1)] {
+        let taken = begin(store, &new_run(id, on)).await;
+        finish(store, id, on, taken.key).await;
+    }
+    let unfinished = begin(store, &new_run("r3", 3)).await;
+    assert!(!unfinished.finished);
+    assert_eq!(newest(None).await, Some(("r2".to_owned(), day(1))));
+    assert_eq!(newest(Some("pg")).await, None);
+    assert_eq!(store.replays().await.expect("replays"), []);
+    let origin = gristmill_model::Origin {
+        run: RunId::from("r1"),
+        step: "orders".into(),
+        by: gristmill_model::RefusedBy::Check,
+    };
+    let replayed = Slot { step: slot(4).step.replaying(&origin), ..slot(4) };
+    let run = NewRun { loads: vec![WantedLoad { slot: replayed, once: true }], ..new_run("r4", 4) };
+    let taken = begin(store, &run).await;
+    finish(store, "r4", 4, taken.key.clone()).await;
+    let found = store.replays().await.expect("replays");
+    assert_eq!(found.iter().map(|load| load.key.clone()).collect::<Vec<_>>(), [taken.key]);
+    assert_eq!(newest(None).await, Some(("r2".to_owned(), day(1))), "a replay is a series of its own");
 }
 
 async fn a_generation_that_another_profile_holds_can_be_shared(store: &dyn Store) {

@@ -5,7 +5,7 @@
 mod cells;
 mod disk;
 mod place;
-mod process;
+pub(crate) mod process;
 mod rivals;
 mod server;
 mod store;

@@ -42,7 +42,10 @@ enum State {
 struct Reading {
     text: Text,
     dialect: Dialect,
+    /// The file, and the byte of it that lines are counted from.
     file: String,
+    /// The file alone.
+    name: String,
     scan: Scan,
     /// Where each column of the scan stands in a record; `None`: the file has not got it.
     columns: Vec<(Option<usize>, Box<dyn Column>)>,
@@ -71,6 +74,7 @@ impl Reading {
             text: Text::open(&input, dialect.encoding, Purpose::Read).await?,
             dialect,
             file: input.place(),
+            name: input.name.clone(),
             scan,
             columns,
             beyond: Vec::new(),
@@ -94,6 +98,10 @@ impl Reading {
         if self.scan.rejects.as_ref().is_some_and(RejectSink::wants_fields) {
             let unknown = columns.iter().filter(|name| self.scan.schema.column_with_name(name).is_none());
             self.beyond = unknown.cloned().collect();
+        }
+        if let Some(rejects) = self.scan.rejects.take() {
+            let header = if self.dialect.header { header(&self.dialect, columns) } else { String::new() };
+            self.scan.rejects = Some(rejects.of_file(&self.name, header));
         }
         self.width = Some(columns.len());
     }
@@ -243,6 +251,22 @@ impl Reading {
             "correct the file, or say `on_bad_row: dead_letter` to go on without such rows".to_owned()
         }))
     }
+}
+
+/// A first line that names these columns.
+fn header(dialect: &Dialect, columns: &[String]) -> String {
+    let special = |letter: char| {
+        let byte = u8::try_from(letter).ok();
+        matches!(letter, '\n' | '\r') || byte == Some(dialect.delimiter) || byte.is_some() && byte == dialect.quote
+    };
+    let is_comment = |name: &String| dialect.comment.is_some_and(|comment| name.starts_with(char::from(comment)));
+    let field = |name: &String| match dialect.quote.map(char::from) {
+        Some(quote) if name.contains(special) || is_comment(name) => {
+            format!("{quote}{}{quote}", name.replace(quote, &format!("{quote}{quote}")))
+        }
+        _ => name.clone(),
+    };
+    columns.iter().map(field).collect::<Vec<_>>().join(&char::from(dialect.delimiter).to_string())
 }
 
 /// The columns that the first record of a file tells; none where it is a header that is not text.

@@ -110,7 +110,9 @@ impl Records {
         let decoder = decoder(scan, bulk_rows)?;
         let counted_from = blame.name().to_owned();
         let (text, ends, beyond) = (Vec::new(), Vec::new(), Vec::new());
-        Ok(Self { scan: scan.clone(), blame, unit, counted_from, shape, decoder, bulk_rows, text, ends, beyond })
+        let mut scan = scan.clone();
+        scan.rejects = scan.rejects.map(|rejects| rejects.of_file(&counted_from, String::new()));
+        Ok(Self { scan, blame, unit, counted_from, shape, decoder, bulk_rows, text, ends, beyond })
     }
 
     /// Counts records from somewhere else than the beginning of the file.
