@@ -11,6 +11,7 @@
 //! how to read and write, never how to compute. Every connector is in one explicit list, [`registry`], and calls the
 //! conformance suite of its contract, [`conformance`].
 
+mod columns;
 pub mod conformance;
 mod connection;
 mod cursors;

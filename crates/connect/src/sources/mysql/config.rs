@@ -141,6 +141,10 @@ impl MysqlConfig {
         })
     }
 
+    pub(super) fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
     /// For the driver. `tls` holds what TLS needs, where it is to be spoken; `database` is where to begin.
     pub(super) fn opts(&self, tls: Option<SslOpts>, database: Option<&str>) -> Opts {
         OptsBuilder::default()

@@ -2,10 +2,11 @@
 
 use super::config::MysqlConfig;
 use super::names::{TableName, literal};
-use crate::sources::postgres::SslMode;
+use super::wire::{Prepared, Wire};
+use crate::sources::postgres::{self, SslMode};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, DriverError, IoError, SslOpts, Value};
+use mysql_async::{Column, Conn, DriverError, IoError, SslOpts, Value};
 use std::time::Duration;
 
 /// An error of the driver.
@@ -23,7 +24,7 @@ pub(super) type TextRow = Vec<Option<String>>;
 #[derive(Debug)]
 pub(super) struct Session {
     /// There until it is closed or dropped.
-    conn: Option<Conn>,
+    link: Option<Link>,
     /// The server's number of it, for `KILL`.
     pub(super) id: u32,
     pub(super) is_mariadb: bool,
@@ -31,9 +32,26 @@ pub(super) struct Session {
     pub(super) version: String,
 }
 
+/// What speaks the protocol: our own client for what reads units, the driver for everything else.
+#[derive(Debug)]
+enum Link {
+    Driver(Box<Conn>),
+    Wire(Box<Wire>),
+}
+
+impl Link {
+    fn id(&self) -> u32 {
+        match self {
+            Self::Driver(conn) => conn.id(),
+            Self::Wire(wire) => wire.id,
+        }
+    }
+}
+
 impl Drop for Session {
     fn drop(&mut self) {
-        let Some(conn) = self.conn.take() else { return };
+        // Ours closes the socket and that is that.
+        let Some(Link::Driver(conn)) = self.link.take() else { return };
         // On its own, the driver would first read what is still to come. It cannot where there is no runtime, and closes
         // the socket instead.
         let hung_up = std::thread::Builder::new().name("gristmill-mysql".to_owned()).spawn(move || drop(conn));
@@ -49,7 +67,31 @@ impl Session {
     /// # Errors
     /// One clear error for each way in which it can fail; never with the password in it.
     pub(super) async fn open(config: &MysqlConfig) -> Result<Self> {
-        let conn = match Self::dial(config, config.database.as_deref()).await {
+        Self::over(Self::dial(config, config.database.as_deref()).await, config).await
+    }
+
+    /// The same for a connection that is to read units.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn open_reader(config: &MysqlConfig) -> Result<Self> {
+        let dial = async {
+            let tls = match config.sslmode {
+                SslMode::Disable => None,
+                _ if config.socket.is_some() => None,
+                mode => {
+                    let tls = postgres::connect::client_config(mode, config.sslrootcert.as_deref()).await;
+                    Some(tls.map_err(|error| Failure::Other(Box::new(Misconfigured(error))))?)
+                }
+            };
+            Ok(Link::Wire(Box::new(Wire::connect(config, tls, config.database.as_deref()).await?)))
+        };
+        Self::over(tokio::time::timeout(config.connect_timeout, dial).await.ok().transpose(), config).await
+    }
+
+    /// None when dialling took too long.
+    async fn over(dialled: Result<Option<Link>, Failure>, config: &MysqlConfig) -> Result<Self> {
+        let link = match dialled {
             Err(Failure::Server(refusal)) if refusal.code == 1049 => return Err(unknown_database(config).await),
             Err(error) => return Err(connect_error(&error, config)),
             Ok(None) => {
@@ -59,15 +101,15 @@ impl Session {
                 )
                 .hint("check host and port, or raise `connect_timeout`"));
             }
-            Ok(Some(conn)) => conn,
+            Ok(Some(link)) => link,
         };
-        let mut session = Self { id: conn.id(), conn: Some(conn), is_mariadb: false, version: String::new() };
+        let mut session = Self { id: link.id(), link: Some(link), is_mariadb: false, version: String::new() };
         session.set_up(config).await.map_err(|error| server_error(&error, config, "cannot set up a session"))?;
         Ok(session)
     }
 
     /// None when it takes too long.
-    async fn dial(config: &MysqlConfig, database: Option<&str>) -> Result<Option<Conn>, Failure> {
+    async fn dial(config: &MysqlConfig, database: Option<&str>) -> Result<Option<Link>, Failure> {
         let dial = async {
             let tls = tls(config).await?;
             let can_do_without = config.sslmode == SslMode::Prefer;
@@ -77,6 +119,7 @@ impl Session {
                 }
                 outcome => outcome,
             }
+            .map(|conn| Link::Driver(Box::new(conn)))
         };
         tokio::time::timeout(config.connect_timeout, dial).await.ok().transpose()
     }
@@ -105,23 +148,44 @@ impl Session {
         self.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ").await
     }
 
-    /// The driver's connection.
+    fn link(&mut self) -> Result<&mut Link, Failure> {
+        self.link.as_mut().ok_or(Failure::Driver(DriverError::ConnectionClosed))
+    }
+
+    /// Our own connection.
     ///
     /// # Errors
-    /// Only after it was closed.
-    pub(super) fn conn(&mut self) -> Result<&mut Conn, Failure> {
-        self.conn.as_mut().ok_or(Failure::Driver(DriverError::ConnectionClosed))
+    /// Only after it was closed, or where it was not opened as a reader.
+    pub(super) fn wire(&mut self) -> Result<&mut Wire, Failure> {
+        match self.link()? {
+            Link::Wire(wire) => Ok(wire),
+            Link::Driver(_) => Err(Failure::Driver(DriverError::ConnectionClosed)),
+        }
     }
 
     /// Runs a statement; what it gives is dropped.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
-        self.conn()?.query_drop(sql).await
+        match self.link()? {
+            Link::Driver(conn) => conn.query_drop(sql).await,
+            Link::Wire(wire) => wire.query(sql).await.map(|_| ()),
+        }
+    }
+
+    /// The few rows of a question, each value as the server's text of it, and the names of their columns.
+    async fn table(&mut self, sql: &str) -> Result<(Vec<String>, Vec<TextRow>), Failure> {
+        let conn = match self.link()? {
+            Link::Wire(wire) => return wire.query(sql).await,
+            Link::Driver(conn) => conn,
+        };
+        let rows: Vec<mysql_async::Row> = conn.query(sql).await?;
+        let names = rows.first().map(|row| row.columns_ref().iter().map(|column| column.name_str().into_owned()));
+        let names = names.into_iter().flatten().collect();
+        Ok((names, rows.into_iter().map(|row| row.unwrap().into_iter().map(text_of).collect()).collect()))
     }
 
     /// The few rows of a question, each value as the server's text of it.
     pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, Failure> {
-        let rows: Vec<mysql_async::Row> = self.conn()?.query(sql).await?;
-        Ok(rows.into_iter().map(|row| row.unwrap().into_iter().map(text_of).collect()).collect())
+        Ok(self.table(sql).await?.1)
     }
 
     /// The rows of a question by the names of their columns, in lower case.
@@ -129,15 +193,26 @@ impl Session {
         &mut self,
         sql: &str,
     ) -> Result<Vec<std::collections::BTreeMap<String, Option<String>>>, Failure> {
-        let rows: Vec<mysql_async::Row> = self.conn()?.query(sql).await?;
-        Ok(rows
-            .into_iter()
-            .map(|row| {
-                let names: Vec<String> =
-                    row.columns_ref().iter().map(|column| column.name_str().to_ascii_lowercase()).collect();
-                names.into_iter().zip(row.unwrap().into_iter().map(text_of)).collect()
-            })
-            .collect())
+        let (names, rows) = self.table(sql).await?;
+        let names: Vec<String> = names.iter().map(|name| name.to_ascii_lowercase()).collect();
+        Ok(rows.into_iter().map(|row| names.iter().cloned().zip(row).collect()).collect())
+    }
+
+    /// What the server says of a statement without running it: its columns, and how many parameters it has.
+    pub(super) async fn describe(&mut self, sql: &str) -> Result<(Vec<Column>, u16), Failure> {
+        match self.link()? {
+            Link::Driver(conn) => {
+                let statement = conn.prep(sql).await?;
+                let said = (statement.columns().to_vec(), statement.num_params());
+                conn.close(statement).await?;
+                Ok(said)
+            }
+            Link::Wire(wire) => {
+                let Prepared { id, columns, parameters } = wire.prepare(sql).await?;
+                wire.forget(id).await?;
+                Ok((columns, parameters))
+            }
+        }
     }
 
     /// The one value of a question.
@@ -147,10 +222,15 @@ impl Session {
 
     /// Ends the session in good order: the server is told.
     pub(super) async fn close(mut self) {
-        if let Some(conn) = self.conn.take() {
-            // A server that does not hear is hung up on by the drop.
-            let _ = tokio::time::timeout(Duration::from_secs(2), conn.disconnect()).await;
-        }
+        let goodbye = async {
+            match self.link.take() {
+                Some(Link::Driver(conn)) => conn.disconnect().await,
+                Some(Link::Wire(wire)) => wire.quit().await,
+                None => Ok(()),
+            }
+        };
+        // A server that does not hear is hung up on by the drop.
+        let _ = tokio::time::timeout(Duration::from_secs(2), goodbye).await;
     }
 }
 
@@ -202,8 +282,8 @@ impl std::error::Error for Misconfigured {}
 async fn unknown_database(config: &MysqlConfig) -> Error {
     let name = config.database.as_deref().unwrap_or_default();
     let error = Error::new(ErrorKind::NotFound, format!("the database `{name}` does not exist at `{}`", config.place));
-    let Ok(Some(conn)) = Session::dial(config, None).await else { return error };
-    let mut session = Session { id: conn.id(), conn: Some(conn), is_mariadb: false, version: String::new() };
+    let Ok(Some(link)) = Session::dial(config, None).await else { return error };
+    let mut session = Session { id: link.id(), link: Some(link), is_mariadb: false, version: String::new() };
     let Ok(rows) = session.ask("SHOW DATABASES").await else { return error };
     let names: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     session.close().await;

@@ -2,25 +2,33 @@
 
 use super::decode::Decoder;
 use super::types::{Column, Form};
+use super::wire::row::Raw;
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
-use mysql_async::Value;
 use std::sync::Arc;
 
-/// A value of every shape that the bytes can be taken for, in a column of every type.
+/// Packets of any kind, and a value of every shape that the bytes can be taken for in a column of every type.
 pub(crate) fn values(bytes: &[u8]) {
-    let number = |at: usize| bytes.get(at..at + 8).and_then(|part| part.try_into().ok()).map_or(0, u64::from_le_bytes);
-    let byte = |at: usize| bytes.get(at).copied().unwrap_or_default();
-    let (first, second) = (number(0), number(8));
-    let values = [
-        Value::NULL,
-        Value::Bytes(bytes.to_vec()),
-        Value::Int(first.cast_signed()),
-        Value::UInt(first),
-        Value::Float(f32::from_bits(first as u32)),
-        Value::Double(f64::from_bits(first)),
-        Value::Date(first as u16, byte(2), byte(3), byte(4), byte(5), byte(6), second as u32),
-        Value::Time(byte(7) & 1 == 1, second as u32, byte(2), byte(3), byte(4), first as u32),
+    super::wire::packets(bytes);
+    let byte = bytes.get(1).copied().unwrap_or_default();
+    let raws = [
+        Raw::Null,
+        Raw::Int8,
+        Raw::UInt8,
+        Raw::Int16,
+        Raw::UInt16,
+        Raw::Int32,
+        Raw::UInt32,
+        Raw::Int64,
+        Raw::UInt64,
+        Raw::Float,
+        Raw::Double,
+        Raw::Date,
+        Raw::Time,
+        Raw::Bytes,
     ];
+    // No value is NULL; a text's length stands before it.
+    let plain = [&[0, 0], bytes].concat();
+    let text = [&[0, 0, bytes.len().min(250) as u8], &bytes[..bytes.len().min(250)]].concat();
     let kinds = [
         DataType::Boolean,
         DataType::Int8,
@@ -43,14 +51,17 @@ pub(crate) fn values(bytes: &[u8]) {
         DataType::Timestamp(TimeUnit::Microsecond, Some(Arc::from("UTC"))),
     ];
     for kind in kinds {
-        for form in [Form::Plain, Form::Bits, Form::Time(byte(1) % 7)] {
+        for form in [Form::Plain, Form::Bits, Form::Time(byte % 7)] {
             let columns = [Column::of("x", kind.clone(), form)];
             let schema = Arc::new(Schema::new(vec![Field::new("x", kind.clone(), true)]));
-            let Ok(mut decoder) = Decoder::new(&columns, schema, 100) else { continue };
-            for value in &values {
-                decoder.push(vec![value.clone()]);
+            for raw in raws {
+                let Ok(mut decoder) = Decoder::new(&columns, vec![raw], schema.clone(), 100) else { continue };
+                let row = if raw == Raw::Bytes { &text } else { &plain };
+                if decoder.place(row, 0..row.len()).is_some() {
+                    decoder.decode(row);
+                    assert!(decoder.finish().is_ok(), "values of {kind} do not make a batch");
+                }
             }
-            assert!(decoder.finish().is_ok(), "values of {kind} do not make a batch");
         }
     }
 }

@@ -13,6 +13,8 @@
 //!
 //! There is no sink: a load into such a connection is refused.
 
+mod cells;
+mod columns;
 mod config;
 mod connect;
 mod decode;
@@ -26,6 +28,7 @@ mod stream;
 pub mod types;
 mod units;
 mod wanted;
+mod wire;
 
 #[cfg(test)]
 mod tests;

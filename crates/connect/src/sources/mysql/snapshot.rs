@@ -197,7 +197,7 @@ impl Snapshot {
     /// # Errors
     /// A server that does not answer.
     pub(super) async fn alone(wanted: &Wanted) -> Result<Taken> {
-        let mut session = Session::open(&wanted.config).await?;
+        let mut session = Session::open_reader(&wanted.config).await?;
         session
             .run("START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY")
             .await
@@ -377,8 +377,10 @@ async fn open_readers(config: &MysqlConfig, readers: usize) -> Result<Vec<Reader
         _ => config.readers.place_now().map(Some),
     });
     let places: Vec<Option<OwnedSemaphorePermit>> = places.collect();
-    try_join_all(places.into_iter().map(|place| async { Ok(Reader { session: Session::open(config).await?, place }) }))
-        .await
+    try_join_all(
+        places.into_iter().map(|place| async { Ok(Reader { session: Session::open_reader(config).await?, place }) }),
+    )
+    .await
 }
 
 /// Ends a session in good order without waiting for it.

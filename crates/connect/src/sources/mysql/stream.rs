@@ -4,14 +4,14 @@ use super::connect::{Failure, Session, server_error};
 use super::decode::{Decoder, Refused};
 use super::snapshot::{Lent, Snapshot};
 use super::wanted::Wanted;
+use super::wire::row::Raw;
+use super::wire::{Came, Wire};
 use crate::Scan;
 use crate::picture;
 use crate::units::share::Share;
 use crate::wrap::retry;
 use arrow::array::RecordBatch;
 use gristmill_model::{Error, Result};
-use mysql_async::prelude::Queryable;
-use mysql_async::{BinaryProtocol, QueryResult, Statement};
 use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -51,10 +51,26 @@ impl Line {
 /// A statement whose rows come.
 struct Reading {
     line: Line,
-    statement: Statement,
+    /// The server's number of it.
+    statement: u32,
     decoder: Decoder,
     ended: bool,
     rows: u64,
+}
+
+impl Reading {
+    /// Reads rows until the batch is full, or there are no more.
+    async fn gather(&mut self) -> Result<(), Failure> {
+        let wire = self.line.session()?.wire()?;
+        while !self.ended {
+            match wire.rows(&mut self.decoder)? {
+                Came::Full => break,
+                Came::Wanting => wire.fill().await?,
+                Came::End => self.ended = true,
+            }
+        }
+        Ok(())
+    }
 }
 
 impl UnitReader {
@@ -85,25 +101,11 @@ impl UnitReader {
         }
         let Some(reading) = &mut self.reading else { return Err(Error::internal("a statement that is not there")) };
         loop {
-            while !reading.decoder.is_full() && !reading.ended {
-                // The driver keeps what is still to come with the connection; this only borrows it for a row.
-                let conn = reading.line.session().and_then(Session::conn);
-                let row = match conn {
-                    Ok(conn) => QueryResult::<BinaryProtocol>::new(conn).next().await,
-                    Err(error) => Err(error),
-                };
-                match row {
-                    Ok(Some(row)) => {
-                        reading.rows += 1;
-                        reading.decoder.push(row.unwrap());
-                    }
-                    Ok(None) => reading.ended = true,
-                    Err(error) => {
-                        let doing = format!("reading `{}` failed", self.label);
-                        return Err(server_error(&error, &self.wanted.config, &doing));
-                    }
-                }
+            if let Err(error) = reading.gather().await {
+                let doing = format!("reading `{}` failed", self.label);
+                return Err(server_error(&error, &self.wanted.config, &doing));
             }
+            reading.rows += reading.decoder.rows();
             if reading.decoder.is_empty() {
                 return Ok(None);
             }
@@ -129,7 +131,7 @@ impl UnitReader {
             (None, Some(_)) => return Err(picture::lost(&self.wanted.config.place).retryable(false)),
             (None, None) => {
                 let place = self.wanted.config.readers.place().await?;
-                let mut session = Session::open(&self.wanted.config).await?;
+                let mut session = Session::open_reader(&self.wanted.config).await?;
                 let known = self.wanted.describe(&mut session).await?;
                 (Line::Own(session, place), Some(known))
             }
@@ -150,22 +152,16 @@ impl UnitReader {
         }
     }
 
-    async fn send(&self, line: &mut Line, known: Option<&[super::types::Column]>) -> Result<(Statement, Decoder)> {
+    async fn send(&self, line: &mut Line, known: Option<&[super::types::Column]>) -> Result<(u32, Decoder)> {
         let known = known.or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
         let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
-        let decoder = Decoder::new(&columns, self.scan.schema.clone(), self.scan.batch_size)?;
         let sql = self.wanted.select(&columns, &self.share.slice);
         let failed = |error: Failure| server_error(&error, &self.wanted.config, "cannot send a statement");
         let session = line.session().map_err(failed)?;
-        let sent = async {
-            let conn = session.conn()?;
-            let statement = conn.prep(sql).await?;
-            // The rows stay with the connection, where `step` reads them one by one.
-            drop(conn.exec_iter(&statement, ()).await?);
-            Ok::<_, Failure>(statement)
-        };
-        match sent.await {
-            Ok(statement) => Ok((statement, decoder)),
+        match sent(session.wire().map_err(failed)?, &sql).await {
+            Ok((statement, raw)) => {
+                Ok((statement, Decoder::new(&columns, raw, self.scan.schema.clone(), self.scan.batch_size)?))
+            }
             Err(error) => Err(self.wanted.cannot_read(session, &error).await),
         }
     }
@@ -194,9 +190,9 @@ impl UnitReader {
 
     async fn end(&mut self) -> Result<()> {
         let Some(Reading { mut line, statement, rows, .. }) = self.reading.take() else { return Ok(()) };
-        if let Ok(conn) = line.session().and_then(Session::conn) {
+        if let Ok(wire) = line.session().and_then(Session::wire) {
             // If that fails, the next statement will, too.
-            let _ = conn.close(statement).await;
+            let _ = wire.forget(statement).await;
         }
         match (line, &self.snapshot) {
             (Line::Shared(lent), Some(snapshot)) => {
@@ -210,6 +206,14 @@ impl UnitReader {
             (Line::Shared(_), None) => Err(Error::internal("a reader without its snapshot")),
         }
     }
+}
+
+/// Sends a statement: its number, and how the columns of its rows come. Numbers come as such in the binary protocol, which
+/// prepared statements have; texts of them would be rounded.
+async fn sent(wire: &mut Wire, sql: &str) -> Result<(u32, Vec<Raw>), Failure> {
+    let statement = wire.prepare(sql).await?.id;
+    let columns = wire.execute(statement).await?;
+    Ok((statement, columns.iter().map(Raw::of).collect()))
 }
 
 /// Puts a connection away whose statement failed, which need not have ended the connection. One of its own is hung up on.

@@ -265,6 +265,29 @@ async fn large_values_make_small_batches() {
     );
 }
 
+/// More than a frame of the protocol holds.
+#[tokio::test]
+async fn a_row_of_many_frames_is_one_row() {
+    let database = mariadb::database();
+    database.sql(
+        "create table t(n int, a longtext, b longtext, c longtext, d longtext);
+         insert into t select seq, repeat('a', 9000000), repeat('b', 9000000), repeat('c', 9000000), seq from seq_1_to_3",
+    );
+    let batches = read(source(&database, "table: t").as_ref()).await.unwrap();
+    let mut seen = Vec::new();
+    for batch in &batches {
+        for row in 0..batch.num_rows() {
+            for (column, letter) in (1..4).zip("abc".chars()) {
+                let text = batch.column(column).as_string::<i32>().value(row);
+                assert!(text.len() == 9_000_000 && text.chars().all(|one| one == letter));
+            }
+            seen.push(batch.column(4).as_string::<i32>().value(row).to_owned());
+        }
+    }
+    seen.sort();
+    assert_eq!(seen, ["1", "2", "3"]);
+}
+
 /// A long result that nobody could hold.
 const ENDLESS: &str = "query: select seq as n, repeat('x', 1000) as v from seq_1_to_100000000";
 
@@ -462,7 +485,25 @@ async fn tls_is_spoken_as_sslmode_says() {
     let other_name = refusal(&yaml("127.0.0.1", &format!(", sslmode: verify-full{authority}"))).await;
     assert_eq!(other_name.kind(), ErrorKind::Denied, "{other_name}");
     let socket = format!("{{type: mysql, socket: {}, database: {}}}", database.socket.display(), database.name);
-    assert_eq!(tls(socket).await, "no");
+    assert_eq!(tls(socket.clone()).await, "no");
+
+    // So do the connections that read.
+    let cipher = async |yaml: &str| {
+        let query = "query: \"select variable_value as v from information_schema.session_status where variable_name = 'Ssl_cipher'\"";
+        first_row(connect(yaml).unwrap().source(&extract(query)).unwrap().as_ref()).await.concat()
+    };
+    for open in [&socket, &yaml("127.0.0.1", ", sslmode: disable")] {
+        assert_eq!(cipher(open).await, "", "{open}");
+    }
+    let checked = format!(", sslmode: verify-full{authority}");
+    for sealed in [yaml("localhost", ""), yaml("127.0.0.1", ", sslmode: require"), yaml("localhost", &checked)] {
+        assert_ne!(cipher(&sealed).await, "", "{sealed}");
+    }
+    database
+        .sql("create table big(n int, v longtext); insert into big select seq, repeat('x', 3000000) from seq_1_to_5");
+    let source = connect(&yaml("localhost", &checked)).unwrap().source(&extract("table: big")).unwrap();
+    let rows: usize = read(source.as_ref()).await.unwrap().iter().map(RecordBatch::num_rows).sum();
+    assert_eq!(rows, 5);
 }
 
 #[tokio::test]

@@ -10,7 +10,6 @@ use crate::units::share::Slice;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::{ExtractSpec, UnitsSpec};
 use gristmill_model::{Error, ErrorKind, Result};
-use mysql_async::prelude::Queryable;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -103,15 +102,7 @@ impl Wanted {
     /// The columns as the server describes them.
     pub(super) async fn described(&self, session: &mut Session) -> Result<Vec<mysql_async::Column>> {
         let sql = Slice::Whole.select(&Mysql, "*", &self.relation_sql(), self.filter.as_deref());
-        let prepared = async {
-            let conn = session.conn()?;
-            let statement = conn.prep(sql).await?;
-            let columns = statement.columns().to_vec();
-            let parameters = statement.num_params();
-            conn.close(statement).await?;
-            Ok::<_, Failure>((columns, parameters))
-        };
-        let columns = match prepared.await {
+        let columns = match session.describe(&sql).await {
             Ok((columns, 0)) => columns,
             Ok(_) => {
                 return Err(Error::new(ErrorKind::Query, format!("cannot read `{}`", self.label()))

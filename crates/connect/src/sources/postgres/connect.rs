@@ -105,7 +105,7 @@ impl Session {
     }
 
     async fn dial(config: &PostgresConfig, server: &Config) -> Result<Self> {
-        let tls = tls(config).await?;
+        let tls = client_config(config.sslmode, config.sslrootcert.as_deref()).await?;
         match server.connect(MakeRustlsConnect::new(tls)).await {
             Ok((client, connection)) => {
                 let ended = Arc::new(OnceLock::new());
@@ -174,7 +174,7 @@ async fn unknown_database(config: &PostgresConfig, server: &Config) -> Error {
         ErrorKind::NotFound,
         format!("the database `{}` does not exist at `{}`", config.database, config.place),
     );
-    let Ok(tls) = tls(config).await else { return error };
+    let Ok(tls) = client_config(config.sslmode, config.sslrootcert.as_deref()).await else { return error };
     let names = async {
         let (client, connection) = other.connect(MakeRustlsConnect::new(tls)).await.ok()?;
         let task = tokio::spawn(connection);
@@ -188,19 +188,22 @@ async fn unknown_database(config: &PostgresConfig, server: &Config) -> Error {
     }
 }
 
-/// The TLS side of a session.
-async fn tls(config: &PostgresConfig) -> Result<ClientConfig> {
+/// The TLS side of a session with a database.
+///
+/// # Errors
+/// A certificate file that cannot be read.
+pub(crate) async fn client_config(sslmode: SslMode, sslrootcert: Option<&Path>) -> Result<ClientConfig> {
     let provider = Arc::new(ring::default_provider());
     let internal = |error: rustls::Error| Error::internal("cannot set up TLS").cause(error);
     let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(internal)?;
-    if config.sslmode != SslMode::VerifyFull {
+    if sslmode != SslMode::VerifyFull {
         let verifier = Arc::new(AnyCertificate { provider });
         return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
     }
     let mut roots = RootCertStore::empty();
-    match &config.sslrootcert {
+    match sslrootcert {
         None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
         Some(path) => {
             for certificate in certificates(path).await? {

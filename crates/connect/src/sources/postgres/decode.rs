@@ -1,8 +1,9 @@
 //! Rows of a binary COPY to batches: rows are gathered until there are some, then taken apart column by column.
 
-use super::columns::{Place, Values};
+use super::columns::Values;
 use super::copy::Span;
 use super::types::Column;
+use crate::columns::Place;
 use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;

@@ -1,6 +1,7 @@
 //! Numerics of the binary format as decimals, exactly, or as the server's own text.
 
-use super::columns::{Refusal, misshapen};
+use super::columns::misshapen;
+use crate::columns::Refusal;
 use arrow::datatypes::i256;
 
 /// Powers of ten, from 10⁰ to 10³⁸.
