@@ -152,6 +152,17 @@ impl Session {
         self.link.as_mut().ok_or(Failure::Driver(DriverError::ConnectionClosed))
     }
 
+    /// The driver's connection.
+    ///
+    /// # Errors
+    /// Only after it was closed, or where it was opened as a reader.
+    pub(super) fn conn(&mut self) -> Result<&mut Conn, Failure> {
+        match self.link()? {
+            Link::Driver(conn) => Ok(conn),
+            Link::Wire(_) => Err(Failure::Driver(DriverError::ConnectionClosed)),
+        }
+    }
+
     /// Our own connection.
     ///
     /// # Errors
@@ -166,18 +177,17 @@ impl Session {
     /// Runs a statement; what it gives is dropped.
     pub(super) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
         match self.link()? {
-            Link::Driver(conn) => conn.query_drop(sql).await,
             Link::Wire(wire) => wire.query(sql).await.map(|_| ()),
+            Link::Driver(_) => self.conn()?.query_drop(sql).await,
         }
     }
 
     /// The few rows of a question, each value as the server's text of it, and the names of their columns.
     async fn table(&mut self, sql: &str) -> Result<(Vec<String>, Vec<TextRow>), Failure> {
-        let conn = match self.link()? {
-            Link::Wire(wire) => return wire.query(sql).await,
-            Link::Driver(conn) => conn,
-        };
-        let rows: Vec<mysql_async::Row> = conn.query(sql).await?;
+        if let Link::Wire(wire) = self.link()? {
+            return wire.query(sql).await;
+        }
+        let rows: Vec<mysql_async::Row> = self.conn()?.query(sql).await?;
         let names = rows.first().map(|row| row.columns_ref().iter().map(|column| column.name_str().into_owned()));
         let names = names.into_iter().flatten().collect();
         Ok((names, rows.into_iter().map(|row| row.unwrap().into_iter().map(text_of).collect()).collect()))
