@@ -218,24 +218,22 @@ pub struct Scan {
 
 impl Scan {
     /// Says what happens to fields of records that no column holds, those of `known` aside. They are read past and told of,
-    /// or refused where columns must not change; where columns were left out on purpose (not `whole`), nobody looks.
+    /// or refused where columns must not change, or their records are left out; where columns were left out on purpose (not
+    /// `whole`), nobody looks.
     #[must_use]
     pub(crate) fn heeding_fields(mut self, whole: bool, contract: SchemaContract, known: Vec<String>) -> Self {
         let rejects = self.rejects.take();
         self.rejects = match contract {
             _ if !whole => rejects.map(RejectSink::without_fields),
-            SchemaContract::Freeze | SchemaContract::DiscardRow => {
-                let why = match contract {
-                    SchemaContract::DiscardRow => {
-                        "`schema_contract: discard_row` must know of a column before it reads"
-                    }
-                    _ => "`schema_contract: freeze` allows no change",
-                };
+            SchemaContract::DiscardRow => {
+                Some(rejects.unwrap_or_else(RejectSink::none).leaving_out().without_fields_named(known))
+            }
+            SchemaContract::Freeze => {
                 let refuse = move |field: &str| {
                     let top = field.split('.').next().unwrap_or(field);
                     let message = format!("a record has the field `{field}`, which none of those looked at before had");
                     Err(Error::new(ErrorKind::Schema, message)
-                        .cause(why)
+                        .cause("`schema_contract: freeze` allows no change")
                         .hint(format!("declare it: `schema: {{{top}: text}}`, or say `schema_contract: evolve`")))
                 };
                 Some(rejects.unwrap_or_else(RejectSink::none).noting_fields(refuse).without_fields_named(known))
@@ -269,15 +267,20 @@ pub struct RejectSink {
     fields: Option<Arc<NoteField>>,
 }
 
-type NoteField = dyn Fn(&str) -> Result<()> + Send + Sync;
+/// Whether the field matters: those that are known elsewhere do not.
+type NoteField = dyn Fn(&str) -> Result<bool> + Send + Sync;
 
 impl RejectSink {
     /// Sends every refused row to `receive`.
     pub fn new(receive: impl Fn(Reject) + Send + Sync + 'static) -> Self {
-        Self { rows: Arc::new(receive), fields: None }
+        Self { rows: Arc::new(receive), fields: None, left_out: Arc::new(|| {}), leaves_out: false }
     }
 
     /// Nobody wants refused rows.
+    /// Counts the records that are left out for their fields.
+    left_out: Arc<dyn Fn() + Send + Sync>,
+    /// Whether a record with a field that no column holds is left out.
+    leaves_out: bool,
     #[must_use]
     pub fn none() -> Self {
         Self::new(|_| {})
@@ -286,7 +289,19 @@ impl RejectSink {
     /// Sends the name of every field that no column holds to `note`, once for each record that has it.
     #[must_use]
     pub fn noting_fields(self, note: impl Fn(&str) -> Result<()> + Send + Sync + 'static) -> Self {
-        Self { fields: Some(Arc::new(note)), ..self }
+        Self { fields: Some(Arc::new(move |field| note(field).map(|()| true))), ..self }
+    }
+
+    /// Calls `count` for every record that is left out because it has a field that no column holds.
+    #[must_use]
+    pub fn counting_left_out(self, count: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { left_out: Arc::new(count), ..self }
+    }
+
+    /// Records with such a field are left out.
+    fn leaving_out(self) -> Self {
+        let fields = self.fields.clone().unwrap_or_else(|| Arc::new(|_| Ok(true)));
+        Self { fields: Some(fields), leaves_out: true, ..self }
     }
 
     /// Nobody wants to know of fields: columns were left out on purpose.
@@ -299,7 +314,8 @@ impl RejectSink {
     #[must_use]
     pub(crate) fn without_fields_named(self, names: Vec<String>) -> Self {
         let Some(fields) = self.fields.clone().filter(|_| !names.is_empty()) else { return self };
-        self.noting_fields(move |field| if names.iter().any(|name| name == field) { Ok(()) } else { fields(field) })
+        let others = move |field: &str| if names.iter().any(|name| name == field) { Ok(false) } else { fields(field) };
+        Self { fields: Some(Arc::new(others)), ..self }
     }
 
     /// Whether fields are to be looked for.
@@ -312,12 +328,26 @@ impl RejectSink {
         (self.rows)(reject);
     }
 
-    /// A record has a field that no column holds.
+    /// Whether records with such fields are left out.
+    pub(crate) fn leaves_out(&self) -> bool {
+        self.leaves_out
+    }
+
+    /// A record has values in these fields, which no column holds. Gives whether it is to be left out, which is counted.
     ///
     /// # Errors
     /// That there must be none.
-    pub(crate) fn note_field(&self, name: &str) -> Result<()> {
-        self.fields.as_ref().map_or(Ok(()), |note| note(name))
+    pub(crate) fn note_fields<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<bool> {
+        let Some(note) = &self.fields else { return Ok(false) };
+        let mut matters = false;
+        for name in names {
+            matters |= note(name)?;
+        }
+        let is_left_out = matters && self.leaves_out;
+        if is_left_out {
+            (self.left_out)();
+        }
+        Ok(is_left_out)
     }
 }
 
