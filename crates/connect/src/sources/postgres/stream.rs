@@ -228,7 +228,7 @@ pub(super) async fn open_reader(
     }
     let place = wanted.config.readers.place().await?;
     let session = Session::open(&wanted.config).await?;
-    if let Err(error) = session.begin_to_read(id).await {
+    if let Err(error) = session.begin_to_read(&wanted.config, id).await {
         // Invalid identifier, does not exist (from 17 on), or its holder is not running any more.
         let refused = error.code().is_some_and(|code| matches!(code.code(), "22023" | "42704" | "55000"));
         if id.is_none() || !refused {

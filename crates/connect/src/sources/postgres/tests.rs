@@ -647,6 +647,14 @@ async fn a_statement_that_takes_longer_than_the_server_allows_says_what_to_set()
     let error = read(source.as_ref()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.hint_text().unwrap().contains("set statement_timeout = 0"), "{error:?}");
+    // The connection's own limit, which the server's does not outlast; and one that is long enough.
+    let limited = |limit: &str| {
+        let yaml = format!("{{type: postgres, url: \"{}\", statement_timeout: {limit}}}", database.local_url());
+        connect(&yaml).unwrap().source(&extract("query: select n, pg_sleep(0.05)::text as s from t")).unwrap()
+    };
+    let error = read(limited("100ms").as_ref()).await.unwrap_err();
+    assert!(error.hint_text().unwrap().starts_with("raise `statement_timeout` of the connection"), "{error:?}");
+    assert_eq!(read(limited("1h").as_ref()).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
 }
 
 #[tokio::test]
