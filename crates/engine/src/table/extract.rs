@@ -51,7 +51,9 @@ impl TableProvider for ExtractTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         // An incremental extract must see all rows: those it passes over would not be looked at again.
         let can = |filter: &&Expr| {
-            self.progress.is_none() && to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter))
+            self.progress.is_none()
+                && self.contract.is_none()
+                && to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter))
         };
         let pushed = |filter: &&Expr| match can(filter) {
             true => TableProviderFilterPushDown::Inexact,
@@ -85,15 +87,16 @@ impl TableProvider for ExtractTable {
             Some(contract) => contract.reads(&gated).map_err(to_datafusion)?,
             None => gated.clone(),
         };
-        let gate = self.progress.as_ref().map(|progress| Gate {
-            progress: progress.clone(),
+        let is_gated = self.progress.is_some() || self.contract.is_some();
+        let gate = is_gated.then(|| Gate {
+            progress: self.progress.clone(),
             contract: self.contract.clone(),
             schema: gated,
             asked: more,
         });
         let is_part = indices.is_some() || self.contract.is_some();
         let columns = is_part.then(|| schema.fields().iter().map(|field| field.name().clone()).collect());
-        let may_push = self.progress.is_none();
+        let may_push = self.progress.is_none() && self.contract.is_none();
         let pushed = filters.iter().filter_map(to_filter).filter(|filter| may_push && self.source.can_filter(filter));
         let want = ReadRequest {
             columns,
