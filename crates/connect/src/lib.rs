@@ -11,6 +11,7 @@
 //! how to read and write, never how to compute. Every connector is in one explicit list, [`registry`], and calls the
 //! conformance suite of its contract, [`conformance`].
 
+mod aggregate;
 pub mod conformance;
 mod connection;
 mod cursors;
@@ -36,11 +37,12 @@ pub mod types;
 mod units;
 mod wrap;
 
+pub use aggregate::{Aggregate, AggregateFunction, Aggregation};
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
     Consistency, Increment, Narrowed, NativeFile, NativeScan, NewRows, Next, Pin, ReadPlan, ReadRequest, Reject,
-    RejectSink, Scan, Source, SourceStats,
+    RejectSink, Retry, Scan, Source, SourceStats,
 };

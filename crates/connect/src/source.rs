@@ -1,6 +1,6 @@
 //! The source contract: plan units, read one.
 
-use crate::{Filter, Rows};
+use crate::{Aggregation, Filter, Rows};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail, SchemaContract};
@@ -63,6 +63,14 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// once the schema is known; whoever asks decides the condition again.
     fn can_filter(&self, filter: &Filter) -> bool {
         let _ = filter;
+        false
+    }
+
+    /// Whether a plan may be asked for an aggregation of the rows for which all of the conditions hold, in place of the rows
+    /// ([`ReadRequest::aggregation`]). Its values have to be the ones that reading the rows and adding them up gives, and where
+    /// that would be an error, so must this be. Asked once the schema is known.
+    fn can_aggregate(&self, aggregation: &Aggregation, filters: &[Filter]) -> bool {
+        let _ = (aggregation, filters);
         false
     }
 
@@ -196,6 +204,9 @@ pub struct ReadRequest {
     /// Only rows for which all of these hold need to come. A source leaves out what it can ([`Source::can_filter`]), never
     /// more.
     pub filters: Vec<Filter>,
+    /// Each unit gives this of its rows instead of them, as batches of [`Aggregation::schema`], and the filters are decided by
+    /// the source alone. Only what [`Source::can_aggregate`] was asked about.
+    pub aggregation: Option<Aggregation>,
     /// So many rows are enough, whichever they are. A source may give more.
     pub limit: Option<u64>,
     /// How many units are read at once, at most.
@@ -265,6 +276,10 @@ impl Scan {
 pub struct RejectSink {
     rows: Arc<dyn Fn(Reject) + Send + Sync>,
     fields: Option<Arc<NoteField>>,
+    /// Counts the records that are left out for their fields.
+    left_out: Arc<dyn Fn() + Send + Sync>,
+    /// Whether a record with a field that no column holds is left out.
+    leaves_out: bool,
 }
 
 /// Whether the field matters: those that are known elsewhere do not.
@@ -277,10 +292,6 @@ impl RejectSink {
     }
 
     /// Nobody wants refused rows.
-    /// Counts the records that are left out for their fields.
-    left_out: Arc<dyn Fn() + Send + Sync>,
-    /// Whether a record with a field that no column holds is left out.
-    leaves_out: bool,
     #[must_use]
     pub fn none() -> Self {
         Self::new(|_| {})
@@ -379,9 +390,39 @@ pub struct ReadPlan {
     pub why: String,
     /// What the source itself does: ``columns``, ``filter: date = '2024-01-15'``.
     pub pushed_down: Vec<String>,
+    /// What becomes of a unit that fails for a passing reason.
+    pub retry: Retry,
     /// What keeps the picture of the source alive that the units are read from. Whoever reads the units holds it until
     /// the last of them has been read; a plan that is only looked at may drop it.
     pub pin: Option<Pin>,
+}
+
+/// What becomes of a unit that fails for a passing reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Its rows come in one order, so it is read on from where it was.
+    GoesOn,
+    /// It is read again while nothing of it was handed on.
+    BeforeRows,
+    /// What failed is one request of it, which is made again.
+    Requests,
+    /// It is not tried again by itself.
+    Never,
+}
+
+impl Retry {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GoesOn => "a unit goes on where it was",
+            Self::BeforeRows => {
+                "a unit is read again while none of its rows have gone on; after that, the load begins anew"
+            }
+            Self::Requests => "a request is made again; after that, the load begins anew",
+            Self::Never => "the load begins anew",
+        }
+    }
 }
 
 /// Keeps a picture of a source alive (an exported snapshot) until the last clone of it is dropped.

@@ -11,7 +11,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use gristmill_connect::{ReadPlan, ReadRequest, RejectSink, Scan, Source};
+use gristmill_connect::{Aggregation, Filter, ReadPlan, ReadRequest, RejectSink, Scan, Source, SourceStats};
 use gristmill_model::ConnectionName;
 use gristmill_model::spec::OnFail;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -105,13 +105,52 @@ impl TableProvider for ExtractTable {
             limit: limit
                 .filter(|_| may_push && filters.is_empty() && self.on_bad_row == OnFail::Fail)
                 .map(|limit| limit as u64),
-            parallelism: self.parallelism,
+            ..self.request()
         };
-        let mut plan = self.source.plan(&want).await.map_err(to_datafusion)?;
         let stats = self.source.stats().await;
         if let Some(rows) = stats.rows {
             self.meter.expect(rows);
         }
+        self.reading(state, &want, schema, stats, gate).await
+    }
+}
+
+impl ExtractTable {
+    /// Whether all rows go on, as they come. Otherwise each is to be looked at.
+    pub(crate) fn gives_rows_as_they_are(&self) -> bool {
+        self.progress.is_none() && self.contract.is_none() && self.on_bad_row == OnFail::Fail
+    }
+
+    /// Reads an aggregation of each unit's rows for which all of `filters` hold, which come as `schema`. It is a scan like
+    /// any other: whoever scans twice reads two moments.
+    pub(crate) async fn aggregate(
+        &self,
+        state: &dyn Session,
+        aggregation: Aggregation,
+        filters: Vec<Filter>,
+        schema: SchemaRef,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
+        let columns = Some(aggregation.columns());
+        let want = ReadRequest { columns, filters, aggregation: Some(aggregation), ..self.request() };
+        // How many groups there are, nobody knows.
+        self.reading(state, &want, schema, SourceStats::default(), None).await
+    }
+
+    fn request(&self) -> ReadRequest {
+        ReadRequest { parallelism: self.parallelism, ..ReadRequest::default() }
+    }
+
+    /// The node that reads what is wanted.
+    async fn reading(
+        &self,
+        state: &dyn Session,
+        want: &ReadRequest,
+        schema: SchemaRef,
+        stats: SourceStats,
+        gate: Option<Gate>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let mut plan = self.source.plan(want).await.map_err(to_datafusion)?;
         tracing::info!(
             step = %self.meter.step,
             units = plan.units.len(),

@@ -686,7 +686,8 @@ async fn conditions_that_the_server_answers_alike_are_pushed_down_and_limits_too
         assert!(!source.can_filter(&refused), "{refused}");
     }
     let read = async |filters: Vec<Filter>, limit: Option<u64>| {
-        let want = ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2 };
+        let want =
+            ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2, ..ReadRequest::default() };
         let plan = source.plan(&want).await.unwrap();
         let schema = Arc::new(source.schema().await.unwrap().project(&[0]).unwrap());
         let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };
