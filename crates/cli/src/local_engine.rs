@@ -140,6 +140,9 @@ fn describe(text: &mut String, report: &PlanReport) {
         if let Some(consistency) = &view.consistency {
             let _ = writeln!(text, "  picture: {consistency}");
         }
+        if let Some(retry) = &view.retry {
+            let _ = writeln!(text, "  when it fails in passing: {retry}");
+        }
     }
     for action in &report.actions {
         let target = action.target.as_ref().map_or_else(String::new, |target| format!(" → {target}"));

@@ -11,6 +11,7 @@
 //! how to read and write, never how to compute. Every connector is in one explicit list, [`registry`], and calls the
 //! conformance suite of its contract, [`conformance`].
 
+mod aggregate;
 mod columns;
 pub mod conformance;
 mod connection;
@@ -37,11 +38,12 @@ pub mod types;
 mod units;
 mod wrap;
 
+pub use aggregate::{Aggregate, AggregateFunction, Aggregation};
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
     Again, Consistency, Increment, Narrowed, NativeFile, NativeScan, NewRows, Next, Pin, ReadPlan, ReadRequest, Reject,
-    RejectSink, Scan, Source, SourceStats, Whence,
+    RejectSink, Retry, Scan, Source, SourceStats, Whence,
 };

@@ -1,6 +1,6 @@
 //! The source contract: plan units, read one.
 
-use crate::{Filter, Rows};
+use crate::{Aggregation, Filter, Rows};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, Lag, OnFail, SchemaContract};
@@ -63,6 +63,14 @@ pub trait Source: fmt::Debug + Send + Sync {
     /// once the schema is known; whoever asks decides the condition again.
     fn can_filter(&self, filter: &Filter) -> bool {
         let _ = filter;
+        false
+    }
+
+    /// Whether a plan may be asked for an aggregation of the rows for which all of the conditions hold, in place of the rows
+    /// ([`ReadRequest::aggregation`]). Its values have to be the ones that reading the rows and adding them up gives, and where
+    /// that would be an error, so must this be. Asked once the schema is known.
+    fn can_aggregate(&self, aggregation: &Aggregation, filters: &[Filter]) -> bool {
+        let _ = (aggregation, filters);
         false
     }
 
@@ -196,6 +204,9 @@ pub struct ReadRequest {
     /// Only rows for which all of these hold need to come. A source leaves out what it can ([`Source::can_filter`]), never
     /// more.
     pub filters: Vec<Filter>,
+    /// Each unit gives this of its rows instead of them, as batches of [`Aggregation::schema`], and the filters are decided by
+    /// the source alone. Only what [`Source::can_aggregate`] was asked about.
+    pub aggregation: Option<Aggregation>,
     /// So many rows are enough, whichever they are. A source may give more.
     pub limit: Option<u64>,
     /// How many units are read at once, at most.
@@ -218,24 +229,22 @@ pub struct Scan {
 
 impl Scan {
     /// Says what happens to fields of records that no column holds, those of `known` aside. They are read past and told of,
-    /// or refused where columns must not change; where columns were left out on purpose (not `whole`), nobody looks.
+    /// or refused where columns must not change, or their records are left out; where columns were left out on purpose (not
+    /// `whole`), nobody looks.
     #[must_use]
     pub(crate) fn heeding_fields(mut self, whole: bool, contract: SchemaContract, known: Vec<String>) -> Self {
         let rejects = self.rejects.take();
         self.rejects = match contract {
             _ if !whole => rejects.map(RejectSink::without_fields),
-            SchemaContract::Freeze | SchemaContract::DiscardRow => {
-                let why = match contract {
-                    SchemaContract::DiscardRow => {
-                        "`schema_contract: discard_row` must know of a column before it reads"
-                    }
-                    _ => "`schema_contract: freeze` allows no change",
-                };
+            SchemaContract::DiscardRow => {
+                Some(rejects.unwrap_or_else(RejectSink::none).leaving_out().without_fields_named(known))
+            }
+            SchemaContract::Freeze => {
                 let refuse = move |field: &str| {
                     let top = field.split('.').next().unwrap_or(field);
                     let message = format!("a record has the field `{field}`, which none of those looked at before had");
                     Err(Error::new(ErrorKind::Schema, message)
-                        .cause(why)
+                        .cause("`schema_contract: freeze` allows no change")
                         .hint(format!("declare it: `schema: {{{top}: text}}`, or say `schema_contract: evolve`")))
                 };
                 Some(rejects.unwrap_or_else(RejectSink::none).noting_fields(refuse).without_fields_named(known))
@@ -268,6 +277,10 @@ pub struct RejectSink {
     rows: Arc<dyn Fn(Reject, &Whence) + Send + Sync>,
     fields: Option<Arc<NoteField>>,
     whence: Whence,
+    /// Counts the records that are left out for their fields.
+    left_out: Arc<dyn Fn() + Send + Sync>,
+    /// Whether a record with a field that no column holds is left out.
+    leaves_out: bool,
 }
 
 /// What is known of all rows that one reader refuses.
@@ -288,7 +301,8 @@ pub struct Again {
     pub header: String,
 }
 
-type NoteField = dyn Fn(&str) -> Result<()> + Send + Sync;
+/// Whether the field matters: those that are known elsewhere do not.
+type NoteField = dyn Fn(&str) -> Result<bool> + Send + Sync;
 
 impl RejectSink {
     /// Sends every refused row to `receive`.
@@ -298,7 +312,13 @@ impl RejectSink {
 
     /// As [`RejectSink::new`], and says where each row comes from.
     pub fn telling(receive: impl Fn(Reject, &Whence) + Send + Sync + 'static) -> Self {
-        Self { rows: Arc::new(receive), fields: None, whence: Whence::default() }
+        Self {
+            rows: Arc::new(receive),
+            fields: None,
+            left_out: Arc::new(|| {}),
+            leaves_out: false,
+            whence: Whence::default(),
+        }
     }
 
     /// Nobody wants refused rows.
@@ -310,7 +330,19 @@ impl RejectSink {
     /// Sends the name of every field that no column holds to `note`, once for each record that has it.
     #[must_use]
     pub fn noting_fields(self, note: impl Fn(&str) -> Result<()> + Send + Sync + 'static) -> Self {
-        Self { fields: Some(Arc::new(note)), ..self }
+        Self { fields: Some(Arc::new(move |field| note(field).map(|()| true))), ..self }
+    }
+
+    /// Calls `count` for every record that is left out because it has a field that no column holds.
+    #[must_use]
+    pub fn counting_left_out(self, count: impl Fn() + Send + Sync + 'static) -> Self {
+        Self { left_out: Arc::new(count), ..self }
+    }
+
+    /// Records with such a field are left out.
+    fn leaving_out(self) -> Self {
+        let fields = self.fields.clone().unwrap_or_else(|| Arc::new(|_| Ok(true)));
+        Self { fields: Some(fields), leaves_out: true, ..self }
     }
 
     /// Nobody wants to know of fields: columns were left out on purpose.
@@ -323,7 +355,8 @@ impl RejectSink {
     #[must_use]
     pub(crate) fn without_fields_named(self, names: Vec<String>) -> Self {
         let Some(fields) = self.fields.clone().filter(|_| !names.is_empty()) else { return self };
-        self.noting_fields(move |field| if names.iter().any(|name| name == field) { Ok(()) } else { fields(field) })
+        let others = move |field: &str| if names.iter().any(|name| name == field) { Ok(false) } else { fields(field) };
+        Self { fields: Some(Arc::new(others)), ..self }
     }
 
     /// Whether fields are to be looked for.
@@ -350,12 +383,26 @@ impl RejectSink {
         (self.rows)(reject, &self.whence);
     }
 
-    /// A record has a field that no column holds.
+    /// Whether records with such fields are left out.
+    pub(crate) fn leaves_out(&self) -> bool {
+        self.leaves_out
+    }
+
+    /// A record has values in these fields, which no column holds. Gives whether it is to be left out, which is counted.
     ///
     /// # Errors
     /// That there must be none.
-    pub(crate) fn note_field(&self, name: &str) -> Result<()> {
-        self.fields.as_ref().map_or(Ok(()), |note| note(name))
+    pub(crate) fn note_fields<'a>(&self, names: impl IntoIterator<Item = &'a str>) -> Result<bool> {
+        let Some(note) = &self.fields else { return Ok(false) };
+        let mut matters = false;
+        for name in names {
+            matters |= note(name)?;
+        }
+        let is_left_out = matters && self.leaves_out;
+        if is_left_out {
+            (self.left_out)();
+        }
+        Ok(is_left_out)
     }
 }
 
@@ -387,9 +434,39 @@ pub struct ReadPlan {
     pub why: String,
     /// What the source itself does: ``columns``, ``filter: date = '2024-01-15'``.
     pub pushed_down: Vec<String>,
+    /// What becomes of a unit that fails for a passing reason.
+    pub retry: Retry,
     /// What keeps the picture of the source alive that the units are read from. Whoever reads the units holds it until
     /// the last of them has been read; a plan that is only looked at may drop it.
     pub pin: Option<Pin>,
+}
+
+/// What becomes of a unit that fails for a passing reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Retry {
+    /// Its rows come in one order, so it is read on from where it was.
+    GoesOn,
+    /// It is read again while nothing of it was handed on.
+    BeforeRows,
+    /// What failed is one request of it, which is made again.
+    Requests,
+    /// It is not tried again by itself.
+    Never,
+}
+
+impl Retry {
+    /// For people.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::GoesOn => "a unit goes on where it was",
+            Self::BeforeRows => {
+                "a unit is read again while none of its rows have gone on; after that, the load begins anew"
+            }
+            Self::Requests => "a request is made again; after that, the load begins anew",
+            Self::Never => "the load begins anew",
+        }
+    }
 }
 
 /// Keeps a picture of a source alive (an exported snapshot) until the last clone of it is dropped.

@@ -37,6 +37,8 @@ pub struct ViewPlan {
     pub pushed_down: Vec<String>,
     /// How far the units agree on one picture of the source.
     pub consistency: Option<String>,
+    /// What becomes of a unit that fails for a passing reason.
+    pub retry: Option<String>,
     /// Computed once for several readers, or because it has checks.
     pub piped: bool,
 }
@@ -75,6 +77,7 @@ impl Engine {
                 sample: None,
                 pushed_down: Vec::new(),
                 consistency: None,
+                retry: None,
                 piped: piped.contains(&&view.step),
             };
             match &view.origin {
@@ -91,6 +94,7 @@ impl Engine {
                         plan.sample = read.units.first().map(|unit| unit.label.clone());
                         plan.pushed_down.clone_from(&read.pushed_down);
                         plan.consistency = Some(read.consistency.as_str().to_owned());
+                        plan.retry = Some(read.retry.as_str().to_owned());
                     }
                 }
                 Origin::Query => "a query over the steps above".clone_into(&mut plan.why),

@@ -343,11 +343,12 @@ impl Resolver {
             (OnFail::Warn, _) => RejectSink::new(move |reject| counted.warn(&reject)),
             _ => RejectSink::new(move |_| counted.reject(1)),
         };
-        let counted = meter.clone();
+        let (counted, left_out) = (meter.clone(), meter.clone());
         let rejects = rejects.noting_fields(move |field| {
             counted.field_beyond(field);
             Ok(())
         });
+        let rejects = rejects.counting_left_out(move || left_out.reject(1));
         let table = Arc::new(ExtractTable {
             connection: connection.clone(),
             source,

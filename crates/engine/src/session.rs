@@ -5,6 +5,7 @@ use crate::error::from_datafusion;
 use crate::memory::{MemoryLimit, Pressure, SpillFirstPool};
 use crate::resolve::{Origin, Resolver};
 use crate::spill::SpillFolder;
+use crate::table::PushAggregates;
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
@@ -147,6 +148,7 @@ impl Engine {
             .with_default_features()
             .build();
         let session = SessionContext::new_with_state(state);
+        session.add_optimizer_rule(Arc::new(PushAggregates));
         for function in &self.options.functions {
             session.register_udf(function.clone());
         }

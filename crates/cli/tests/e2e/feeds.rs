@@ -306,6 +306,43 @@ fn a_field_that_was_not_among_those_looked_at_is_told_of_whatever_the_source() {
     }
 }
 
+#[test]
+fn a_record_with_a_field_that_was_not_among_those_looked_at_is_left_out_where_that_is_said() {
+    let server = HttpServer::start(|received, _| {
+        let page: u32 = received.param("page").unwrap().parse().unwrap();
+        let row = |id| match id {
+            41 => "{\"id\":41,\"late\":1}".to_owned(),
+            42 => "{\"id\":42,\"late\":null}".to_owned(),
+            id => format!("{{\"id\":{id}}}"),
+        };
+        let rows: Vec<String> = if page > 5 { Vec::new() } else { ((page - 1) * 10..page * 10).map(row).collect() };
+        Reply::json(format!("[{}]", rows.join(",")))
+    });
+    let api = format!("{{type: http, url: {}}}", server.url);
+    let paged = "path: x, incremental_key: id, http: {sample_pages: 1, paginate: {page: {}}}, schema_contract: ";
+    let folder = project(&api, &format!("{paged}discard_row"));
+    let said = succeed(&folder);
+    assert!(said.contains("`late` (1 record)"), "{said}");
+    assert_eq!(folder.rows("select count(*), sum(id) from 'lake/t/'"), [format!("49,{}", 49 * 50 / 2 - 41)]);
+    let folder = project(&api, &format!("{paged}discard_value"));
+    succeed(&folder);
+    assert_eq!(folder.rows("select count(*) from 'lake/t/'"), ["50"]);
+    // Of the columns of a later file as well, which it is known to have: a row is left out for a value, not for an empty place.
+    let folder = project(
+        "{type: files, url: ./in}",
+        "path: \"*.csv\", incremental_key: file_modified, schema_contract: discard_row",
+    );
+    folder.write("in/1.csv", "id\n1\n2\n");
+    succeed(&folder);
+    folder.write("in/2.csv", "id,late\n3,x\n4,\n");
+    succeed(&folder);
+    assert_eq!(folder.rows("select id from 'lake/t/' order by id"), ["1", "2", "4"]);
+    for _ in 0..2 {
+        succeed(&folder);
+        assert_eq!(folder.rows("select count(*) from 'lake/t/'"), ["3"]);
+    }
+}
+
 /// What each request asked for, and how many rows were loaded in the end.
 fn retried(
     attempts: u32,

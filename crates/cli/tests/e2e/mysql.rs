@@ -42,6 +42,18 @@ fn rows_come_from_mariadb_through_run_copy_and_sql() {
         folder.rows(&format!("select {sums} from shop.orders where day = '2024-01-16'")),
         ["5000,3333,6251250.00,1000,10000"]
     );
+    assert_eq!(folder.rows("select id from shop.orders limit 7").len(), 7);
+    for (condition, rows) in [
+        ("id <= 10", "10"),
+        ("id in (1, 2, 20000)", "2"),
+        ("id is null", "0"),
+        ("day > '2024-01-15' and id > 9990", "5"),
+        ("region is null", "3333"),
+        ("paid and id < 11", "2"),
+    ] {
+        let counted = folder.rows(&format!("select count(*), count(distinct id) from shop.orders where {condition}"));
+        assert_eq!(counted, [format!("{rows},{rows}")], "{condition}");
+    }
     folder.ok(&["copy", "shop:orders", "all.parquet"]);
     assert_eq!(folder.rows(&format!("select {sums} from 'all.parquet'")), ["10000,6667,12501250.00,2000,10000"]);
 

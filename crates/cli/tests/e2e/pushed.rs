@@ -56,3 +56,29 @@ fn one_query_that_reads_twice_under_different_conditions_sees_both() {
     folder.ok(&["run", ".", "--date", "2024-01-01"]);
     assert_eq!(folder.rows("SELECT count(*), min(id), max(id) FROM 'out/both/*.csv'"), ["30,121,150"]);
 }
+
+const TOTAL: &str =
+    "  total: {sql: \"SELECT count(*) AS n, max(id) AS last, sum(id) AS total FROM orders WHERE id > 30\"}
+  load_total: {load: {from: total, to: out, path: total/, format: csv, strategy: replace}}
+";
+
+#[test]
+fn the_source_aggregates_for_its_only_reader() {
+    let folder = project(TOTAL);
+    let plan = folder.ok(&["plan", ".", "--date", "2024-01-01"]);
+    assert!(plan.contains("filter: id > 30; aggregates: count(*), max(id), sum(id)"), "{plan}");
+    folder.ok(&["run", ".", "--date", "2024-01-01"]);
+    assert_eq!(folder.rows("SELECT * FROM 'out/total/*.csv'"), ["270,300,44685"]);
+    let both = project(&format!("{TOTAL}{LARGE}"));
+    let plan = both.ok(&["plan", ".", "--date", "2024-01-01"]);
+    assert!(!plan.contains("aggregates:"), "{plan}");
+    both.ok(&["run", ".", "--date", "2024-01-01"]);
+    assert_eq!(both.rows("SELECT * FROM 'out/total/*.csv'"), ["270,300,44685"]);
+    // One picture: what a query reads twice is read once.
+    let twice = TOTAL.replace("FROM orders WHERE id > 30", "FROM orders WHERE id > (SELECT min(id) + 29 FROM orders)");
+    let folder = project(&twice);
+    let plan = folder.ok(&["plan", ".", "--date", "2024-01-01"]);
+    assert!(!plan.contains("aggregates:"), "{plan}");
+    folder.ok(&["run", ".", "--date", "2024-01-01"]);
+    assert_eq!(folder.rows("SELECT * FROM 'out/total/*.csv'"), ["270,300,44685"]);
+}

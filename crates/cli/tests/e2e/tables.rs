@@ -250,3 +250,28 @@ fn what_cannot_be_said_of_many_tables_is_refused() {
     let refused = run(&folder, &[]);
     assert!(refused.error().contains("`tables` is for databases"), "{refused}");
 }
+
+#[test]
+fn a_run_that_cannot_ask_for_its_tables_is_a_failed_run() {
+    let folder = Folder::new();
+    folder.write(
+        "gristmill.yaml",
+        "name: many\nmain: p\nconnections:\n  db: {type: sqlite, path: none/here.db}\n  lake: {type: files, url: ./lake}\n",
+    );
+    folder.write(
+        "pipelines/p.yaml",
+        "name: p\nsteps:\n  all: {extract: {from: db, tables: \"*\"}}\n  load: {load: {from: all, to: lake, path: \"{{ table }}/\", strategy: replace}}\n",
+    );
+    let said = folder.run(&["run", ".", "--date", "2024-01-15"]);
+    assert_eq!(said.code, Some(1), "{said}");
+    assert!(said.error().contains("none/here.db"), "{said}");
+    let shown = folder.ok(&["show", "last"]);
+    assert!(shown.contains("failed") && shown.contains("none/here.db") && shown.contains("upstream_failed"), "{shown}");
+    assert!(folder.ok(&["runs"]).contains("failed"));
+    // Once it can be asked, the run goes its way.
+    std::fs::create_dir(folder.path().join("none")).unwrap();
+    let database = rusqlite::Connection::open(folder.path().join("none/here.db")).unwrap();
+    database.execute_batch("create table t(n int); insert into t values (1)").unwrap();
+    folder.ok(&["run", ".", "--date", "2024-01-15"]);
+    assert_eq!(folder.rows("select count(*) from 'lake/t/'"), ["1"]);
+}

@@ -1,6 +1,7 @@
 //! A unit's payload: which rows it takes, and how that is said in SQL.
 
 use super::thousands;
+use crate::Aggregation;
 use serde::{Deserialize, Serialize};
 
 /// How a database says what units are told apart by.
@@ -27,6 +28,9 @@ pub(crate) struct Share {
     /// A condition beside that of the extract, in SQL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) pushed: Option<String>,
+    /// This of its rows, in place of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) aggregation: Option<Aggregation>,
     /// So many rows are enough.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) limit: Option<u64>,

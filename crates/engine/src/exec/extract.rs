@@ -64,7 +64,8 @@ pub(crate) fn leaf(units: &[WorkUnit], lanes: usize) -> DfResult<Arc<dyn Executi
 /// What rows of an incremental extract go through.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
-    pub(crate) progress: Arc<Progress>,
+    /// None where nothing of a row says whether it is new, as of files.
+    pub(crate) progress: Option<Arc<Progress>>,
     /// What is left out of them first.
     pub(crate) contract: Option<Arc<Contract>>,
     /// Of the rows that are left.
@@ -81,7 +82,9 @@ impl Gate {
             meter.reject(dropped);
             batch = fitted;
         }
-        let batch = self.progress.pass(batch).map_err(to_datafusion)?;
+        if let Some(progress) = &self.progress {
+            batch = progress.pass(batch).map_err(to_datafusion)?;
+        }
         match self.asked {
             Some(asked) => Ok(batch.project(&(0..asked).collect::<Vec<_>>())?),
             None => Ok(batch),

@@ -11,7 +11,7 @@ use datafusion::catalog::{Session, TableProvider};
 use datafusion::error::Result as DfResult;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
-use gristmill_connect::{ReadPlan, ReadRequest, RejectSink, Scan, Source};
+use gristmill_connect::{Aggregation, Filter, ReadPlan, ReadRequest, RejectSink, Scan, Source, SourceStats};
 use gristmill_model::ConnectionName;
 use gristmill_model::spec::OnFail;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -51,7 +51,9 @@ impl TableProvider for ExtractTable {
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> DfResult<Vec<TableProviderFilterPushDown>> {
         // An incremental extract must see all rows: those it passes over would not be looked at again.
         let can = |filter: &&Expr| {
-            self.progress.is_none() && to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter))
+            self.progress.is_none()
+                && self.contract.is_none()
+                && to_filter(filter).is_some_and(|filter| self.source.can_filter(&filter))
         };
         let pushed = |filter: &&Expr| match can(filter) {
             true => TableProviderFilterPushDown::Inexact,
@@ -85,15 +87,16 @@ impl TableProvider for ExtractTable {
             Some(contract) => contract.reads(&gated).map_err(to_datafusion)?,
             None => gated.clone(),
         };
-        let gate = self.progress.as_ref().map(|progress| Gate {
-            progress: progress.clone(),
+        let is_gated = self.progress.is_some() || self.contract.is_some();
+        let gate = is_gated.then(|| Gate {
+            progress: self.progress.clone(),
             contract: self.contract.clone(),
             schema: gated,
             asked: more,
         });
         let is_part = indices.is_some() || self.contract.is_some();
         let columns = is_part.then(|| schema.fields().iter().map(|field| field.name().clone()).collect());
-        let may_push = self.progress.is_none();
+        let may_push = self.progress.is_none() && self.contract.is_none();
         let pushed = filters.iter().filter_map(to_filter).filter(|filter| may_push && self.source.can_filter(filter));
         let want = ReadRequest {
             columns,
@@ -102,13 +105,52 @@ impl TableProvider for ExtractTable {
             limit: limit
                 .filter(|_| may_push && filters.is_empty() && self.on_bad_row == OnFail::Fail)
                 .map(|limit| limit as u64),
-            parallelism: self.parallelism,
+            ..self.request()
         };
-        let mut plan = self.source.plan(&want).await.map_err(to_datafusion)?;
         let stats = self.source.stats().await;
         if let Some(rows) = stats.rows {
             self.meter.expect(rows);
         }
+        self.reading(state, &want, schema, stats, gate).await
+    }
+}
+
+impl ExtractTable {
+    /// Whether all rows go on, as they come. Otherwise each is to be looked at.
+    pub(crate) fn gives_rows_as_they_are(&self) -> bool {
+        self.progress.is_none() && self.contract.is_none() && self.on_bad_row == OnFail::Fail
+    }
+
+    /// Reads an aggregation of each unit's rows for which all of `filters` hold, which come as `schema`. It is a scan like
+    /// any other: whoever scans twice reads two moments.
+    pub(crate) async fn aggregate(
+        &self,
+        state: &dyn Session,
+        aggregation: Aggregation,
+        filters: Vec<Filter>,
+        schema: SchemaRef,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        self.scans.fetch_add(1, Ordering::Relaxed);
+        let columns = Some(aggregation.columns());
+        let want = ReadRequest { columns, filters, aggregation: Some(aggregation), ..self.request() };
+        // How many groups there are, nobody knows.
+        self.reading(state, &want, schema, SourceStats::default(), None).await
+    }
+
+    fn request(&self) -> ReadRequest {
+        ReadRequest { parallelism: self.parallelism, ..ReadRequest::default() }
+    }
+
+    /// The node that reads what is wanted.
+    async fn reading(
+        &self,
+        state: &dyn Session,
+        want: &ReadRequest,
+        schema: SchemaRef,
+        stats: SourceStats,
+        gate: Option<Gate>,
+    ) -> DfResult<Arc<dyn ExecutionPlan>> {
+        let mut plan = self.source.plan(want).await.map_err(to_datafusion)?;
         tracing::info!(
             step = %self.meter.step,
             units = plan.units.len(),

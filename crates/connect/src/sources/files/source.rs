@@ -6,7 +6,7 @@ use super::{csv, formats, hive, increment, list, native, units};
 use crate::stores::{Store, StoreKind, StoreOptions};
 use crate::types::parse_type;
 use crate::{
-    Consistency, Increment, Narrowed, NativeScan, NewRows, Next, OpenContext, ReadPlan, ReadRequest, Rows, Scan,
+    Consistency, Increment, Narrowed, NativeScan, NewRows, Next, OpenContext, ReadPlan, ReadRequest, Retry, Rows, Scan,
     Source, SourceStats,
 };
 use arrow::array::{RecordBatch, RecordBatchOptions};
@@ -233,6 +233,7 @@ impl Source for FilesSource {
             units,
             consistency: if stdin { Consistency::SingleRead } else { Consistency::Snapshot },
             pushed_down: want.columns.iter().map(|_| "columns".to_owned()).collect(),
+            retry: Retry::Never,
             pin: None,
         })
     }

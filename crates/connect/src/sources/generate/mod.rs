@@ -30,7 +30,7 @@ mod tests;
 
 pub use kinds::{Kind, kinds};
 
-use crate::{Consistency, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{Consistency, ReadPlan, ReadRequest, Retry, Rows, Scan, Source, SourceStats};
 use arrow::array::RecordBatch;
 use arrow::compute::BatchCoalescer;
 use arrow::datatypes::{Schema, SchemaRef};
@@ -260,6 +260,7 @@ impl Source for GenerateSource {
             consistency: Consistency::Snapshot,
             why,
             pushed_down: vec!["columns".to_owned()],
+            retry: Retry::Never,
             pin: None,
         })
     }

@@ -10,7 +10,7 @@ use super::request::{Extra, Fields, Request};
 use super::units::{self, Draft, One, Payload, Said};
 use crate::sources::files::schema;
 use crate::types::parse_type;
-use crate::{Consistency, Increment, Narrowed, NewRows, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{Consistency, Increment, Narrowed, NewRows, ReadPlan, ReadRequest, Retry, Rows, Scan, Source, SourceStats};
 use arrow::array::RecordBatch;
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -213,6 +213,7 @@ impl Source for HttpSource {
             consistency: if is_one_answer { Consistency::SingleRead } else { Consistency::PerUnit },
             why,
             pushed_down: Vec::new(),
+            retry: Retry::Requests,
             pin: None,
         })
     }

@@ -22,6 +22,7 @@ mod decode;
 pub(crate) mod fuzzing;
 mod increment;
 mod names;
+mod pushed;
 mod read;
 mod snapshot;
 mod stream;

@@ -2,16 +2,19 @@
 
 use super::config::MysqlConfig;
 use super::connect::server_error;
-use super::names::Mysql;
+use super::pushed;
 use super::snapshot::{Lent, SNAPSHOTS, Snapshot, Taken};
 use super::stream::UnitReader;
 use super::units::decide::{Facts, Relation as Kind, decide};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
 use crate::source::whole_key;
-use crate::units::decide::{Chosen, Decision, describe, needs_facts};
+use crate::units::decide::{Chosen, Decision, ONE_UNIT, describe, needs_facts};
 use crate::units::keys::slices;
 use crate::units::share::{Share, Slice};
-use crate::{Consistency, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{
+    Aggregation, Consistency, Filter, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Retry, Rows, Scan, Source,
+    SourceStats,
+};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
@@ -72,8 +75,13 @@ impl MysqlSource {
     }
 
     /// What is to be read, in which picture, and why.
-    async fn drafts(&self, known: &Known, readers: usize) -> Result<(Vec<Draft>, String, Option<Taken>)> {
-        let spec = &self.wanted.units;
+    async fn drafts(&self, known: &Known, want: &ReadRequest) -> Result<(Vec<Draft>, String, Option<Taken>)> {
+        let (spec, readers) = (&self.wanted.units, want.parallelism);
+        if let Some(limit) = want.limit {
+            let mut one = Self::one(known);
+            one.iter_mut().for_each(|draft| draft.rows = draft.rows.map(|rows| rows.min(limit)));
+            return Ok((one, format!("one unit: {limit} rows are enough"), None));
+        }
         let is_query = matches!(self.wanted.relation, Relation::Query(_));
         let must_count = spec.verify == Some(Verify::Count);
         if !needs_facts(spec, known.stats.rows, is_query) {
@@ -89,7 +97,12 @@ impl MysqlSource {
             (Relation::Table(_), None) => Err("a view is not locked".to_owned()),
             (Relation::Table(_), Some(_)) => Ok(()),
         };
-        let decision = decide(&self.facts(known, hopeful.clone()), spec)?;
+        let mut decision = decide(&self.facts(known, hopeful.clone()), spec)?;
+        if want.aggregation.is_some() && !is_by_number(&decision, known) {
+            // Whether ranges of other keys lose a row is seen by counting rows, and none come.
+            let why = "one unit: for aggregates, only ranges of whole numbers are used".to_owned();
+            decision = Decision { chosen: Chosen::One, why };
+        }
         let is_innodb = known.engine.as_ref().is_none_or(|engine| engine.eq_ignore_ascii_case("innodb"));
         if decision.chosen == Chosen::One {
             if !must_count {
@@ -102,7 +115,7 @@ impl MysqlSource {
             }
             return Ok((Self::one(known), decision.why, Some(Snapshot::alone(&self.wanted).await?)));
         }
-        let counted = self.counts(known);
+        let counted = self.counts(known) && want.aggregation.is_none();
         let (taken, decision) = match hopeful {
             Ok(()) => match Snapshot::share(&self.wanted, readers, counted).await? {
                 Ok(taken) => (taken, decision),
@@ -183,6 +196,11 @@ impl MysqlSource {
         })
     }
 
+    /// What is wanted, with a condition that was pushed down.
+    fn narrowed(&self, pushed: Option<&str>) -> Arc<Wanted> {
+        pushed.map_or_else(|| self.wanted.clone(), |condition| Arc::new(self.wanted.and(condition)))
+    }
+
     /// Whether the server is to count what is divided into units.
     fn counts(&self, known: &Known) -> bool {
         match self.wanted.units.verify {
@@ -191,6 +209,12 @@ impl MysqlSource {
             None => known.all_bytes.is_some_and(|bytes| bytes <= COUNTED_BYTES),
         }
     }
+}
+
+/// Whether what was decided are ranges of a key of whole numbers, which one order tells apart.
+fn is_by_number(decision: &Decision, known: &Known) -> bool {
+    let Chosen::Keys { column, .. } = &decision.chosen else { return decision.chosen == Chosen::One };
+    known.schema.field_with_name(column).is_ok_and(|field| field.data_type().is_integer())
 }
 
 #[async_trait]
@@ -221,22 +245,34 @@ impl Source for MysqlSource {
         };
         let mut pushed_down = vec![format!("columns: {}", columns.join(", "))];
         pushed_down.extend(self.wanted.filter.as_ref().map(|filter| format!("filter: {filter}")));
-
-        let (drafts, why, taken) = self.drafts(known, want.parallelism).await?;
+        let filters: Vec<Filter> = want.filters.iter().filter(|filter| self.can_filter(filter)).cloned().collect();
+        pushed_down.extend(filters.iter().map(|filter| format!("filter: {filter}")));
+        pushed_down.extend(want.aggregation.as_ref().map(|aggregation| format!("aggregates: {aggregation}")));
         let strict = self.wanted.units.verify == Some(Verify::Count);
-        let counts = taken.is_some() && self.counts(known) && (strict || drafts.len() > 1);
-        let count = counts.then(|| {
-            let sql =
-                Slice::Whole.select(&Mysql, "COUNT(*)", &self.wanted.relation_sql(), self.wanted.filter.as_deref());
-            (sql, strict)
-        });
+        let is_enough = |limit: &u64| !strict && *limit <= ONE_UNIT && filters.len() == want.filters.len();
+        let limit = want.limit.filter(is_enough);
+        pushed_down.extend(limit.map(|limit| format!("limit: {limit}")));
+        let pushed = (!filters.is_empty()).then(|| pushed::sql(&filters, known));
+        // With a condition more, the server expects other rows, and may go another way.
+        let narrowed = Self { wanted: self.narrowed(pushed.as_deref()), known: OnceCell::new() };
+        let (this, known) = match pushed {
+            Some(_) => (&narrowed, narrowed.known().await?),
+            None => (self, known),
+        };
+
+        let (drafts, why, taken) = this.drafts(known, &ReadRequest { limit, ..want.clone() }).await?;
+        let counts =
+            taken.is_some() && this.counts(known) && (strict || drafts.len() > 1) && want.aggregation.is_none();
+        let count = counts.then(|| (this.wanted.select_list("COUNT(*)", &Slice::Whole), strict));
         let snapshot = taken.map(|taken| taken.begin_plan(drafts.len(), count));
         let units = (0..)
             .zip(drafts)
             .map(|(ordinal, Draft { slice, rows, bytes })| {
                 let label = slice.label(&self.wanted.label());
                 let snapshot = snapshot.as_ref().map(|snapshot| snapshot.id.clone());
-                let payload = serde_json::to_value(Share { snapshot, plan: 0, pushed: None, limit: None, slice })
+                let (pushed, aggregation) = (pushed.clone(), want.aggregation.clone());
+                let share = Share { snapshot, plan: 0, pushed, aggregation, limit, slice };
+                let payload = serde_json::to_value(share)
                     .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
                 Ok(WorkUnit { ordinal, label, payload, rows, bytes })
             })
@@ -251,6 +287,7 @@ impl Source for MysqlSource {
             units,
             why,
             pushed_down,
+            retry: Retry::BeforeRows,
             pin: snapshot.map(|snapshot| Pin::new(snapshot)),
         })
     }
@@ -265,10 +302,24 @@ impl Source for MysqlSource {
         };
         let snapshot = share.snapshot.as_deref().and_then(|id| SNAPSHOTS.find(id));
         let place = (unit.ordinal, unit.label.clone());
-        let reader = Box::new(UnitReader::new(self.wanted.clone(), snapshot, share, place, scan.clone()));
+        let wanted = self.narrowed(share.pushed.as_deref());
+        let reader = Box::new(UnitReader::new(wanted, snapshot, share, place, scan.clone()));
         let rows =
             try_unfold(reader, |mut reader| async move { Ok(reader.next().await?.map(|batch| (batch, reader))) });
         Rows::new(scan.schema.clone(), rows)
+    }
+
+    fn can_filter(&self, filter: &Filter) -> bool {
+        self.known.get().is_some_and(|known| pushed::may(filter, &self.wanted, known))
+    }
+
+    fn can_aggregate(&self, aggregation: &Aggregation, filters: &[Filter]) -> bool {
+        let spec = &self.wanted.units;
+        // Without rows nothing can be counted.
+        let is_countless =
+            spec.verify != Some(Verify::Count) && matches!(spec.strategy, UnitStrategy::Auto | UnitStrategy::None);
+        let known = self.known.get().filter(|_| is_countless);
+        known.is_some_and(|known| pushed::may_aggregate(aggregation, filters, &self.wanted, known))
     }
 
     async fn stats(&self) -> SourceStats {

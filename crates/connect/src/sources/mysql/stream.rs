@@ -2,6 +2,7 @@
 
 use super::connect::{Failure, Session, server_error};
 use super::decode::{Decoder, Refused};
+use super::pushed;
 use super::snapshot::{Lent, Snapshot};
 use super::wanted::Wanted;
 use super::wire::row::Raw;
@@ -154,14 +155,22 @@ impl UnitReader {
 
     async fn send(&self, line: &mut Line, known: Option<&[super::types::Column]>) -> Result<(u32, Decoder)> {
         let known = known.or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
-        let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
-        let sql = self.wanted.select(&columns, &self.share.slice);
+        let (known, scan) = (known.unwrap_or_default(), &self.scan);
+        let (columns, mut sql) = match &self.share.aggregation {
+            Some(aggregation) => pushed::aggregate(aggregation, &self.wanted, known, scan, &self.share.slice)?,
+            None => {
+                let columns = self.wanted.choose(known, &scan.schema)?;
+                let sql = self.wanted.select(&columns, &self.share.slice);
+                (columns, sql)
+            }
+        };
+        if let Some(limit) = self.share.limit {
+            sql.push_str(&format!(" LIMIT {limit}"));
+        }
         let failed = |error: Failure| server_error(&error, &self.wanted.config, "cannot send a statement");
         let session = line.session().map_err(failed)?;
         match sent(session.wire().map_err(failed)?, &sql).await {
-            Ok((statement, raw)) => {
-                Ok((statement, Decoder::new(&columns, raw, self.scan.schema.clone(), self.scan.batch_size)?))
-            }
+            Ok((statement, raw)) => Ok((statement, Decoder::new(&columns, raw, scan.schema.clone(), scan.batch_size)?)),
             Err(error) => Err(self.wanted.cannot_read(session, &error).await),
         }
     }

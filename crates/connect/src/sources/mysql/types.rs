@@ -75,6 +75,11 @@ impl Column {
         Self { name: server.name_str().into_owned(), kind, form, ask }
     }
 
+    /// What a server computed: a value of a type, as it comes.
+    pub(super) fn plain(name: &str, kind: DataType) -> Self {
+        Self { name: name.to_owned(), kind, form: Form::Plain, ask: Ask::Column }
+    }
+
     /// A column of a type, as if a server had it.
     #[cfg(any(test, fuzzing))]
     pub(super) fn of(name: &str, kind: DataType, form: Form) -> Self {

@@ -16,7 +16,7 @@ use std::sync::Arc;
 pub(super) use crate::extract::unknown_column;
 
 /// A checked extract step.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Wanted {
     pub(super) config: Arc<MysqlConfig>,
     pub(super) relation: Relation,
@@ -39,6 +39,7 @@ pub(super) enum Relation {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) schema: SchemaRef,
+    pub(super) columns: Vec<Column>,
     pub(super) stats: SourceStats,
     /// Rows of the whole table, about.
     pub(super) all_rows: Option<u64>,
@@ -95,8 +96,27 @@ impl Wanted {
     pub(super) fn select(&self, columns: &[Column], slice: &Slice) -> String {
         let list = columns.iter().map(Column::sql).collect::<Vec<_>>().join(", ");
         // A SELECT of nothing there is not.
-        let list = if list.is_empty() { "1".to_owned() } else { list };
-        slice.select(&Mysql, &list, &self.relation_sql(), self.filter.as_deref())
+        self.select_list(if list.is_empty() { "1" } else { &list }, slice)
+    }
+
+    /// The SELECT of a list in SQL.
+    pub(super) fn select_list(&self, list: &str, slice: &Slice) -> String {
+        slice.select(&Mysql, list, &self.relation_sql(), self.filter.as_deref())
+    }
+
+    /// The same with one more condition.
+    pub(super) fn and(&self, condition: &str) -> Self {
+        let filter = match &self.filter {
+            // What the user wrote may end with a comment.
+            Some(own) => format!("(\n{own}\n) AND {condition}"),
+            None => condition.to_owned(),
+        };
+        Self { filter: Some(filter), ..self.clone() }
+    }
+
+    /// Whether `schema:` gives a column another type.
+    pub(super) fn is_retyped(&self, column: &str) -> bool {
+        self.types.contains_key(column)
     }
 
     /// The columns as the server describes them.
@@ -192,6 +212,7 @@ impl Wanted {
         let columns = self.describe(&mut session).await?;
         let mut known = Known {
             schema: schema_of(&columns),
+            columns: columns.clone(),
             stats: SourceStats::default(),
             all_rows: None,
             all_bytes: None,
@@ -284,7 +305,7 @@ impl Wanted {
     }
 }
 
-fn schema_of(columns: &[Column]) -> SchemaRef {
+pub(super) fn schema_of(columns: &[Column]) -> SchemaRef {
     let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, column.kind.clone(), true)).collect();
     Arc::new(Schema::new(fields))
 }

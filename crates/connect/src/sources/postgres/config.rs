@@ -51,6 +51,9 @@ pub struct PostgresKeys {
     /// How long connecting may take; ten seconds by default.
     #[serde(default)]
     connect_timeout: Option<Duration>,
+    /// How long the server may take for one statement of a read, such as one unit; what the server says by default.
+    #[serde(default)]
+    statement_timeout: Option<Duration>,
     /// The schema of tables that name none; by default the first one of the server's `search_path` that has them.
     #[serde(default)]
     schema: Option<String>,
@@ -84,6 +87,8 @@ pub struct PostgresConfig {
     /// Where a password is looked for when there is none.
     pub(crate) passfile: Option<PathBuf>,
     pub(crate) connect_timeout: std::time::Duration,
+    /// Of sessions that read.
+    pub(crate) statement_timeout: Option<std::time::Duration>,
     pub(crate) schema: Option<String>,
     /// `user@host:port/database`: all that may be shown.
     pub(crate) place: String,
@@ -225,6 +230,7 @@ impl PostgresConfig {
             server,
             sslmode,
             connect_timeout,
+            statement_timeout: keys.statement_timeout.map(|duration| duration.0),
             place,
             user,
             database,

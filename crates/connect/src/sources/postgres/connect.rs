@@ -128,10 +128,18 @@ impl Session {
 
     /// Begins a transaction that only reads one picture of the database: that of `snapshot`, or its own. It may be idle
     /// for as long as its reader has to wait, so the server is asked not to end it for that.
-    pub(crate) async fn begin_to_read(&self, snapshot: Option<&str>) -> Result<(), tokio_postgres::Error> {
+    pub(crate) async fn begin_to_read(
+        &self,
+        config: &PostgresConfig,
+        snapshot: Option<&str>,
+    ) -> Result<(), tokio_postgres::Error> {
         let mut settings = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE setting <> '0' \
                             AND name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
             .to_owned();
+        if let Some(limit) = config.statement_timeout {
+            // Nothing would be no limit.
+            settings.push_str(&format!("; SET statement_timeout = '{}ms'", limit.as_millis().max(1)));
+        }
         let mut begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned();
         if let Some(id) = snapshot {
             // Pages are read in their order, so that a reader that was cut off can go on where it was.
@@ -357,10 +365,15 @@ pub(crate) fn server_error(error: &tokio_postgres::Error, config: &PostgresConfi
         "57014" if words.contains("statement timeout") => (
             ErrorKind::Timeout,
             true,
-            Some(format!(
-                "let it take its time: alter role {} set statement_timeout = 0; or read in smaller units, `target_rows`",
-                quoted(&config.user)
-            )),
+            Some(match config.statement_timeout {
+                Some(_) => {
+                    "raise `statement_timeout` of the connection, or read in smaller units, `target_rows`".to_owned()
+                }
+                None => format!(
+                    "let it take its time: alter role {} set statement_timeout = 0; or read in smaller units, `target_rows`",
+                    quoted(&config.user)
+                ),
+            }),
         ),
         "57014" if words.contains("timeout") => (ErrorKind::Timeout, true, None),
         "57014" => (ErrorKind::Canceled, false, None),

@@ -12,6 +12,7 @@
 //! connections go from unit to unit within their transactions. [`types`] has the table of types and what happens to
 //! values that arrow has no place for.
 
+mod aggregate;
 mod columns;
 mod config;
 pub(crate) mod connect;

@@ -1,5 +1,6 @@
 //! The source: planning units, and reading them.
 
+use super::aggregate;
 use super::config::PostgresConfig;
 use super::names::Postgres;
 use super::pushed;
@@ -13,7 +14,10 @@ use super::units::share::{Share, Slice};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
 use crate::source::whole_key;
 use crate::units::decide::ONE_UNIT;
-use crate::{Consistency, Filter, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Rows, Scan, Source, SourceStats};
+use crate::{
+    Aggregation, Consistency, Filter, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Retry, Rows, Scan, Source,
+    SourceStats,
+};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use futures::stream::try_unfold;
@@ -226,6 +230,7 @@ impl Source for PostgresSource {
         pushed_down.extend(self.wanted.filter.as_ref().map(|filter| format!("filter: {filter}")));
         let filters: Vec<Filter> = want.filters.iter().filter(|filter| self.can_filter(filter)).cloned().collect();
         pushed_down.extend(filters.iter().map(|filter| format!("filter: {filter}")));
+        pushed_down.extend(want.aggregation.as_ref().map(|aggregation| format!("aggregates: {aggregation}")));
         let pushed = (!filters.is_empty()).then(|| pushed::sql(&filters));
         let wanted = &self.narrowed(pushed.as_deref());
         let narrowed;
@@ -255,9 +260,17 @@ impl Source for PostgresSource {
             match self.snapshot(known).await? {
                 Ok(snapshot) => {
                     let facts = wanted.facts(&snapshot.holder, known, Ok(())).await?;
-                    let decision = decide(&facts, spec)?;
+                    let mut decision = decide(&facts, spec)?;
+                    if want.aggregation.is_some() && matches!(decision.chosen, Chosen::Keys { .. }) {
+                        // Whether ranges of keys lose a row is seen by counting rows, and none come.
+                        let why = "one unit: ranges of keys are not used for aggregates".to_owned();
+                        decision = Decision { chosen: Chosen::One, why };
+                    }
                     let drafts = self.drafts(wanted, &decision, &facts, known, &snapshot).await?;
-                    let tally = Self::count(wanted, &facts, &decision, drafts.len())?;
+                    let tally = match &want.aggregation {
+                        Some(_) => None,
+                        None => Self::count(wanted, &facts, &decision, drafts.len())?,
+                    };
                     // One unit alone is one statement; it needs no picture to share, unless another plan or whoever
                     // counts shares it.
                     let is_shared = drafts.len() > 1 || tally.is_some() || Arc::strong_count(&snapshot) > 1;
@@ -280,13 +293,16 @@ impl Source for PostgresSource {
             }
         };
         let counted = tally.is_some();
+        let is_ordered = drafts.iter().all(|draft| draft.slice.is_ordered());
+        let goes_on = is_ordered && wanted.filter.is_none() && want.aggregation.is_none();
         let id = snapshot.as_ref().map(|snapshot| (snapshot.id.clone(), snapshot.begin_plan(drafts.len(), tally)));
         let units = (0..)
             .zip(drafts)
             .map(|(ordinal, Draft { slice, rows, bytes })| {
                 let label = slice.label(&self.wanted.label());
                 let (snapshot, plan) = id.clone().map_or((None, 0), |(id, plan)| (Some(id), plan));
-                let payload = serde_json::to_value(Share { snapshot, plan, pushed: pushed.clone(), limit, slice })
+                let (pushed, aggregation) = (pushed.clone(), want.aggregation.clone());
+                let payload = serde_json::to_value(Share { snapshot, plan, pushed, aggregation, limit, slice })
                     .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
                 Ok(WorkUnit { ordinal, label, payload, rows, bytes })
             })
@@ -305,6 +321,10 @@ impl Source for PostgresSource {
             units,
             why,
             pushed_down,
+            retry: match snapshot.is_some() && goes_on {
+                true => Retry::GoesOn,
+                false => Retry::BeforeRows,
+            },
             pin: snapshot.map(|snapshot| Pin::new(snapshot)),
         })
     }
@@ -330,6 +350,15 @@ impl Source for PostgresSource {
     fn can_filter(&self, filter: &Filter) -> bool {
         let column = self.known.get().and_then(|known| known.comparable.get(&filter.column));
         column.is_some_and(|column| pushed::may(filter, *column))
+    }
+
+    fn can_aggregate(&self, aggregation: &Aggregation, filters: &[Filter]) -> bool {
+        let spec = &self.wanted.units;
+        // Without rows nothing can be counted, and only pages are told apart without doubt.
+        let is_countless = !matches!(spec.verify, Some(Verify::Count))
+            && matches!(spec.strategy, UnitStrategy::Auto | UnitStrategy::Ctid | UnitStrategy::None);
+        let known = self.known.get().filter(|_| is_countless && filters.iter().all(|filter| self.can_filter(filter)));
+        known.is_some_and(|known| aggregate::may(aggregation, filters, &self.wanted, known))
     }
 
     async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {

@@ -94,14 +94,14 @@ impl Snapshot {
         let failed = |error: tokio_postgres::Error| server_error(&error, config, "cannot take a snapshot");
         let settings = "SET application_name = 'gristmill snapshot'";
         session.batch_execute(settings).await.map_err(failed)?;
-        session.begin_to_read(None).await.map_err(failed)?;
+        session.begin_to_read(config, None).await.map_err(failed)?;
         if let Relation::Table(table) = &wanted.relation {
             // Before the first snapshot of the transaction, so that none falls between. Views and foreign tables cannot
             // be locked, and a user who may read some columns may not lock; describing the table locks it then.
             let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", table.sql());
             if session.batch_execute(&lock).await.is_err() {
                 session.batch_execute("ROLLBACK").await.map_err(failed)?;
-                session.begin_to_read(None).await.map_err(failed)?;
+                session.begin_to_read(config, None).await.map_err(failed)?;
             }
         }
         let id: String = match session.query_one("SELECT pg_export_snapshot()", &[]).await {
@@ -194,7 +194,7 @@ impl Snapshot {
             let failed = |error| server_error(&error, &config, "cannot count the rows");
             let _place = config.readers.place().await?;
             let session = Session::open(&config).await?;
-            session.begin_to_read(Some(&id)).await.map_err(failed)?;
+            session.begin_to_read(&config, Some(&id)).await.map_err(failed)?;
             let row = session.query_one(&sql, &[]).await.map_err(failed)?;
             let count: i64 = row.try_get(0).map_err(failed)?;
             session.close().await;

@@ -1,5 +1,6 @@
 //! Reading one unit: one binary COPY, tried again where that can help.
 
+use super::aggregate;
 use super::connect::{Session, server_error};
 use super::copy::Frames;
 use super::decode::{Decoder, Refused};
@@ -93,8 +94,16 @@ impl UnitReader {
             no.error
         })?;
         let known = known.as_deref().or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
-        let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
-        let rows = self.wanted.select(&columns, &self.share.slice);
+        let (columns, rows) = match &self.share.aggregation {
+            Some(aggregation) => {
+                aggregate::select(aggregation, &self.wanted, known.unwrap_or_default(), &self.scan, &self.share.slice)?
+            }
+            None => {
+                let columns = self.wanted.choose(known.unwrap_or_default(), &self.scan.schema)?;
+                let rows = self.wanted.select(&columns, &self.share.slice);
+                (columns, rows)
+            }
+        };
         let limit = self.share.limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
         let sql = format!("COPY ({rows}{limit}) TO STDOUT (FORMAT binary)");
         let stream = match reader.session.copy_out(&sql).await {
@@ -127,7 +136,10 @@ impl UnitReader {
         self.copying = None;
         // Half a unit may be with others already. It can be completed where its rows come in the same order again.
         let may_go_on = self.settled == 0
-            || (self.share.snapshot.is_some() && self.share.slice.is_ordered() && self.wanted.filter.is_none());
+            || (self.share.snapshot.is_some()
+                && self.share.slice.is_ordered()
+                && self.wanted.filter.is_none()
+                && self.share.aggregation.is_none());
         let Some(wait) = retry::wait_before_next(&error, self.attempt, retry::random()) else { return Err(error) };
         if self.is_orphaned || !may_go_on {
             return Err(error);
@@ -228,7 +240,7 @@ pub(super) async fn open_reader(
     }
     let place = wanted.config.readers.place().await?;
     let session = Session::open(&wanted.config).await?;
-    if let Err(error) = session.begin_to_read(id).await {
+    if let Err(error) = session.begin_to_read(&wanted.config, id).await {
         // Invalid identifier, does not exist (from 17 on), or its holder is not running any more.
         let refused = error.code().is_some_and(|code| matches!(code.code(), "22023" | "42704" | "55000"));
         if id.is_none() || !refused {

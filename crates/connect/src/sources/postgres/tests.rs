@@ -647,6 +647,14 @@ async fn a_statement_that_takes_longer_than_the_server_allows_says_what_to_set()
     let error = read(source.as_ref()).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Timeout, "{error}");
     assert!(error.hint_text().unwrap().contains("set statement_timeout = 0"), "{error:?}");
+    // The connection's own limit, which the server's does not outlast; and one that is long enough.
+    let limited = |limit: &str| {
+        let yaml = format!("{{type: postgres, url: \"{}\", statement_timeout: {limit}}}", database.local_url());
+        connect(&yaml).unwrap().source(&extract("query: select n, pg_sleep(0.05)::text as s from t")).unwrap()
+    };
+    let error = read(limited("100ms").as_ref()).await.unwrap_err();
+    assert!(error.hint_text().unwrap().starts_with("raise `statement_timeout` of the connection"), "{error:?}");
+    assert_eq!(read(limited("1h").as_ref()).await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>(), 100);
 }
 
 #[tokio::test]
@@ -678,7 +686,8 @@ async fn conditions_that_the_server_answers_alike_are_pushed_down_and_limits_too
         assert!(!source.can_filter(&refused), "{refused}");
     }
     let read = async |filters: Vec<Filter>, limit: Option<u64>| {
-        let want = ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2 };
+        let want =
+            ReadRequest { columns: Some(vec!["id".into()]), filters, limit, parallelism: 2, ..ReadRequest::default() };
         let plan = source.plan(&want).await.unwrap();
         let schema = Arc::new(source.schema().await.unwrap().project(&[0]).unwrap());
         let scan = Scan { schema, batch_size: 1000, on_bad_row: OnFail::Fail, rejects: None };

@@ -41,6 +41,7 @@ pub(super) enum Relation {
 #[derive(Debug)]
 pub(super) struct Known {
     pub(super) schema: SchemaRef,
+    pub(super) columns: Vec<Column>,
     pub(super) stats: SourceStats,
     /// Whether there is a condition, and the planner would look it up in an index.
     pub(super) by_index: bool,
@@ -107,7 +108,12 @@ impl Wanted {
                 None => quoted(name),
             })
             .collect();
-        slice.select(&Postgres, &list.join(", "), &self.relation_sql(), self.filter.as_deref())
+        self.select_list(&list.join(", "), slice)
+    }
+
+    /// The SELECT of a list in SQL.
+    pub(super) fn select_list(&self, list: &str, slice: &Slice) -> String {
+        slice.select(&Postgres, list, &self.relation_sql(), self.filter.as_deref())
     }
 
     /// Asks the server for the columns, as they are chosen and cast.
@@ -214,6 +220,7 @@ impl Wanted {
             by_index: self.filter.is_some() && (any("Index") || any("Bitmap")) && !any("Seq Scan"),
             foreign: any("Foreign Scan"),
             comparable,
+            columns,
         })
     }
 

@@ -12,7 +12,7 @@ use crate::units::decide::{Chosen, Decision, ONE_UNIT, asked, count, describe, m
 use crate::units::keys::{KeyKind, Mass, ascending, cuts, slices};
 use crate::units::share::{Dialect, Share, Slice};
 use crate::units::thousands;
-use crate::{Consistency, Pin, ReadPlan, SourceStats};
+use crate::{Aggregation, Consistency, Pin, ReadPlan, Retry, SourceStats};
 use gristmill_model::spec::{UnitStrategy, UnitsSpec, Verify};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit, one_of};
 use rusqlite::Connection;
@@ -104,7 +104,7 @@ pub(super) fn plan(
     stats: SourceStats,
     readers: usize,
     pushed_down: Vec<String>,
-    (pushed, limit): (Option<String>, Option<u64>),
+    (pushed, limit, aggregation): (Option<String>, Option<u64>, Option<Aggregation>),
 ) -> Result<ReadPlan> {
     let (database, spec) = (&wanted.database, &wanted.units);
     let is_query = matches!(wanted.what, What::Query(_));
@@ -146,7 +146,8 @@ pub(super) fn plan(
         .map(|(ordinal, (slice, rows))| {
             let label = slice.label(&whole);
             let snapshot = picture.as_ref().map(|picture| picture.id.clone());
-            let payload = serde_json::to_value(Share { snapshot, plan: 0, pushed: pushed.clone(), limit, slice })
+            let (pushed, aggregation) = (pushed.clone(), aggregation.clone());
+            let payload = serde_json::to_value(Share { snapshot, plan: 0, pushed, aggregation, limit, slice })
                 .map_err(|error| Error::internal("a work unit cannot be written").cause(error))?;
             Ok(WorkUnit { ordinal, label, payload, rows, bytes: bytes_of(rows) })
         })
@@ -161,6 +162,7 @@ pub(super) fn plan(
         units,
         why,
         pushed_down,
+        retry: Retry::Never,
         pin: picture.map(|picture| Pin::new(picture)),
     })
 }

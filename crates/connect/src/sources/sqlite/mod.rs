@@ -8,6 +8,7 @@
 //!
 //! The sink is in [`crate::sinks::sqlite`].
 
+mod aggregate;
 mod config;
 pub(crate) mod database;
 mod divide;
@@ -31,13 +32,13 @@ use crate::sinks::sqlite::SqliteSink;
 use crate::source::whole_key;
 use crate::units::share::Share;
 use crate::{
-    Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, OpenContext, ReadPlan,
-    ReadRequest, Rows, Scan, Sink, Source, SourceStats,
+    Aggregation, Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, OpenContext,
+    ReadPlan, ReadRequest, Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::datatypes::{DataType, SchemaRef};
 use async_trait::async_trait;
 use database::{Database, Table, list_tables};
-use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec, UnitStrategy, UnitsSpec};
+use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec, UnitStrategy, UnitsSpec, Verify};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
@@ -301,9 +302,10 @@ impl Source for SqliteSource {
         let known = self.known().await?;
         let (pushed_down, pushed, limit) = units::pushed_down(&self.wanted, known, want)?;
         let (wanted, stats, readers) = (self.wanted.clone(), self.stats().await, want.parallelism);
+        let aggregation = want.aggregation.clone();
         blocking(move || {
             let narrowed = wanted.with(pushed.as_deref(), limit);
-            let mut plan = divide::plan(&narrowed, stats, readers, pushed_down, (pushed, limit))?;
+            let mut plan = divide::plan(&narrowed, stats, readers, pushed_down, (pushed, limit, aggregation))?;
             if limit.is_some() && wanted.units.strategy != UnitStrategy::None {
                 plan.why = "one read transaction".to_owned();
             }
@@ -329,11 +331,21 @@ impl Source for SqliteSource {
         };
         let wanted = Arc::new(self.wanted.with(share.pushed.as_deref(), share.limit));
         let (ordinal, label) = (unit.ordinal, unit.label.clone());
-        read::start(read::Unit { wanted, picture, slice: share.slice, ordinal, label }, scan.clone())
+        let (slice, aggregation) = (share.slice, share.aggregation);
+        read::start(read::Unit { wanted, picture, slice, aggregation, ordinal, label }, scan.clone())
     }
 
     fn can_filter(&self, filter: &Filter) -> bool {
         self.known.get().is_some_and(|known| pushed::may(filter, &known.comparable))
+    }
+
+    fn can_aggregate(&self, aggregation: &Aggregation, filters: &[Filter]) -> bool {
+        let spec = &self.wanted.units;
+        // Without rows nothing can be counted.
+        let is_countless = spec.verify != Some(Verify::Count)
+            && matches!(spec.strategy, UnitStrategy::Auto | UnitStrategy::IdRange | UnitStrategy::None);
+        let known = self.known.get().filter(|_| is_countless);
+        known.is_some_and(|known| aggregate::may(aggregation, filters, &known.comparable))
     }
 
     async fn stats(&self) -> SourceStats {

@@ -1,11 +1,11 @@
 //! Reading: a thread steps through the statement and fills typed builders; batches leave through a bounded channel.
 
 use super::picture::{Lent, Picture};
-use super::units::{Shape, look, no_such_column};
+use super::units::{look, no_such_column};
 use super::values::{Moment, integer_to_decimal, parse_time, real_to_decimal, text_to_decimal};
 use super::{Wanted, What};
 use crate::units::share::Slice;
-use crate::{Reject, Rows, Scan};
+use crate::{Aggregation, Reject, Rows, Scan};
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder,
     Float64Builder, Int64Builder, NullArray, PrimitiveArray, RecordBatch, RecordBatchOptions, StringBuilder,
@@ -48,6 +48,8 @@ pub(super) struct Unit {
     /// The picture it is part of; none when it is one of its own.
     pub(super) picture: Option<Arc<Picture>>,
     pub(super) slice: Slice,
+    /// This of its rows, in place of them.
+    pub(super) aggregation: Option<Aggregation>,
     pub(super) ordinal: u32,
     pub(super) label: String,
 }
@@ -118,18 +120,24 @@ fn read(
     // What `look` sees and what is read are one picture.
     let shape = look(wanted, connection)?;
     let names = shape.names();
-    for field in scan.schema.fields() {
-        if !names.contains(field.name()) {
-            return Err(no_such_column(&names, field.name()));
-        }
+    let columns = match &unit.aggregation {
+        Some(aggregation) => aggregation.columns(),
+        None => scan.schema.fields().iter().map(|field| field.name().clone()).collect(),
+    };
+    if let Some(unknown) = columns.iter().find(|column| !names.contains(column)) {
+        return Err(no_such_column(&names, unknown));
     }
-    let mut sql = shape.select(scan.schema.fields().iter().map(|field| field.name().as_str()), &unit.slice);
+    let mut sql = match &unit.aggregation {
+        Some(aggregation) => super::aggregate::sql(aggregation, &shape, &unit.slice),
+        None => shape.select(columns.iter().map(String::as_str), &unit.slice),
+    };
     if let Some(limit) = wanted.limit {
         let _ = write!(sql, " LIMIT {limit}");
     }
     let explain = |error| database.explain_sql(connection, error, &names);
     let mut statement = connection.prepare(&sql).map_err(explain)?;
-    let mut filling = Filling::new(wanted, &shape, scan)?;
+    let rowid = shape.rowid.filter(|_| unit.aggregation.is_none());
+    let mut filling = Filling::new(wanted, rowid, scan)?;
     let mut rows = statement.raw_query();
     loop {
         let row = match rows.next() {
@@ -171,7 +179,7 @@ struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    fn new(wanted: &Wanted, shape: &Shape, scan: &'a Scan) -> Result<Self> {
+    fn new(wanted: &Wanted, rowid: Option<&str>, scan: &'a Scan) -> Result<Self> {
         let fields = scan.schema.fields();
         let columns =
             fields.iter().map(|field| Builder::new(field.data_type(), scan.batch_size)).collect::<Result<Vec<_>>>()?;
@@ -179,7 +187,7 @@ impl<'a> Filling<'a> {
             What::Table { name, .. } => name.clone(),
             What::Query(_) => "query".to_owned(),
         };
-        let rowid = shape.rowid.map(|_| fields.len());
+        let rowid = rowid.map(|_| fields.len());
         Ok(Self { scan, columns, rowid, place, taken: 0, rows: 0, bytes: 0, refused: Vec::new() })
     }
 

@@ -249,6 +249,7 @@ async fn a_statement_nobody_waits_for_is_stopped() {
             wanted: wanted.clone(),
             picture: None,
             slice: crate::units::share::Slice::Whole,
+            aggregation: None,
             ordinal: 0,
             label: "query".into(),
         },

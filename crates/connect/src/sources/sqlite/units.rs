@@ -227,6 +227,7 @@ pub(super) fn pushed_down(wanted: &Wanted, known: &Known, want: &ReadRequest) ->
     let filters: Vec<Filter> = want.filters.iter().filter(may).cloned().collect();
     pushed_down.extend(filters.iter().map(|filter| format!("filter: {filter}")));
     let pushed = (!filters.is_empty()).then(|| pushed::sql(&filters, &known.comparable));
+    pushed_down.extend(want.aggregation.as_ref().map(|aggregation| format!("aggregates: {aggregation}")));
     let limit = want.limit.filter(|_| filters.len() == want.filters.len());
     pushed_down.extend(limit.map(|limit| format!("limit: {limit}")));
     Ok((pushed_down, pushed, limit))

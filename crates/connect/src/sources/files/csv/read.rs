@@ -50,7 +50,7 @@ struct Reading {
     /// Where each column of the scan stands in a record; `None`: the file has not got it.
     columns: Vec<(Option<usize>, Box<dyn Column>)>,
     /// Columns of the file that the scan has not, where somebody wants to know.
-    beyond: Vec<String>,
+    beyond: Vec<(usize, String)>,
     /// Fields in a good record; known after the first one.
     width: Option<usize>,
     /// The line that the rest of the text begins on, from 1.
@@ -96,8 +96,9 @@ impl Reading {
             *place = columns.iter().position(|name| name == field.name());
         }
         if self.scan.rejects.as_ref().is_some_and(RejectSink::wants_fields) {
-            let unknown = columns.iter().filter(|name| self.scan.schema.column_with_name(name).is_none());
-            self.beyond = unknown.cloned().collect();
+            let unknown =
+                columns.iter().enumerate().filter(|(_, name)| self.scan.schema.column_with_name(name).is_none());
+            self.beyond = unknown.map(|(index, name)| (index, name.clone())).collect();
         }
         if let Some(rejects) = self.scan.rejects.take() {
             let header = if self.dialect.header { header(&self.dialect, columns) } else { String::new() };
@@ -146,8 +147,9 @@ impl Reading {
             return Ok(None);
         }
         if let Some(rejects) = &self.scan.rejects {
-            for field in self.beyond.iter().flat_map(|field| std::iter::repeat_n(field, rows)) {
-                rejects.note_field(field).context(|| self.file.clone())?;
+            // Those that are left out for them were looked at one by one.
+            for _ in (0..rows).filter(|_| !self.beyond.is_empty() && !rejects.leaves_out()) {
+                rejects.note_fields(self.beyond.iter().map(|(_, name)| name.as_str())).context(|| self.file.clone())?;
             }
         }
         let arrays = self.columns.iter_mut().zip(self.scan.schema.fields()).map(|((place, column), field)| {
@@ -189,6 +191,13 @@ impl Reading {
                     if !column.take(text) {
                         refusal = Some(wrong_type(field, text.unwrap_or_default()));
                         break;
+                    }
+                }
+                let leaves_out = self.scan.rejects.as_ref().filter(|rejects| rejects.leaves_out());
+                if let Some(rejects) = leaves_out.filter(|_| refusal.is_none() && !self.beyond.is_empty()) {
+                    let there = self.beyond.iter().filter(|(index, _)| !self.dialect.is_null(texts.get(*index)));
+                    if rejects.note_fields(there.map(|(_, name)| name.as_str())).context(|| self.file.clone())? {
+                        return Ok(false);
                     }
                 }
                 if refusal.is_none() {

@@ -127,14 +127,18 @@ impl Records {
     /// A bad record where those fail the run; a reader that has gone.
     pub(super) fn push(&mut self, record: &[u8], number: u64, out: &Out) -> Result<()> {
         let fields = self.scan.rejects.as_ref().filter(|rejects| rejects.wants_fields());
+        let before = self.text.len();
         match self.shape.check(record, fields.is_some().then_some(&mut self.beyond)) {
             Ok(false) => self.text.extend_from_slice(record),
             Ok(true) => rewrite::nested_as_text(record, &self.shape, &mut self.text),
             Err(problem) => return self.refuse(record, number, &problem),
         }
         if let Some(fields) = fields {
-            for field in self.beyond.drain(..) {
-                fields.note_field(&field).context(|| self.unit.place(&self.counted_from, number))?;
+            let noted = fields.note_fields(self.beyond.iter().map(String::as_str));
+            self.beyond.clear();
+            if noted.context(|| self.unit.place(&self.counted_from, number))? {
+                self.text.truncate(before);
+                return Ok(());
             }
         }
         self.text.push(b'\n');
