@@ -24,6 +24,7 @@ mod increment;
 pub mod memory;
 pub mod moment;
 mod picture;
+mod refused;
 pub mod registry;
 mod rows;
 mod sink;
@@ -38,6 +39,7 @@ mod wrap;
 
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
+pub use refused::RefusedRows;
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
