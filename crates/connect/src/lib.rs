@@ -26,6 +26,7 @@ mod increment;
 pub mod memory;
 pub mod moment;
 mod picture;
+mod refused;
 pub mod registry;
 mod rows;
 mod sink;
@@ -41,6 +42,7 @@ mod wrap;
 pub use aggregate::{Aggregate, AggregateFunction, Aggregation};
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
+pub use refused::RefusedRows;
 pub use rows::{BoxRows, Rows};
 pub use sink::{LoadContext, Recovered, Sink, SinkMode};
 pub use source::{

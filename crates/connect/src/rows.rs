@@ -1,5 +1,6 @@
 //! A stream of arrow batches that knows its schema.
 
+use crate::RefusedRows;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::util::display::{ArrayFormatter, FormatOptions};
@@ -16,12 +17,25 @@ pub type BoxRows = BoxStream<'static, Result<RecordBatch>>;
 pub struct Rows {
     schema: SchemaRef,
     stream: BoxRows,
+    refused: Option<RefusedRows>,
 }
 
 impl Rows {
     /// Wraps a stream; every batch must have `schema`.
     pub fn new(schema: SchemaRef, stream: impl Stream<Item = Result<RecordBatch>> + Send + 'static) -> Self {
-        Self { schema, stream: stream.boxed() }
+        Self { schema, stream: stream.boxed(), refused: None }
+    }
+
+    /// The same rows, of which a target may refuse some: it sends them there and goes on with the others.
+    #[must_use]
+    pub fn refusing(self, refused: Option<RefusedRows>) -> Self {
+        Self { refused, ..self }
+    }
+
+    /// Where a target sends rows that it refuses; `None`: one of them fails the load.
+    #[must_use]
+    pub fn refused(&self) -> Option<&RefusedRows> {
+        self.refused.as_ref()
     }
 
     /// Rows that are already there.

@@ -48,7 +48,14 @@ pub trait Sink: fmt::Debug + Send + Sync {
         Ok(Vec::new())
     }
 
-    /// Writes one writer's rows aside. An attempt that fails leaves nothing but what `abort` finds by its load key.
+    /// Whether it can tell which rows the target would refuse, and go on without them ([`Rows::refused`]): values that do not
+    /// fit a column, NULLs where none may be, rows that break a CHECK.
+    fn tells_refused_rows(&self) -> bool {
+        false
+    }
+
+    /// Writes one writer's rows aside. An attempt that fails leaves nothing but what `abort` finds by its load key. Where
+    /// `rows` say where refused ones go ([`Rows::refused`]), those are sent there, and are not among the rows that are staged.
     ///
     /// # Errors
     /// The first error of `rows`, or of the target.

@@ -97,13 +97,13 @@ impl Meter {
         }
     }
 
-    /// What the report says about rows that were left out with a warning.
-    pub(crate) fn warning(&self) -> Option<String> {
+    /// What the report says about rows that were left out with a warning, since they `did` something wrong.
+    pub(crate) fn warning(&self, did: &str) -> Option<String> {
         let warned = self.warned.lock().ok()?;
         let (rows, first) = (self.rejects(), warned.first()?);
         Some(match rows {
-            1 => format!("1 row could not be read and was left out: {first}"),
-            _ => format!("{rows} rows could not be read and were left out, e.g. {}", warned.join("; ")),
+            1 => format!("1 row {did} and was left out: {first}"),
+            _ => format!("{rows} rows {did} and were left out, e.g. {}", warned.join("; ")),
         })
     }
 
@@ -221,7 +221,7 @@ mod tests {
                 place: format!("a.csv:{line}"),
             });
         }
-        let said = meter.warning().unwrap();
+        let said = meter.warning("could not be read").unwrap();
         assert_eq!(
             said,
             "10 rows could not be read and were left out, e.g. `a.csv:2`: no number; `a.csv:3`: no number; `a.csv:4`: no number"

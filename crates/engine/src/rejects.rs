@@ -1,8 +1,13 @@
-//! Whether a step has refused more rows than it may.
+//! Rows that targets refuse, and whether a step has refused more rows than it may.
 
 use crate::checks::thousands;
-use gristmill_model::spec::MaxRejects;
-use gristmill_model::{Error, ErrorKind, StepName};
+use crate::dead_letters::DeadLetters;
+use crate::exec::Refusing;
+use crate::meter::Meter;
+use gristmill_connect::{RefusedRows, Reject};
+use gristmill_model::spec::{MaxRejects, OnFail};
+use gristmill_model::{Error, ErrorKind, RefusedBy, StepName};
+use std::sync::Arc;
 
 /// What a step with a limit has refused so far.
 #[derive(Debug, Clone)]
@@ -37,6 +42,32 @@ impl Refused {
                 .context(format!("step `{step}`")),
         )
     }
+}
+
+/// What becomes of the rows that a load's target refuses; nothing where one of them fails the load.
+pub(crate) fn refusing(on_bad_row: OnFail, letters: &Arc<DeadLetters>, meter: &Arc<Meter>) -> Option<Arc<Refusing>> {
+    if on_bad_row == OnFail::Fail {
+        return None;
+    }
+    let (letters, meter) = (letters.clone(), meter.clone());
+    Some(Arc::new(move |partition| {
+        let (letters, meter, unit) = (letters.clone(), meter.clone(), format!("writer {partition}"));
+        RefusedRows::new(move |rows, reasons| {
+            match on_bad_row {
+                OnFail::DeadLetter => letters.rows(&meter.step, RefusedBy::Target, &unit, rows, reasons)?,
+                OnFail::Warn => {
+                    for why in reasons {
+                        let (record, place) = (String::new(), unit.clone());
+                        meter.warn(&Reject { record, error: why.clone(), place });
+                    }
+                    return Ok(());
+                }
+                OnFail::Drop | OnFail::Fail => {}
+            }
+            meter.reject(rows.num_rows());
+            Ok(())
+        })
+    }))
 }
 
 #[cfg(test)]

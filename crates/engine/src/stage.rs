@@ -113,7 +113,7 @@ impl Group {
                 let Some(step) = job.pipeline.step(name.as_str()) else {
                     return Err(Error::internal(format!("step `{name}` is not in the pipeline")));
                 };
-                let action = plan_action(engine, job, step, pass, &mut resolver).await;
+                let action = plan_action(engine, job, step, pass, &mut resolver, &letters).await;
                 actions.push(action.map_err(|error| in_step(error, name.as_str()))?);
             }
             // How often a source is read is known only when every query has been planned.
@@ -408,7 +408,7 @@ impl Group {
             }
             report.notes.extend(self.increments.get(&view.step).map(|progress| progress.describe()));
             report.rejects = meter.rejects();
-            report.notes.extend(meter.warning());
+            report.notes.extend(meter.warning("could not be read"));
             report.notes.extend(meter.beyond());
             report.millis = meter.millis();
             reports.push(report);
@@ -417,6 +417,7 @@ impl Group {
             let mut report = StepReport::new(action.step.name.clone(), action.step.body.kind());
             report.millis = action.meter.millis();
             report.rejects = action.meter.rejects();
+            report.notes.extend(action.meter.warning("did not fit the target"));
             if let Some(load) = &action.load {
                 report.notes.extend(load.notes.iter().cloned());
                 report.rows_in = Some(action.meter.rows());
@@ -620,6 +621,7 @@ async fn plan_action(
     step: &Step,
     pass: Pass,
     resolver: &mut Resolver,
+    letters: &Arc<DeadLetters>,
 ) -> Result<Action> {
     let meter = Meter::new(step.name.clone());
     let from = match &step.body {
@@ -662,6 +664,12 @@ async fn plan_action(
         }
         None => (key, sink),
     };
+    if load.on_bad_row != OnFail::Fail && !sink.tells_refused_rows() {
+        let message = format!("`{}` cannot tell which rows it refuses, so `on_bad_row` must be `fail`", load.to);
+        return Err(
+            Error::new(ErrorKind::Config, message).hint("leave it out, and look at the rows before with `checks`")
+        );
+    }
     if pass != Pass::Explain {
         sink.prepare().await?;
     }
@@ -675,7 +683,8 @@ async fn plan_action(
     let owner = OwnerId(job.run.clone());
     let plan = Arc::new(
         StageExec::new(input, sink.clone(), key.clone(), owner, pass.attempt(job.attempt), meter.clone())
-            .collecting(engine.options.collect),
+            .collecting(engine.options.collect)
+            .refusing(crate::rejects::refusing(load.on_bad_row, letters, &meter)),
     );
     Ok(Action {
         step: step.clone(),

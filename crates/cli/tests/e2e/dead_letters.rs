@@ -253,3 +253,99 @@ fn too_many_rejects_fail_the_run_and_touch_no_target() {
     assert_eq!(said.code, Some(2), "{said}");
     assert!(said.error().contains("`1.5` is no limit of rejects"), "{said}");
 }
+
+#[test]
+fn rows_that_a_target_refuses_are_kept_aside_and_loaded_once_it_takes_them() {
+    for world in World::both() {
+        let is_postgres = world.is_postgres();
+        let table = |name: &str| if is_postgres { format!("out.{name}") } else { name.to_owned() };
+        let t = table("t");
+        let ddl = format!(
+            "create table {t} (n integer primary key, id integer not null, name text not null check (length(name) < 5), extra integer default 7)"
+        );
+        let run_sql = |sql: &str| match is_postgres {
+            true => drop(world.ask(sql)),
+            false => {
+                let database = rusqlite::Connection::open(world.folder.path().join("out.db")).unwrap();
+                database.execute_batch(sql).unwrap();
+            }
+        };
+        run_sql(&ddl.replace(
+            "n integer primary key",
+            if is_postgres { "n serial primary key" } else { "n integer primary key" },
+        ));
+        let mut lines = "id,name\n".to_owned();
+        for id in 0..3000 {
+            lines.push_str(&match id {
+                5 => "5,\n".to_owned(),
+                1700 => "1700,much too long\n".to_owned(),
+                2999 => "2999,longer\n".to_owned(),
+                _ => format!("{id},a\n"),
+            });
+        }
+        world.folder.write("lake/a.csv", lines);
+        let steps = |what: &str| {
+            world.steps(&format!(
+                "  v: {{extract: {{from: lake, path: a.csv}}}}\n  l:\n    load: {{from: v, to: out, table: t, strategy: append{what}}}\n    max_rejects: 3\n"
+            ));
+        };
+        steps("");
+        let said = world.run(15, &[]);
+        assert_eq!(said.code, Some(1), "{said}");
+        steps(", on_bad_row: dead_letter");
+        world.ok(15, &[]);
+        let counts = "select count(*) || '/' || count(extra) from t";
+        assert_eq!(world.ask(counts), "2997/2997");
+        let shown: Value =
+            serde_json::from_str(&world.folder.ok(&["dead-letters", "show", "--output", "json"])).unwrap();
+        let letters = shown.as_array().unwrap();
+        assert_eq!(letters.len(), 3, "{shown}");
+        for letter in letters {
+            assert_eq!((&letter["by"], &letter["step"]), (&"target".into(), &"l".into()));
+            assert!(letter["unit"].as_str().unwrap().starts_with("writer "), "{letter}");
+        }
+        let of = |id: &str| letters.iter().find(|letter| letter["record"].as_str().unwrap().contains(id)).unwrap();
+        let error = |id: &str| of(id)["error"].as_str().unwrap().to_lowercase();
+        assert!(error("\"id\":5,").contains("not null") || error("\"id\":5,").contains("not-null"), "{shown}");
+        assert!(error("\"id\":1700").contains("check"), "{shown}");
+        // Whoever mends the table can load them after all, but for what it still refuses.
+        match is_postgres {
+            true => run_sql("alter table t drop constraint t_name_check"),
+            false => run_sql(
+                "pragma writable_schema = on; update sqlite_master set sql = replace(sql, '< 5', '< 50') where name = 't'",
+            ),
+        }
+        let run = of("1700")["run"].as_str().unwrap().to_owned();
+        for _ in 0..2 {
+            replay(&world.folder, &["--run", &run]);
+            assert_eq!(world.ask(counts), "2999/2999");
+        }
+        let listed = list(&world.folder, &[]);
+        assert_eq!(listed.iter().map(|set| set["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 1], "{listed:?}");
+    }
+}
+
+#[test]
+fn values_that_do_not_fit_a_column_are_refused_one_by_one() {
+    let world = World::postgres();
+    world.ask("create table t (id smallint, name varchar(3), at date)");
+    world.folder.write(
+        "lake/a.csv",
+        "id,name,at\n1,abc,2024-01-01\n40000,abc,2024-01-01\n3,abcd,2024-01-01\n4,,\n5,a,2024-01-02\n",
+    );
+    let steps = |what: &str| {
+        world.steps(&format!(
+            "  v: {{extract: {{from: lake, path: a.csv}}}}\n  l: {{load: {{from: v, to: out, table: t, strategy: replace, on_bad_row: {what}}}}}\n"
+        ));
+    };
+    for (what, letters) in [("drop", 0), ("warn", 0), ("dead_letter", 2)] {
+        steps(what);
+        let said = world.ok(15, &[]);
+        assert_eq!(world.ask("select string_agg(id::text, ' ' order by id) from t"), "1 4 5", "{said}");
+        let rows: u64 = list(&world.folder, &[]).iter().map(|set| set["rows"].as_u64().unwrap()).sum();
+        assert_eq!(rows, letters, "{what}");
+    }
+    world.steps("  v: {extract: {from: lake, path: a.csv}}\n  l: {load: {from: v, to: lake, path: x/, strategy: replace, on_bad_row: drop}}\n");
+    let said = world.run(15, &[]);
+    assert!(said.code == Some(2) && said.error().contains("`on_bad_row` goes with `table`"), "{said}");
+}

@@ -46,6 +46,10 @@ impl World {
         }
     }
 
+    pub(crate) fn is_postgres(&self) -> bool {
+        self.database.is_some()
+    }
+
     fn open(&self, file: &str) -> rusqlite::Connection {
         rusqlite::Connection::open(self.folder.path().join(file)).unwrap()
     }

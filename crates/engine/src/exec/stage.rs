@@ -14,7 +14,7 @@ use datafusion::physical_plan::execution_plan::{
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, ExecutionPlanProperties, PlanProperties};
 use futures::StreamExt;
-use gristmill_connect::{Rows, Sink};
+use gristmill_connect::{RefusedRows, Rows, Sink};
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, LoadKey, OwnerId, TaskKey};
 use std::fmt;
@@ -26,8 +26,10 @@ pub fn staged_schema() -> SchemaRef {
     Arc::new(Schema::new(vec![Field::new("staged", DataType::Utf8, false)]))
 }
 
+/// Makes, for a partition, what its refused rows are sent to.
+pub(crate) type Refusing = dyn Fn(u32) -> RefusedRows + Send + Sync;
+
 /// Hands the rows of each partition to the sink. Unary, keeps partitioning; publishes nothing.
-#[derive(Debug)]
 pub struct StageExec {
     input: Arc<dyn ExecutionPlan>,
     sink: Arc<dyn Sink>,
@@ -37,6 +39,8 @@ pub struct StageExec {
     meter: Arc<Meter>,
     /// Read everything into memory first, as programs do that do not stream; only there to be compared with.
     collect: bool,
+    /// Where rows go that the target refuses, for each partition.
+    refusing: Option<Arc<Refusing>>,
     properties: Arc<PlanProperties>,
 }
 
@@ -55,13 +59,25 @@ impl StageExec {
             EmissionType::Final,
             Boundedness::Bounded,
         ));
-        Self { input, sink, key, owner, attempt, meter, collect: false, properties }
+        Self { input, sink, key, owner, attempt, meter, collect: false, refusing: None, properties }
+    }
+
+    /// Goes on without rows that the target refuses.
+    pub(crate) fn refusing(mut self, refusing: Option<Arc<Refusing>>) -> Self {
+        self.refusing = refusing;
+        self
     }
 
     /// Whether all rows are read into memory before any is staged.
     pub(crate) fn collecting(mut self, collect: bool) -> Self {
         self.collect = collect;
         self
+    }
+}
+
+impl fmt::Debug for StageExec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StageExec").field("key", &self.key).field("sink", &self.sink).finish_non_exhaustive()
     }
 }
 
@@ -99,7 +115,7 @@ impl ExecutionPlan for StageExec {
         let input = children.pop().ok_or_else(|| DataFusionError::Internal("Stage needs its input".to_owned()))?;
         let stage =
             Self::new(input, self.sink.clone(), self.key.clone(), self.owner.clone(), self.attempt, self.meter.clone());
-        Ok(Arc::new(stage.collecting(self.collect)))
+        Ok(Arc::new(stage.collecting(self.collect).refusing(self.refusing.clone())))
     }
 
     fn with_new_children(self: Arc<Self>, children: Vec<Arc<dyn ExecutionPlan>>) -> DfResult<Arc<dyn ExecutionPlan>> {
@@ -129,6 +145,7 @@ impl ExecutionPlan for StageExec {
             }),
         );
         let collect = self.collect;
+        let refused = self.refusing.as_ref().map(|refusing| refusing(task.partition));
         let manifest = async move {
             let rows = if collect {
                 let schema = rows.schema();
@@ -136,6 +153,7 @@ impl ExecutionPlan for StageExec {
             } else {
                 rows
             };
+            let rows = rows.refusing(refused);
             fault::at(Point::BeforeStage).map_err(to_datafusion)?;
             let staged = sink.stage(&task, rows).await.map_err(to_datafusion)?;
             fault::at(Point::AfterStage).map_err(to_datafusion)?;

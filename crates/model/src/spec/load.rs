@@ -1,5 +1,6 @@
 //! Where a view's rows go, and how.
 
+use super::check::OnFail;
 use super::extract::{CsvOptions, FileFormat, Keep};
 use super::shapes::OneOrMany;
 use crate::{ByteSize, ConnectionName, StepName};
@@ -41,6 +42,10 @@ pub struct LoadSpec {
     /// are an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<Keep>,
+    /// What happens to a row that the target would refuse: a value that does not fit its column, NULL where none may be, a
+    /// CHECK that it breaks. PostgreSQL and SQLite.
+    #[serde(default, skip_serializing_if = "is_fail")]
+    pub on_bad_row: OnFail,
     /// Statements in the target's SQL, run in the transaction of the commit before anything else. Databases only.
     #[serde(default, skip_serializing_if = "is_empty")]
     pub pre_sql: OneOrMany,
@@ -85,6 +90,11 @@ fn is_false(flag: &bool) -> bool {
     !*flag
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_fail(on_bad_row: &OnFail) -> bool {
+    *on_bad_row == OnFail::Fail
+}
+
 fn is_empty(texts: &OneOrMany) -> bool {
     texts.0.is_empty()
 }
@@ -107,6 +117,7 @@ impl LoadSpec {
             insert_only: false,
             delete_missing: false,
             dedup: None,
+            on_bad_row: OnFail::Fail,
             pre_sql: OneOrMany::default(),
             post_sql: OneOrMany::default(),
             load_column: false,
@@ -172,7 +183,11 @@ impl LoadSpec {
         for (key, _) in file_only.iter().filter(|(_, given)| self.table.is_some() && *given) {
             complain(format!("`{key}` goes with `path`, not with `table`"), "leave it out");
         }
-        let table_only = [("pre_sql", !self.pre_sql.0.is_empty()), ("post_sql", !self.post_sql.0.is_empty())];
+        let table_only = [
+            ("pre_sql", !self.pre_sql.0.is_empty()),
+            ("post_sql", !self.post_sql.0.is_empty()),
+            ("on_bad_row", self.on_bad_row != OnFail::Fail),
+        ];
         for (key, _) in table_only.iter().filter(|(_, given)| self.path.is_some() && *given) {
             complain(format!("`{key}` goes with `table`, not with `path`"), "leave it out");
         }

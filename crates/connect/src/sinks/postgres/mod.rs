@@ -16,6 +16,7 @@ mod stage;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tolerant;
 pub mod types;
 
 use crate::sinks::widen;
@@ -99,8 +100,15 @@ impl Sink for PostgresSink {
         Ok(widen::added(&target.name, &given, &existing.names(), |a, b| a == b))
     }
 
+    fn tells_refused_rows(&self) -> bool {
+        true
+    }
+
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
-        self.stage_rows(task, rows).await
+        match rows.refused().cloned() {
+            Some(refused) => self.stage_tolerantly(task, rows, &refused).await,
+            None => self.stage_rows(task, rows).await,
+        }
     }
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {

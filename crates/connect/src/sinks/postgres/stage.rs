@@ -110,7 +110,7 @@ impl PostgresSink {
     }
 
     /// Begins the transaction and makes the staging table in it.
-    async fn create(&self, session: &Session, payload: &Payload, task: &TaskKey) -> Result<()> {
+    pub(super) async fn create(&self, session: &Session, payload: &Payload, task: &TaskKey) -> Result<()> {
         let label = Label { key: task.load.clone(), owner: task.owner.clone() };
         let label =
             serde_json::to_string(&label).map_err(|error| Error::internal("a label cannot be written").cause(error))?;
@@ -133,7 +133,7 @@ impl PostgresSink {
 }
 
 /// A batch in pieces that are small in rows and in bytes.
-fn pieces(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + '_ {
+pub(super) fn pieces(batch: &RecordBatch) -> impl Iterator<Item = RecordBatch> + '_ {
     let rows = batch.num_rows();
     let row_bytes = batch.get_array_memory_size() / rows.max(1);
     // Sliced batches report the memory of the whole, which only makes the pieces smaller.

@@ -137,6 +137,27 @@ impl Target {
         }
     }
 
+    /// Statements that make a table of the session like the target, for rows with these columns to be tried on: types, NOT
+    /// NULL and CHECK, without keys. None where there is no target yet.
+    pub(crate) fn like(&self, columns: &[Outgoing]) -> Option<Vec<String>> {
+        let existing = self.existing.as_ref()?;
+        let name = quoted(&self.name);
+        let mut statements =
+            vec![format!("CREATE TEMP TABLE {name} (LIKE {} INCLUDING CONSTRAINTS) ON COMMIT DROP", self.sql())];
+        // What the target gives by itself (defaults, numbers) is not there to be NULL.
+        let by_itself = existing.columns.iter().filter(|known| !columns.iter().any(|column| column.name == known.name));
+        statements.extend(
+            by_itself
+                .map(|known| format!("ALTER TABLE pg_temp.{name} ALTER COLUMN {} DROP NOT NULL", quoted(&known.name))),
+        );
+        Some(statements)
+    }
+
+    /// Whether the target has a column of that name.
+    pub(crate) fn has(&self, column: &str) -> bool {
+        self.existing.as_ref().is_some_and(|existing| existing.column(column).is_some())
+    }
+
     /// How a staged column (`"c3"`) is written so that it has the type of the target's column.
     pub(crate) fn expression(&self, column: &Outgoing, staged: &str) -> String {
         let cast = match self.existing.as_ref().and_then(|existing| existing.column(&column.name)) {

@@ -5,7 +5,7 @@ use super::{Inner, keyed, ledger_row, stage, target};
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use arrow::array::RecordBatch;
-use chrono::{SubsecRound, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, OwnerId, Result, RunId, Slot, Staged};
@@ -234,19 +234,24 @@ fn insert_new(
     staged: &[Staged],
     committed: &Committed,
 ) -> Result<u64> {
+    let sql = insert_statement(inner, table, committed.at);
+    let mut insert = connection.prepare(&sql).map_err(|error| inner.database.explain(error))?;
+    let columns: Vec<usize> = (0..inner.shelves.len()).collect();
+    each_row(inner, table, staged, &columns, &mut insert)
+}
+
+/// The statement that inserts one row, whose values are its parameters, at a time.
+pub(super) fn insert_statement(inner: &Inner, table: &Table, at: DateTime<Utc>) -> String {
     let stamps = &inner.plan.rules.stamps;
-    let now = keyed::instant(committed.at);
-    let load = stamps.load.iter().map(|name| (name, keyed::literal(&committed.key.text())));
+    let now = keyed::instant(at);
+    let load = stamps.load.iter().map(|name| (name, keyed::literal(&inner.context.key.text())));
     let stamps: Vec<(&String, String)> =
         load.chain(stamps.created.iter().chain(&stamps.updated).map(|name| (name, now.clone()))).collect();
     let names = inner.shelves.iter().map(|shelf| &shelf.name).chain(stamps.iter().map(|(name, _)| *name));
     let list = quoted_list(names.map(String::as_str));
     let marks = vec!["?"; inner.shelves.len()];
     let values: Vec<&str> = marks.into_iter().chain(stamps.iter().map(|(_, value)| value.as_str())).collect();
-    let sql = format!("INSERT INTO main.{} ({list}) VALUES ({})", quoted(&table.name), values.join(", "));
-    let mut insert = connection.prepare(&sql).map_err(|error| inner.database.explain(error))?;
-    let columns: Vec<usize> = (0..inner.shelves.len()).collect();
-    each_row(inner, table, staged, &columns, &mut insert)
+    format!("INSERT INTO main.{} ({list}) VALUES ({})", quoted(&table.name), values.join(", "))
 }
 
 /// Executes a statement for each new row, with the values of some columns; answers how many rows there were.

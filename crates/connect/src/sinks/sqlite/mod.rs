@@ -31,6 +31,7 @@ mod commit;
 mod config;
 mod convert;
 mod keyed;
+mod shape;
 mod stage;
 mod target;
 
@@ -192,6 +193,10 @@ impl Sink for SqliteSink {
             Ok(widen::added(&table.name, &given, &there, |a, b| a.eq_ignore_ascii_case(b)))
         })
         .await
+    }
+
+    fn tells_refused_rows(&self) -> bool {
+        true
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {

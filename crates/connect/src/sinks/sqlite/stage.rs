@@ -7,8 +7,10 @@
 //!
 //! The name says whose it is, so that an abort finds a load's files and a recovery a dead owner's, without opening any.
 
+use super::convert::Affinity;
+use super::shape::Shape;
 use super::{Inner, target};
-use crate::Rows;
+use crate::{RefusedRows, Rows};
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use arrow::ipc::reader::FileReader;
@@ -57,7 +59,8 @@ impl Name {
 pub(super) async fn stage(inner: Arc<Inner>, task: TaskKey, mut rows: Rows) -> Result<Staged> {
     let (sender, receiver) = mpsc::channel(WAITING);
     let name = task.file_stem();
-    let writer = super::blocking(move || write(&inner, &name, receiver));
+    let refused = rows.refused().cloned();
+    let writer = super::blocking(move || write(&inner, &name, receiver, refused));
     let feed = async move {
         while let Some(batch) = rows.next().await {
             // A writer that stopped says itself why.
@@ -75,12 +78,17 @@ pub(super) async fn stage(inner: Arc<Inner>, task: TaskKey, mut rows: Rows) -> R
 }
 
 /// Writes until the end was sent; `None`, and no file, when the sender went away before.
-fn write(inner: &Inner, name: &str, mut receiver: mpsc::Receiver<Message>) -> Result<Option<(String, u64, u64)>> {
+fn write(
+    inner: &Inner,
+    name: &str,
+    mut receiver: mpsc::Receiver<Message>,
+    refused: Option<RefusedRows>,
+) -> Result<Option<(String, u64, u64)>> {
     let staging = inner.staging();
     let folder = |error: std::io::Error| Error::io(&error, format!("the staging folder `{}`", staging.display()));
     std::fs::create_dir_all(&staging).map_err(folder)?;
     let (file, temporary) = (format!("{name}{DONE}"), staging.join(format!("{name}{TEMPORARY}")));
-    match write_to(inner, &temporary, &mut receiver) {
+    match write_to(inner, &temporary, &mut receiver, refused) {
         Ok(Some((rows, bytes))) => {
             let renamed =
                 std::fs::rename(&temporary, staging.join(&file)).and_then(|()| File::open(&staging)?.sync_all());
@@ -95,7 +103,12 @@ fn write(inner: &Inner, name: &str, mut receiver: mpsc::Receiver<Message>) -> Re
     }
 }
 
-fn write_to(inner: &Inner, path: &Path, receiver: &mut mpsc::Receiver<Message>) -> Result<Option<(u64, u64)>> {
+fn write_to(
+    inner: &Inner,
+    path: &Path,
+    receiver: &mut mpsc::Receiver<Message>,
+    refused: Option<RefusedRows>,
+) -> Result<Option<(u64, u64)>> {
     let broken = |error: arrow::error::ArrowError| match error {
         arrow::error::ArrowError::IoError(_, error) => Error::io(&error, format!("`{}`", path.display())),
         other => Error::internal(format!("`{}` cannot be written", path.display())).cause(other),
@@ -104,6 +117,7 @@ fn write_to(inner: &Inner, path: &Path, receiver: &mut mpsc::Receiver<Message>) 
     let table = if inner.database.exists() { inner.table(&inner.database.open_to_read()?)? } else { None };
     let affinities = target::affinities(inner, table.as_ref());
     let schema = side_schema(inner);
+    let shape = refused.map(|refused| Shape::new(inner, table.as_ref(), refused)).transpose()?;
     fault::at(Point::BeforeIntent)?;
     let file = File::create(path).map_err(|error| Error::io(&error, format!("`{}`", path.display())))?;
     fault::at(Point::AfterIntent)?;
@@ -122,19 +136,15 @@ fn write_to(inner: &Inner, path: &Path, receiver: &mut mpsc::Receiver<Message>) 
                 inner.shelves.len()
             )));
         }
-        let columns = inner
-            .shelves
-            .iter()
-            .zip(&affinities)
-            .enumerate()
-            .map(|(index, (shelf, into))| shelf.put(batch.column(index), *into))
-            .collect::<Result<Vec<ArrayRef>>>()
-            .context(|| format!("rows for `{}`", inner.plan.table))?;
-        let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
-        let kept = RecordBatch::try_new_with_options(schema.clone(), columns, &options).map_err(broken)?;
-        writer.write(&kept).map_err(broken)?;
+        let kept = match &shape {
+            Some(shape) => shape.sift(&batch, &schema),
+            None => put(inner, &batch, &affinities, &schema).map(|kept| vec![kept]),
+        };
+        for kept in kept.context(|| format!("rows for `{}`", inner.plan.table))? {
+            writer.write(&kept).map_err(broken)?;
+            rows += kept.num_rows() as u64;
+        }
         fault::at(Point::StagedBytes)?;
-        rows += batch.num_rows() as u64;
     }
     writer.write_metadata("gristmill.load", inner.context.key.text());
     writer.finish().map_err(broken)?;
@@ -142,6 +152,24 @@ fn write_to(inner: &Inner, path: &Path, receiver: &mut mpsc::Receiver<Message>) 
     let file = writer.into_inner().map_err(broken)?.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync_all().map_err(io)?;
     Ok(Some((rows, file.metadata().map_err(io)?.len())))
+}
+
+/// Rows as they are kept in a side file.
+///
+/// # Errors
+/// A value that SQLite cannot keep.
+pub(super) fn put(
+    inner: &Inner,
+    batch: &RecordBatch,
+    affinities: &[Affinity],
+    schema: &SchemaRef,
+) -> Result<RecordBatch> {
+    let shelves = inner.shelves.iter().zip(affinities).zip(batch.columns());
+    let columns: Vec<ArrayRef> =
+        shelves.map(|((shelf, into), column)| shelf.put(column, *into)).collect::<Result<_>>()?;
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(schema.clone(), columns, &options)
+        .map_err(|error| Error::internal("rows do not fit their side file").cause(error))
 }
 
 fn side_schema(inner: &Inner) -> SchemaRef {
