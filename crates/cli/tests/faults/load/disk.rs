@@ -79,11 +79,12 @@ fn a_clock_that_jumps_loses_and_doubles_nothing() {
         return;
     };
     let server = PostgresServer::start().unwrap();
-    let cells: [Cell; 4] = [
+    let cells: [Cell; 5] = [
         cell(Kind::Folder("parquet"), "append", ""),
         cell(Kind::File("csv"), "replace", ""),
         cell(Kind::Sqlite, "delete+insert", ", key: [id]"),
         cell(Kind::Postgres, "append", ""),
+        cell(Kind::Mariadb, "merge", ", key: [id]"),
     ];
     for cell in cells {
         let bed = Bed::new(cell, &server);
