@@ -22,13 +22,22 @@ pub const PASSWORD: &str = "correct horse";
 
 const INSTALL: &str = "install it: apt-get install mariadb-server-core mariadb-client-core";
 
-/// Holds the server: starts it, waits until the pipe on standard input ends, stops it, removes its folder.
+/// Holds the server: starts it, waits until the pipe on standard input ends, stops it, removes its folder. A line in the pipe
+/// lets it crash, and starts it again.
 const KEEPER: &str = r#"
 trap '' INT HUP
 server="$1"; folder="$2"; shift 2
-"$server" "$@" >"$folder/log" 2>&1 </dev/null &
-pid=$!
-cat >/dev/null
+begin() {
+  "$server" "$@" >>"$folder/log" 2>&1 </dev/null &
+  pid=$!
+}
+begin "$@"
+while read -r line; do
+  kill -KILL "$pid" 2>/dev/null
+  wait "$pid" 2>/dev/null
+  begin "$@"
+  : >"$folder/begun-again"
+done
 kill -KILL "$pid" 2>/dev/null
 wait "$pid" 2>/dev/null
 cd /
@@ -45,7 +54,7 @@ pub struct MariadbServer {
     folder: PathBuf,
     databases: AtomicU32,
     // Dropping it (or the end of the process) closes the pipe, which stops the server.
-    _keeper: Child,
+    keeper: Child,
 }
 
 /// A fresh database on a [`MariadbServer`].
@@ -142,7 +151,8 @@ impl MariadbServer {
         keeper.arg(format!("--port={port}")).args([
             "--bind-address=127.0.0.1",
             "--skip-name-resolve",
-            "--innodb-flush-log-at-trx-commit=0",
+            // What is committed outlives a crash of the server, if not one of the machine.
+            "--innodb-flush-log-at-trx-commit=2",
             "--innodb-flush-method=nosync",
             "--innodb-doublewrite=0",
             "--innodb-buffer-pool-size=128M",
@@ -162,7 +172,7 @@ impl MariadbServer {
         let keeper = keeper.spawn().map_err(say("sh"))?;
         let log = root.join("log");
         let folder = folder.keep();
-        let server = Self { port, socket, folder, databases: AtomicU32::new(0), _keeper: keeper };
+        let server = Self { port, socket, folder, databases: AtomicU32::new(0), keeper };
         server
             .wait_until_ready()
             .map_err(|problem| format!("{problem}; its log:\n{}", std::fs::read_to_string(&log).unwrap_or_default()))?;
@@ -172,6 +182,53 @@ impl MariadbServer {
             return Err(String::from_utf8_lossy(&made.stderr).into_owned());
         }
         Ok(server)
+    }
+
+    /// Lets the server crash, and starts it again. Answers when it takes connections.
+    ///
+    /// # Errors
+    /// A keeper that is gone, a server that does not come back.
+    pub fn restart(&self) -> Result<(), String> {
+        let mark = self.folder.join("begun-again");
+        // It is not there the first time.
+        let _ = std::fs::remove_file(&mark);
+        let mut pipe = self.keeper.stdin.as_ref().ok_or("no pipe to the keeper")?;
+        io::Write::write_all(&mut pipe, b"again\n").map_err(|error| error.to_string())?;
+        let begin = Instant::now();
+        while !mark.exists() {
+            if begin.elapsed() > Duration::from_secs(60) {
+                return Err("the server was not started again".to_owned());
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        self.wait_until_ready()
+    }
+
+    fn named(&self, name: &str) -> TestDatabase {
+        TestDatabase { name: name.to_owned(), port: self.port, socket: self.socket.clone() }
+    }
+
+    /// A database with all tables, and their rows, that are in another one.
+    ///
+    /// # Errors
+    /// The words of the client.
+    pub fn copy(&self, of: &TestDatabase) -> Result<TestDatabase, String> {
+        let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        of.try_sql(&format!("create database {name}"))?;
+        for table in of.try_sql("show tables")?.lines() {
+            of.try_sql(&format!(
+                "create table {name}.`{table}` like `{table}`; insert into {name}.`{table}` select * from `{table}`"
+            ))?;
+        }
+        Ok(self.named(&name))
+    }
+
+    /// Removes a database.
+    ///
+    /// # Errors
+    /// The words of the client.
+    pub fn drop(&self, database: &TestDatabase) -> Result<(), String> {
+        self.named("mysql").try_sql(&format!("drop database {}", database.name)).map(|_| ())
     }
 
     fn wait_until_ready(&self) -> Result<(), String> {
@@ -193,10 +250,8 @@ impl MariadbServer {
     #[must_use]
     pub fn database(&self) -> TestDatabase {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let database =
-            |name: &str| TestDatabase { name: name.to_owned(), port: self.port, socket: self.socket.clone() };
-        database("mysql").sql(&format!("create database {name}"));
-        database(&name)
+        self.named("mysql").sql(&format!("create database {name}"));
+        self.named(&name)
     }
 }
 
@@ -267,6 +322,21 @@ fn account() -> Result<Option<&'static str>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_comes_back_with_what_was_committed() {
+        let server = MariadbServer::start().unwrap();
+        let database = server.database();
+        database.sql("create table t(a int) engine = InnoDB; insert into t values (1), (2)");
+        let copy = server.copy(&database).unwrap();
+        server.restart().unwrap();
+        assert_eq!(
+            (database.sql("select sum(a) from t"), copy.sql("select count(*) from t")),
+            ("3".into(), "2".into())
+        );
+        server.drop(&copy).unwrap();
+        assert_eq!(database.sql(&format!("show databases like '{}'", copy.name)), "");
+    }
 
     #[test]
     fn a_fresh_database_answers_and_everything_goes_when_the_pipe_ends() {

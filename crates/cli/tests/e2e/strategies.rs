@@ -1,13 +1,21 @@
-//! Strategies, end to end: a key that is found by itself, rows with one key, history, what `show` tells; in SQLite and in
-//! PostgreSQL alike.
+//! Strategies, end to end: a key that is found by itself, rows with one key, history, what `show` tells; in SQLite,
+//! PostgreSQL and MariaDB alike.
 
 use crate::support::{Folder, Said};
+use gristmill_testkit::mariadb;
 use gristmill_testkit::postgres::{self, TestDatabase};
 
 /// A project whose `shop` is read and whose `out` is loaded, in one kind of database.
 pub(crate) struct World {
     pub(crate) folder: Folder,
-    database: Option<TestDatabase>,
+    kind: Kind,
+}
+
+enum Kind {
+    Sqlite,
+    Postgres(TestDatabase),
+    /// What is read, and what is loaded.
+    Mariadb(mariadb::TestDatabase, mariadb::TestDatabase),
 }
 
 impl World {
@@ -17,7 +25,7 @@ impl World {
             "gristmill.yaml",
             "name: w\nmain: p\nconnections:\n  shop: {type: sqlite, path: shop.db}\n  out: {type: sqlite, path: out.db}\n  lake: {type: files, url: ./lake}\n",
         );
-        Self { folder, database: None }
+        Self { folder, kind: Kind::Sqlite }
     }
 
     pub(crate) fn postgres() -> Self {
@@ -28,11 +36,26 @@ impl World {
             "name: w\nmain: p\nconnections:\n  shop: {type: postgres, url: \"${PG}\"}\n  out: {type: postgres, url: \"${PG}\", schema: out}\n  lake: {type: files, url: ./lake}\n",
         );
         database.sql("create schema out");
-        Self { folder, database: Some(database) }
+        Self { folder, kind: Kind::Postgres(database) }
     }
 
     pub(crate) fn both() -> [Self; 2] {
         [Self::sqlite(), Self::postgres()]
+    }
+
+    pub(crate) fn mariadb() -> Self {
+        let (mut folder, shop, out) = (Folder::new(), mariadb::database(), mariadb::database());
+        folder.set("SHOP", shop.url());
+        folder.set("OUT", out.url());
+        folder.write(
+            "gristmill.yaml",
+            "name: w\nmain: p\nconnections:\n  shop: {type: mysql, url: \"${SHOP}\"}\n  out: {type: mariadb, url: \"${OUT}\"}\n  lake: {type: files, url: ./lake}\n",
+        );
+        Self { folder, kind: Kind::Mariadb(shop, out) }
+    }
+
+    pub(crate) fn each() -> [Self; 3] {
+        [Self::sqlite(), Self::postgres(), Self::mariadb()]
     }
 
     pub(crate) fn steps(&self, steps: &str) {
@@ -40,14 +63,15 @@ impl World {
     }
 
     pub(crate) fn shop(&self, sql: &str) {
-        match &self.database {
-            Some(database) => drop(database.sql(sql)),
-            None => self.open("shop.db").execute_batch(sql).unwrap(),
+        match &self.kind {
+            Kind::Postgres(database) => drop(database.sql(sql)),
+            Kind::Mariadb(database, _) => drop(database.sql(sql)),
+            Kind::Sqlite => self.open("shop.db").execute_batch(sql).unwrap(),
         }
     }
 
     pub(crate) fn is_postgres(&self) -> bool {
-        self.database.is_some()
+        matches!(self.kind, Kind::Postgres(_))
     }
 
     fn open(&self, file: &str) -> rusqlite::Connection {
@@ -56,11 +80,20 @@ impl World {
 
     /// One text of the target; tables are in the schema `out` of PostgreSQL.
     pub(crate) fn ask(&self, sql: &str) -> String {
-        match &self.database {
-            Some(database) => {
+        match &self.kind {
+            Kind::Postgres(database) => {
                 database.sql(&format!("set search_path = out; set timezone = 'UTC'; {sql}")).trim().to_owned()
             }
-            None => self
+            Kind::Mariadb(_, database) => {
+                let sql = sql.replace("string_agg(", "group_concat(").replace(" as text)", " as char)");
+                let sql = sql.replace(", ' ' order by id)", " order by id, note separator ' ')");
+                let sql = sql.replace(", ', ' order by id, valid_from)", " order by id, valid_from separator ', ')");
+                database
+                    .sql(&format!("set sql_mode = 'PIPES_AS_CONCAT', time_zone = '+00:00'; {sql}"))
+                    .trim()
+                    .to_owned()
+            }
+            Kind::Sqlite => self
                 .open("out.db")
                 .query_row(sql, [], |row| row.get::<_, Option<String>>(0))
                 .unwrap()
@@ -85,7 +118,7 @@ const ROWS: &str = "select string_agg(id || ':' || coalesce(note, '-'), ' ' orde
 
 #[test]
 fn a_merge_goes_by_the_primary_key_of_the_table_it_reads() {
-    for world in World::both() {
+    for world in World::each() {
         world.shop(
             "create table orders(id integer primary key, note text); insert into orders values (1, 'a'), (2, 'b')",
         );
@@ -111,7 +144,7 @@ fn a_merge_goes_by_the_primary_key_of_the_table_it_reads() {
 
 #[test]
 fn rows_with_one_key_stop_the_whole_run_unless_it_is_said_which_counts() {
-    for world in World::both() {
+    for world in World::each() {
         world.shop("create table orders(id integer, note text, at integer); insert into orders values (1, 'old', 1), (1, 'new', 2), (2, 'b', 1), (2, 'a', 1)");
         let steps = |more: &str| {
             format!(
@@ -136,7 +169,7 @@ fn rows_with_one_key_stop_the_whole_run_unless_it_is_said_which_counts() {
 
 #[test]
 fn history_is_the_same_however_often_a_day_is_loaded() {
-    for world in World::both() {
+    for world in World::each() {
         world.shop(
             "create table orders(id integer primary key, note text); insert into orders values (1, 'a'), (2, null)",
         );
@@ -166,7 +199,7 @@ fn history_is_the_same_however_often_a_day_is_loaded() {
 
 #[test]
 fn a_full_refresh_of_an_incremental_merge_drops_what_is_gone_and_keeps_the_rest() {
-    for world in World::both() {
+    for world in World::each() {
         world.shop("create table orders(id integer primary key, note text, at integer); insert into orders values (1, 'a', 1), (2, 'b', 2)");
         let steps = |more: &str| {
             format!(
@@ -196,7 +229,7 @@ fn a_full_refresh_of_an_incremental_merge_drops_what_is_gone_and_keeps_the_rest(
 
 #[test]
 fn a_full_refresh_of_a_delete_insert_by_the_sources_key_replaces_everything() {
-    for world in World::both() {
+    for world in World::each() {
         world.shop("create table orders(id integer primary key, note text, at integer); insert into orders values (1, 'a', 1), (2, 'b', 1)");
         world.steps(
             "  orders: {extract: {from: shop, table: orders, incremental_key: at}}\n  \
@@ -213,7 +246,7 @@ fn a_full_refresh_of_a_delete_insert_by_the_sources_key_replaces_everything() {
 
 #[test]
 fn a_full_refresh_of_an_append_takes_the_place_of_rows_it_can_tell() {
-    for world in World::both() {
+    for world in World::each() {
         world.shop("create table orders(id integer, note text); insert into orders values (1, 'a'), (2, 'b')");
         let steps = |more: &str| {
             format!(

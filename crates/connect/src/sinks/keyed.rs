@@ -1,8 +1,8 @@
 //! `merge` and `scd2` as SQL: which statements bring the new rows and the table together.
 //!
 //! The new rows are in a table of their own whose columns are named as the target's, with one row for each key and no NULL
-//! in it (the sink has looked). What is said here is said in the words that PostgreSQL and SQLite share, so that both do the
-//! same; whoever executes the statements does so in order, in one transaction.
+//! in it (the sink has looked). What is said here is said in the words that PostgreSQL and SQLite share, or in MySQL's
+//! ([`Words`]), so that all do the same; whoever executes the statements does so in order, in one transaction.
 //!
 //! # `scd2`
 //! A load says what holds from a moment on, the start of its interval. For a key among the new rows:
@@ -21,9 +21,62 @@ use super::rules::{Rules, Stamps, VALID_FROM, VALID_TO};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Error, ErrorKind};
 
+/// How a database says it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Words {
+    /// As PostgreSQL and SQLite do.
+    Standard,
+    /// As MySQL and MariaDB do.
+    Mysql,
+}
+
+impl Words {
+    /// A name.
+    fn quoted(self, name: &str) -> String {
+        match self {
+            Self::Standard => format!("\"{}\"", name.replace('"', "\"\"")),
+            Self::Mysql => format!("`{}`", name.replace('`', "``")),
+        }
+    }
+
+    /// A value as a text for people.
+    fn text(self, value: &str) -> String {
+        match self {
+            Self::Standard => format!("CAST({value} AS text)"),
+            Self::Mysql => format!("CAST({value} AS char)"),
+        }
+    }
+
+    /// A value as something that is the same only if it is written the same.
+    fn as_written(self, value: &str) -> String {
+        match self {
+            Self::Standard => self.text(value),
+            // As bytes: equal texts of a collation may differ in case, or in the spaces at their end.
+            Self::Mysql => format!("CAST({value} AS binary)"),
+        }
+    }
+
+    /// Whether two values differ; NULL is the same as NULL.
+    fn differ(self, one: &str, other: &str) -> String {
+        match self {
+            Self::Standard => format!("{one} IS DISTINCT FROM {other}"),
+            Self::Mysql => format!("NOT ({one} <=> {other})"),
+        }
+    }
+
+    /// Deletes rows of a table, called `alias` in the condition.
+    fn delete(self, table: &str, alias: &str, condition: &str) -> String {
+        match self {
+            Self::Standard => format!("DELETE FROM {table} AS {alias} WHERE {condition}"),
+            Self::Mysql => format!("DELETE {alias} FROM {table} AS {alias} WHERE {condition}"),
+        }
+    }
+}
+
 /// New rows and a table, by their names in SQL.
 #[derive(Debug, Clone)]
 pub(crate) struct Keyed<'a> {
+    pub(crate) words: Words,
     pub(crate) rules: &'a Rules,
     /// The table that is loaded, quoted.
     pub(crate) table: String,
@@ -45,7 +98,7 @@ pub(crate) struct Keyed<'a> {
 #[derive(Debug, Clone)]
 pub(crate) struct KeyedColumn {
     pub(crate) name: String,
-    /// Its values can only be compared as texts (PostgreSQL: `json`, `point`).
+    /// Its values can only be compared as texts (PostgreSQL: `json`, `point`), or as bytes (MySQL: texts).
     pub(crate) as_text: bool,
 }
 
@@ -58,29 +111,24 @@ pub(crate) enum KeyedStep {
     Do(String),
 }
 
-/// A name in SQL, as both databases write it.
-fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
-}
-
 /// A query for the number of rows of `from` without a value in a key column, and the first such column's place.
-pub(crate) fn nulls_in_key(key: &[String], from: &str) -> Vec<(String, String)> {
+pub(crate) fn nulls_in_key(words: Words, key: &[String], from: &str) -> Vec<(String, String)> {
     let count = |column: &String| {
-        let name = quoted(column);
+        let name = words.quoted(column);
         (column.clone(), format!("SELECT count(*) FROM {from} AS n WHERE {name} IS NULL"))
     };
     key.iter().map(count).collect()
 }
 
 /// A query for the least key, as texts, that more than one row of `from` has, and how many do.
-pub(crate) fn doubled_key(key: &[String], from: &str) -> String {
-    let names: Vec<String> = key.iter().map(|column| quoted(column)).collect();
-    let (texts, names) = (as_texts(&names), names.join(", "));
+pub(crate) fn doubled_key(words: Words, key: &[String], from: &str) -> String {
+    let names: Vec<String> = key.iter().map(|column| words.quoted(column)).collect();
+    let (texts, names) = (as_texts(words, &names), names.join(", "));
     format!("SELECT count(*), {texts} FROM {from} AS n GROUP BY {names} HAVING count(*) > 1 ORDER BY {names} LIMIT 1")
 }
 
-fn as_texts(names: &[String]) -> String {
-    names.iter().map(|name| format!("CAST({name} AS text)")).collect::<Vec<_>>().join(", ")
+fn as_texts(words: Words, names: &[String]) -> String {
+    names.iter().map(|name| words.text(name)).collect::<Vec<_>>().join(", ")
 }
 
 /// A key and its values, for people: `id = 7, day = 2024-01-15`.
@@ -125,24 +173,28 @@ impl Keyed<'_> {
         }
     }
 
+    fn quoted(&self, name: &str) -> String {
+        self.words.quoted(name)
+    }
+
     fn is_key(&self, column: &KeyedColumn) -> bool {
         self.rules.match_on.contains(&column.name)
     }
 
     /// Whether a row of `o` and one of `n` have the same key.
     fn same_key(&self) -> String {
-        let key = self.rules.match_on.iter().map(|name| quoted(name));
+        let key = self.rules.match_on.iter().map(|name| self.quoted(name));
         key.map(|name| format!("o.{name} = n.{name}")).collect::<Vec<_>>().join(" AND ")
     }
 
     /// Whether a row of `o` and one of `n` differ in a column that is not of the key.
     fn differs(&self) -> Option<String> {
-        let values = self.columns.iter().filter(|column| !self.is_key(column));
+        let (words, values) = (self.words, self.columns.iter().filter(|column| !self.is_key(column)));
         let each = values.map(|column| {
-            let name = quoted(&column.name);
+            let name = self.quoted(&column.name);
             match column.as_text {
-                true => format!("CAST(o.{name} AS text) IS DISTINCT FROM CAST(n.{name} AS text)"),
-                false => format!("o.{name} IS DISTINCT FROM n.{name}"),
+                true => words.differ(&words.as_written(&format!("o.{name}")), &words.as_written(&format!("n.{name}"))),
+                false => words.differ(&format!("o.{name}"), &format!("n.{name}")),
             }
         });
         let each: Vec<String> = each.collect();
@@ -162,16 +214,19 @@ impl Keyed<'_> {
     /// What is written into stamps of rows that change, as it stands behind other assignments.
     fn restamped(&self) -> String {
         let Stamps { load, updated, .. } = &self.rules.stamps;
-        let load = load.iter().map(|name| format!(", {} = {}", quoted(name), self.load));
-        load.chain(updated.iter().map(|name| format!(", {} = {}", quoted(name), self.now))).collect()
+        let load = load.iter().map(|name| format!(", {} = {}", self.quoted(name), self.load));
+        load.chain(updated.iter().map(|name| format!(", {} = {}", self.quoted(name), self.now))).collect()
     }
 
     fn insert(&self, condition: &str) -> String {
         let Stamps { load, created, updated } = &self.rules.stamps;
-        let (mut names, mut values): (Vec<String>, Vec<String>) =
-            self.columns.iter().map(|column| (quoted(&column.name), format!("n.{}", quoted(&column.name)))).unzip();
+        let (mut names, mut values): (Vec<String>, Vec<String>) = self
+            .columns
+            .iter()
+            .map(|column| (self.quoted(&column.name), format!("n.{}", self.quoted(&column.name))))
+            .unzip();
         let mut add = |name: &str, value: &str| {
-            names.push(quoted(name));
+            names.push(self.quoted(name));
             values.push(value.to_owned());
         };
         if self.rules.strategy == Strategy::Scd2 {
@@ -195,20 +250,26 @@ impl Keyed<'_> {
         let same = self.same_key();
         let mut statements = Vec::new();
         if self.rules.delete_missing {
-            statements.push(format!(
-                "DELETE FROM {table} AS o WHERE {}NOT EXISTS (SELECT 1 FROM {new} AS n WHERE {same})",
-                self.in_scope()
-            ));
+            let gone = format!("{}NOT EXISTS (SELECT 1 FROM {new} AS n WHERE {same})", self.in_scope());
+            statements.push(self.words.delete(table, "o", &gone));
         }
         if let Some(differs) = self.differs().filter(|_| !self.rules.insert_only) {
-            let values = self.columns.iter().filter(|column| !self.is_key(column)).map(|column| quoted(&column.name));
-            let set: Vec<String> = values.map(|name| format!("{name} = n.{name}")).collect();
+            let values =
+                self.columns.iter().filter(|column| !self.is_key(column)).map(|column| self.quoted(&column.name));
             // A row that stays the same is not written: nothing that hangs on the table is told of a change.
-            statements.push(format!(
-                "UPDATE {table} AS o SET {}{} FROM {new} AS n WHERE {same} AND {differs}",
-                set.join(", "),
-                self.restamped()
-            ));
+            let restamped = self.restamped();
+            statements.push(match self.words {
+                Words::Standard => {
+                    let set: Vec<String> = values.map(|name| format!("{name} = n.{name}")).collect();
+                    let set = set.join(", ");
+                    format!("UPDATE {table} AS o SET {set}{restamped} FROM {new} AS n WHERE {same} AND {differs}")
+                }
+                Words::Mysql => {
+                    let set: Vec<String> = values.map(|name| format!("o.{name} = n.{name}")).collect();
+                    let set = set.join(", ");
+                    format!("UPDATE {table} AS o JOIN {new} AS n ON {same} SET {set}{restamped} WHERE {differs}")
+                }
+            });
         }
         statements.push(self.insert(&format!(" WHERE NOT EXISTS (SELECT 1 FROM {table} AS o WHERE {same})")));
         statements
@@ -217,18 +278,19 @@ impl Keyed<'_> {
     fn history(&self) -> Vec<KeyedStep> {
         let Self { table, new, holds_from: at, .. } = self;
         let (same_key, same_values, scope) = (self.same_key(), self.same_values(), self.in_scope());
-        let (from, to) = (quoted(VALID_FROM), quoted(VALID_TO));
+        let (from, to) = (self.quoted(VALID_FROM), self.quoted(VALID_TO));
         // Spoken of the table's row as `o`.
         let holds = format!("o.{from} <= {at} AND (o.{to} IS NULL OR o.{to} > {at})");
         let goes_on = format!("(o.{from} > {at} OR o.{to} > {at})");
         let has_new = |condition: &str| format!("EXISTS (SELECT 1 FROM {new} AS n WHERE {same_key}{condition})");
         let is_known = format!("EXISTS (SELECT 1 FROM {table} AS o WHERE {same_key} AND {holds} AND {same_values})");
         let key = |of: &str| {
-            let names: Vec<String> = self.rules.match_on.iter().map(|name| format!("{of}.{}", quoted(name))).collect();
-            format!("{} FROM", as_texts(&names))
+            let names: Vec<String> =
+                self.rules.match_on.iter().map(|name| format!("{of}.{}", self.quoted(name))).collect();
+            format!("{} FROM", as_texts(self.words, &names))
         };
         let order =
-            |of: &str| format!("ORDER BY {of}.{} LIMIT 1", quoted(self.rules.match_on.first().map_or("", |n| n)));
+            |of: &str| format!("ORDER BY {of}.{} LIMIT 1", self.quoted(self.rules.match_on.first().map_or("", |n| n)));
         let restamped = self.restamped();
         let mut steps = vec![KeyedStep::Refuse(format!(
             "SELECT {} {new} AS n WHERE EXISTS (SELECT 1 FROM {table} AS o WHERE {same_key} AND {goes_on}) AND NOT {is_known} {}",
@@ -243,20 +305,20 @@ impl Keyed<'_> {
                 order("o")
             )));
             let gone = format!("{scope}o.{to} IS NULL AND NOT {}", has_new(""));
-            steps.push(KeyedStep::Do(format!("DELETE FROM {table} AS o WHERE {gone} AND o.{from} = {at}")));
+            steps.push(KeyedStep::Do(self.words.delete(table, "o", &format!("{gone} AND o.{from} = {at}"))));
             steps.push(KeyedStep::Do(format!(
                 "UPDATE {table} AS o SET {to} = {at}{restamped} WHERE {gone} AND o.{from} < {at}"
             )));
         }
         let dos = [
             // What the table knows already is done with.
-            format!("DELETE FROM {new} AS n WHERE {is_known}"),
-            format!("DELETE FROM {table} AS o WHERE o.{from} = {at} AND {}", has_new("")),
+            self.words.delete(new, "n", &is_known),
+            self.words.delete(table, "o", &format!("o.{from} = {at} AND {}", has_new(""))),
             format!(
                 "UPDATE {table} AS o SET {to} = NULL{restamped} WHERE o.{to} = {at} AND {}",
                 has_new(&format!(" AND {same_values}"))
             ),
-            format!("DELETE FROM {new} AS n WHERE {is_known}"),
+            self.words.delete(new, "n", &is_known),
             format!("UPDATE {table} AS o SET {to} = {at}{restamped} WHERE o.{to} IS NULL AND {}", has_new("")),
             self.insert(""),
         ];

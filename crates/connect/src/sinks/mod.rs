@@ -1,9 +1,14 @@
 //! Where rows go: one folder per connector.
 
+mod arrays;
 pub mod files;
 mod keyed;
+pub mod mysql;
 pub mod postgres;
 mod rival;
 mod rules;
 pub mod sqlite;
+mod staged_table;
+#[cfg(test)]
+mod testing;
 mod widen;

@@ -235,6 +235,11 @@ fn statements(given: &[String], key: &str) -> Result<Vec<String>> {
     Ok(statements)
 }
 
+/// The first words of a statement, in lower case.
+pub(crate) fn first_words(sql: &str, most: usize) -> Vec<String> {
+    words(sql).take(most).collect()
+}
+
 /// The words of a statement, in lower case; comments are none.
 fn words(sql: &str) -> impl Iterator<Item = String> + '_ {
     let mut rest = sql;

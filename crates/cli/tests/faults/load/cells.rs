@@ -13,6 +13,8 @@ pub(crate) enum Kind {
     Sqlite,
     /// A table of a PostgreSQL database.
     Postgres,
+    /// A table of a MariaDB database.
+    Mariadb,
     /// Files of this format below a prefix of an S3-like store.
     S3Folder(&'static str),
     /// One object.
@@ -34,6 +36,7 @@ impl fmt::Display for Kind {
             Self::File(format) => write!(f, "one {format} file"),
             Self::Sqlite => f.write_str("SQLite"),
             Self::Postgres => f.write_str("PostgreSQL"),
+            Self::Mariadb => f.write_str("MariaDB"),
             Self::S3Folder(format) => write!(f, "S3, {format}"),
             Self::S3File(format) => write!(f, "S3, one {format} object"),
             Self::Both => f.write_str("folder and SQLite"),
@@ -105,6 +108,13 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::Postgres, "truncate+insert", ""),
     cell(Kind::Postgres, "merge", BY_ID),
     versions(Kind::Postgres),
+    cell(Kind::Mariadb, "append", ""),
+    cell(Kind::Mariadb, "replace", ""),
+    cell(Kind::Mariadb, "delete+insert", BY_ID),
+    cell(Kind::Mariadb, "partition_overwrite", BY_DAY),
+    cell(Kind::Mariadb, "truncate+insert", ""),
+    cell(Kind::Mariadb, "merge", BY_ID),
+    versions(Kind::Mariadb),
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("parquet"), "replace", BY_DAY),
     cell(Kind::S3Folder("ndjson"), "partition_overwrite", BY_DAY),

@@ -76,11 +76,12 @@ fn faketime() -> Option<String> {
 fn a_clock_that_jumps_loses_and_doubles_nothing() {
     let library = faketime().ok_or("a clock that jumps needs libfaketime: apt-get install faketime").unwrap();
     let server = PostgresServer::start().unwrap();
-    let cells: [Cell; 4] = [
+    let cells: [Cell; 5] = [
         cell(Kind::Folder("parquet"), "append", ""),
         cell(Kind::File("csv"), "replace", ""),
         cell(Kind::Sqlite, "delete+insert", ", key: [id]"),
         cell(Kind::Postgres, "append", ""),
+        cell(Kind::Mariadb, "merge", ", key: [id]"),
     ];
     for cell in cells {
         let bed = Bed::new(cell, &server);

@@ -4,6 +4,7 @@
 
 mod cells;
 mod disk;
+mod mariadb;
 mod place;
 pub(crate) mod process;
 mod rivals;
@@ -121,7 +122,11 @@ impl Way {
 
 impl<'a> Bed<'a> {
     fn new(cell: Cell, server: &'a PostgresServer) -> Self {
-        let yard = Yard::new(cell, server);
+        Self::of(Yard::new(cell, server))
+    }
+
+    fn of(yard: Yard<'a>) -> Self {
+        let cell = yard.cell;
         run(&yard.folder, &OLD, "").unwrap().must_be_done("the first run").unwrap();
         let old = yard.rows().unwrap();
         let copy = yard.copied();

@@ -3,6 +3,7 @@
 use super::cells::{Cell, Kind};
 use crate::support::{Folder, copy, walk};
 use arrow::util::display::array_value_to_string;
+use gristmill_testkit::mariadb::{self, MariadbServer};
 use gristmill_testkit::postgres::{PostgresServer, TestDatabase};
 use gristmill_testkit::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -20,16 +21,25 @@ pub(crate) struct Yard<'a> {
     pub(crate) cell: Cell,
     pub(crate) folder: Folder,
     pub(crate) database: Option<TestDatabase>,
+    pub(crate) maria: Option<mariadb::TestDatabase>,
     pub(crate) store: Option<S3Server>,
     server: &'a PostgresServer,
+    /// Started when a cell asks for it.
+    maria_server: fn() -> &'static MariadbServer,
 }
 
 impl<'a> Yard<'a> {
     /// A project that has loaded nothing yet.
     pub(crate) fn new(cell: Cell, server: &'a PostgresServer) -> Self {
+        Self::with(cell, server, mariadb::server)
+    }
+
+    /// As [`Yard::new`], with a MariaDB server of its own.
+    pub(crate) fn with(cell: Cell, server: &'a PostgresServer, maria_server: fn() -> &'static MariadbServer) -> Self {
         let database = (cell.kind == Kind::Postgres).then(|| server.database());
+        let maria = (cell.kind == Kind::Mariadb).then(|| maria_server().database());
         let store = cell.kind.is_s3().then(|| S3Server::start(&[BUCKET]).unwrap());
-        let yard = Self { cell, folder: Folder::new(), database, store, server };
+        let yard = Self { cell, folder: Folder::new(), database, maria, store, server, maria_server };
         for (day, ids) in [("2024-01-01", 1..=60), ("2024-01-02", 41..=100), ("2024-01-03", 81..=140)] {
             // Two files, so that two writers have something to do; the row 13 of each is refused.
             for (name, remainder) in [("a", 0), ("b", 1)] {
@@ -53,12 +63,14 @@ impl<'a> Yard<'a> {
         let folder = Folder::new();
         copy(self.folder.path(), folder.path());
         let database = self.database.as_ref().map(|database| self.server.copy(database).unwrap());
+        let maria = self.maria.as_ref().map(|maria| (self.maria_server)().copy(maria).unwrap());
         let store = self.store.as_ref().map(|store| {
             let fresh = S3Server::start(&[BUCKET]).unwrap();
             copy(&store.bucket(BUCKET), &fresh.bucket(BUCKET));
             fresh
         });
-        let yard = Self { cell: self.cell, folder, database, store, server: self.server };
+        let (cell, server, maria_server) = (self.cell, self.server, self.maria_server);
+        let yard = Self { cell, folder, database, maria, store, server, maria_server };
         yard.connect(None);
         yard
     }
@@ -87,6 +99,7 @@ impl<'a> Yard<'a> {
                 let url = self.database.as_ref().unwrap().local_url();
                 format!("{{type: postgres, url: \"{url}\"}}")
             }
+            Kind::Mariadb => format!("{{type: mariadb, url: \"{}\"}}", self.maria.as_ref().unwrap().url()),
             Kind::S3Folder(_) | Kind::S3File(_) => {
                 let endpoint = proxy.unwrap_or(&self.store.as_ref().unwrap().endpoint);
                 format!(
@@ -106,7 +119,7 @@ impl<'a> Yard<'a> {
         let to = match kind {
             Kind::Folder(format) | Kind::S3Folder(format) => format!("path: t/, format: {format}"),
             Kind::File(format) | Kind::S3File(format) => format!("path: t.{format}"),
-            Kind::Sqlite | Kind::Postgres => "table: t".to_owned(),
+            Kind::Sqlite | Kind::Postgres | Kind::Mariadb => "table: t".to_owned(),
             Kind::Both => "path: t/, format: parquet".to_owned(),
         };
         let beside = match kind {
@@ -134,6 +147,14 @@ impl<'a> Yard<'a> {
                 let database = self.database.as_ref().unwrap();
                 let text = match database.try_sql("select to_regclass('t') is not null")?.as_str() {
                     "t" => database.try_sql(&format!("select {} from t", self.cell.columns))?,
+                    _ => String::new(),
+                };
+                rows.entry("t".to_owned()).or_default().extend(text.lines().map(str::to_owned));
+            }
+            Kind::Mariadb => {
+                let maria = self.maria.as_ref().unwrap();
+                let text = match maria.try_sql("show tables like 't'")?.as_str() {
+                    "t" => maria.try_sql(&format!("select {} from t", self.cell.columns))?,
                     _ => String::new(),
                 };
                 rows.entry("t".to_owned()).or_default().extend(text.lines().map(str::to_owned));
@@ -193,6 +214,10 @@ impl<'a> Yard<'a> {
             let tables = database.sql("select relname from pg_class where relname like '\\_gristmill\\_stage%'");
             left.extend(tables.lines().map(|table| format!("the table {table}")));
         }
+        if let Some(maria) = &self.maria {
+            let tables = maria.sql("show tables like '\\_gristmill\\_stage\\_%'");
+            left.extend(tables.lines().map(|table| format!("the table {table}")));
+        }
         left
     }
 }
@@ -202,6 +227,9 @@ impl Drop for Yard<'_> {
         if let Some(database) = &self.database {
             // A campaign makes thousands.
             let _gone = self.server.drop(database);
+        }
+        if let Some(maria) = &self.maria {
+            let _gone = (self.maria_server)().drop(maria);
         }
     }
 }

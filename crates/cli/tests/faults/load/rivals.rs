@@ -14,6 +14,7 @@ const CELLS: &[Cell] = &[
     cell(Kind::Folder("csv"), "partition_overwrite", ", partition_by: [day]"),
     cell(Kind::Sqlite, "delete+insert", ", key: [id]"),
     cell(Kind::Postgres, "delete+insert", ", key: [id]"),
+    cell(Kind::Mariadb, "delete+insert", ", key: [id]"),
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("ndjson"), "replace", ""),
 ];

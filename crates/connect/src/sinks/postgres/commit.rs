@@ -7,11 +7,11 @@
 //! readers wait for it.
 
 use super::PostgresSink;
-use super::stage::{Label, PREFIX, Payload};
 use super::target::Target;
 use super::types::staged_name;
 use crate::Recovered;
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
+use crate::sinks::staged_table::{Label, PREFIX, Payload};
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use chrono::{DateTime, Utc};

@@ -2,13 +2,13 @@
 
 use super::PostgresSink;
 use super::commit::LEDGER;
-use super::stage::{PREFIX, Payload};
 use super::target::Target;
 use super::types::staged_name;
 use crate::sinks::keyed::{
-    Keyed, KeyedColumn, KeyedStep, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
+    Keyed, KeyedColumn, KeyedStep, Words, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
 };
 use crate::sinks::rules::refuse_to_double;
+use crate::sinks::staged_table::{PREFIX, Payload};
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use chrono::SecondsFormat;
@@ -79,14 +79,14 @@ impl PostgresSink {
 
     async fn check_keys(&self, session: &Session, new: &str) -> Result<()> {
         let rules = &self.options.rules;
-        for (column, sql) in nulls_in_key(&rules.match_on, new) {
+        for (column, sql) in nulls_in_key(Words::Standard, &rules.match_on, new) {
             let found = session.query_one(&sql, &[]).await.and_then(|row| row.try_get::<_, i64>(0));
             let rows = found.map_err(|error| self.keys_failed(&error))?;
             if rows > 0 {
                 return Err(refuse_null(rules, &column, rows));
             }
         }
-        let sql = doubled_key(&rules.match_on, new);
+        let sql = doubled_key(Words::Standard, &rules.match_on, new);
         match session.query_opt(&sql, &[]).await.map_err(|error| self.keys_failed(&error))? {
             None => Ok(()),
             Some(row) => {
@@ -141,6 +141,7 @@ impl PostgresSink {
             as_text: target.compares_as_text(column),
         };
         Keyed {
+            words: Words::Standard,
             rules,
             table,
             new: new.to_owned(),

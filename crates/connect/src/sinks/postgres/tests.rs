@@ -2,6 +2,7 @@ mod strategies;
 
 use super::*;
 use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
+use crate::sinks::testing::losing_proxy;
 use crate::{Connection, OpenContext, Scan};
 use arrow::array::*;
 use arrow::datatypes::*;
@@ -12,8 +13,6 @@ use gristmill_model::yaml::{decode, parse};
 use gristmill_model::{Interval, RunId, Slot};
 use gristmill_testkit::postgres::{self, TestDatabase};
 use proptest::prelude::*;
-use std::io::{Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -559,50 +558,11 @@ async fn a_commit_that_is_cut_off_at_its_end_is_asked_for_and_done_once() {
     assert_eq!(database.sql("select count(*) from target"), "3");
 }
 
-/// Hands bytes on between us and the server, and loses the server's answer to the first COMMIT that `armed` is set for.
-fn losing_proxy(server: u16, armed: Arc<AtomicBool>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = listener.local_addr().unwrap().port();
-    std::thread::spawn(move || {
-        for client in listener.incoming().map_while(Result::ok) {
-            let server = TcpStream::connect(("127.0.0.1", server)).unwrap();
-            let lose = Arc::new(AtomicBool::new(false));
-            let (mut from, mut to, flag, armed) =
-                (client.try_clone().unwrap(), server.try_clone().unwrap(), lose.clone(), armed.clone());
-            std::thread::spawn(move || {
-                let mut buffer = [0; 65536];
-                while let Ok(length @ 1..) = from.read(&mut buffer) {
-                    if buffer[..length].windows(7).any(|bytes| bytes == b"COMMIT\0")
-                        && armed.swap(false, Ordering::SeqCst)
-                    {
-                        flag.store(true, Ordering::SeqCst);
-                    }
-                    if to.write_all(&buffer[..length]).is_err() {
-                        break;
-                    }
-                }
-                let _ = to.shutdown(Shutdown::Both);
-            });
-            let (mut from, mut to) = (server, client);
-            std::thread::spawn(move || {
-                let mut buffer = [0; 65536];
-                while let Ok(length @ 1..) = from.read(&mut buffer) {
-                    if lose.load(Ordering::SeqCst) || to.write_all(&buffer[..length]).is_err() {
-                        break;
-                    }
-                }
-                let _ = to.shutdown(Shutdown::Both);
-            });
-        }
-    });
-    port
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_commit_whose_answer_is_lost_is_found_in_the_ledger() {
     let database = postgres::database();
     let armed = Arc::new(AtomicBool::new(false));
-    let port = losing_proxy(database.port, armed.clone());
+    let port = losing_proxy(database.port, armed.clone(), b"COMMIT\0");
     let url = database.url().replace(&format!(":{}/", database.port), &format!(":{port}/"));
     let rows = ids(&[1, 2, 3]);
     let sink = open_at(&url, "table: target\nstrategy: append", &rows.schema(), 1).unwrap();

@@ -5,9 +5,9 @@
 //! NULL, CHECK. Keys and foreign keys are matters of several rows, and stay errors of the whole load.
 
 use super::PostgresSink;
-use super::stage::{Payload, pieces, table_name};
 use super::target::Target;
 use super::types::{Encoder, staged_name};
+use crate::sinks::staged_table::{Payload, pieces, table_name};
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::quoted;
 use crate::{RefusedRows, Rows};

@@ -21,11 +21,11 @@
 //!
 //! PostgreSQL has no finer time than microseconds: nanoseconds between two of them are refused. Intervals of months and unions are refused.
 
+use crate::sinks::arrays::{between_microseconds, can_be_json, json};
 use crate::sources::postgres::names::quoted;
-use arrow::array::{Array, ArrayRef, RecordBatch, StringBuilder, make_array};
+use arrow::array::{Array, ArrayRef, RecordBatch, make_array};
 use arrow::compute::{CastOptions, cast_with_options};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
-use arrow::json::writer::{EncoderOptions, make_encoder};
 use gristmill_model::{Error, ErrorKind, Result};
 use pgpq::encoders::{EncoderBuilder, LargeStringEncoderBuilder, StringEncoderBuilder};
 use pgpq::pg_schema::PostgresType;
@@ -195,12 +195,6 @@ fn outgoing(arrow: &DataType) -> Option<(Kind, DataType)> {
     })
 }
 
-fn can_be_json(arrow: &DataType) -> bool {
-    let field = Arc::new(Field::new("column", arrow.clone(), true));
-    let empty = arrow::array::new_empty_array(arrow);
-    make_encoder(&field, &empty, &EncoderOptions::default()).is_ok()
-}
-
 /// Turns batches into rows of binary COPY.
 #[derive(Debug)]
 pub(crate) struct Encoder {
@@ -298,26 +292,6 @@ fn change(column: &Outgoing, array: &ArrayRef) -> Result<ArrayRef> {
     Ok(changed)
 }
 
-/// A time that PostgreSQL would have to round, within lists too.
-fn between_microseconds(array: &ArrayRef) -> Option<i64> {
-    use arrow::array::AsArray;
-    use arrow::datatypes::{DurationNanosecondType, Time64NanosecondType, TimestampNanosecondType};
-    let between = |nanos: &i64| nanos % 1_000 != 0;
-    match array.data_type() {
-        DataType::Timestamp(TimeUnit::Nanosecond, _) => {
-            array.as_primitive::<TimestampNanosecondType>().iter().flatten().find(between)
-        }
-        DataType::Time64(TimeUnit::Nanosecond) => {
-            array.as_primitive::<Time64NanosecondType>().iter().flatten().find(between)
-        }
-        DataType::Duration(TimeUnit::Nanosecond) => {
-            array.as_primitive::<DurationNanosecondType>().iter().flatten().find(between)
-        }
-        DataType::List(_) => between_microseconds(array.as_list::<i32>().values()),
-        _ => None,
-    }
-}
-
 /// Whether a text has a NUL character in it. The server would say so too, but only after the last row.
 fn has_nul(array: &ArrayRef) -> bool {
     use arrow::array::AsArray;
@@ -335,23 +309,4 @@ fn has_nul(array: &ArrayRef) -> bool {
         DataType::List(_) => has_nul(array.as_list::<i32>().values()),
         _ => false,
     }
-}
-
-fn json(field: &FieldRef, array: &ArrayRef) -> Result<ArrayRef, arrow::error::ArrowError> {
-    let options = EncoderOptions::default().with_explicit_nulls(true);
-    let mut encoder = make_encoder(field, array, &options)?;
-    let mut texts = StringBuilder::with_capacity(array.len(), array.len() * 64);
-    let mut buffer = Vec::new();
-    for row in 0..array.len() {
-        if encoder.is_null(row) {
-            texts.append_null();
-            continue;
-        }
-        buffer.clear();
-        encoder.encode(row, &mut buffer);
-        texts.append_value(
-            std::str::from_utf8(&buffer).map_err(|error| arrow::error::ArrowError::JsonError(error.to_string()))?,
-        );
-    }
-    Ok(Arc::new(texts.finish()))
 }

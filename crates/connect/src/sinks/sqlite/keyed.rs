@@ -3,7 +3,7 @@
 use super::Inner;
 use super::commit::each_row;
 use crate::sinks::keyed::{
-    Keyed, KeyedColumn, KeyedStep, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
+    Keyed, KeyedColumn, KeyedStep, Words, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
 };
 use crate::sinks::rules::refuse_to_double;
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
@@ -85,13 +85,14 @@ pub(super) fn audit(inner: &Inner, staged: &[Staged]) -> Result<()> {
 fn check_keys(inner: &Inner, connection: &Connection) -> Result<()> {
     let explain = |error| inner.database.explain(error);
     let (rules, new) = (&inner.plan.rules, format!("temp.{}", quoted(NEW)));
-    for (column, sql) in nulls_in_key(&rules.match_on, &new) {
+    for (column, sql) in nulls_in_key(Words::Standard, &rules.match_on, &new) {
         let rows: i64 = connection.query_row(&sql, [], |row| row.get(0)).map_err(explain)?;
         if rows > 0 {
             return Err(refuse_null(rules, &column, rows));
         }
     }
-    let found = connection.query_row(&doubled_key(&rules.match_on, &new), [], |row| Ok((row.get(0)?, texts(row, 1)?)));
+    let found = connection
+        .query_row(&doubled_key(Words::Standard, &rules.match_on, &new), [], |row| Ok((row.get(0)?, texts(row, 1)?)));
     match found.optional().map_err(explain)? {
         None => Ok(()),
         Some((rows, values)) => Err(refuse_doubled(rules, &values, rows)),
@@ -158,6 +159,7 @@ fn keyed<'a>(inner: &'a Inner, table: &Table, new: &str, committed: &Committed) 
     let rules = &inner.plan.rules;
     let columns = inner.shelves.iter().map(|shelf| KeyedColumn { name: shelf.name.clone(), as_text: false });
     Keyed {
+        words: Words::Standard,
         rules,
         table: format!("main.{}", quoted(&table.name)),
         new: new.to_owned(),

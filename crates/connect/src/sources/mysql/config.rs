@@ -58,18 +58,18 @@ pub struct MysqlKeys {
 /// A checked configuration: where to connect, as whom, how.
 #[derive(Clone)]
 pub struct MysqlConfig {
-    pub(super) host: String,
-    pub(super) port: u16,
+    pub(crate) host: String,
+    pub(crate) port: u16,
     pub(super) socket: Option<PathBuf>,
-    pub(super) user: String,
+    pub(crate) user: String,
     password: Option<String>,
-    pub(super) database: Option<String>,
+    pub(crate) database: Option<String>,
     pub(super) sslmode: SslMode,
     pub(super) sslrootcert: Option<PathBuf>,
     pub(super) connect_timeout: std::time::Duration,
     pub(super) statement_timeout: Option<std::time::Duration>,
     /// `user@host:port/database`: all that may be shown.
-    pub(super) place: String,
+    pub(crate) place: String,
     /// Limits how many connections read.
     pub(super) readers: Arc<Readers>,
 }

@@ -10,26 +10,26 @@ use mysql_async::{Column, Conn, DriverError, IoError, SslOpts, Value};
 use std::time::Duration;
 
 /// An error of the driver.
-pub(super) type Failure = mysql_async::Error;
+pub(crate) type Failure = mysql_async::Error;
 
 /// How long the server may wait for a reader that is busy elsewhere, in seconds: a week. It would take a slow reader for
 /// dead after a minute otherwise.
 const PATIENCE: u32 = 604_800;
 
 /// A row of texts.
-pub(super) type TextRow = Vec<Option<String>>;
+pub(crate) type TextRow = Vec<Option<String>>;
 
 /// One connection to a server. Dropping it hangs up at once, so that a reader that stops early does not make the server
 /// send the rest of a table.
 #[derive(Debug)]
-pub(super) struct Session {
+pub(crate) struct Session {
     /// There until it is closed or dropped.
     link: Option<Link>,
     /// The server's number of it, for `KILL`.
-    pub(super) id: u32,
-    pub(super) is_mariadb: bool,
+    pub(crate) id: u32,
+    pub(crate) is_mariadb: bool,
     /// Its version, as the server says it.
-    pub(super) version: String,
+    pub(crate) version: String,
 }
 
 /// What speaks the protocol: our own client for what reads units, the driver for everything else.
@@ -66,7 +66,7 @@ impl Session {
     ///
     /// # Errors
     /// One clear error for each way in which it can fail; never with the password in it.
-    pub(super) async fn open(config: &MysqlConfig) -> Result<Self> {
+    pub(crate) async fn open(config: &MysqlConfig) -> Result<Self> {
         Self::over(Self::dial(config, config.database.as_deref()).await, config).await
     }
 
@@ -156,7 +156,7 @@ impl Session {
     ///
     /// # Errors
     /// Only after it was closed, or where it was opened as a reader.
-    pub(super) fn conn(&mut self) -> Result<&mut Conn, Failure> {
+    pub(crate) fn conn(&mut self) -> Result<&mut Conn, Failure> {
         match self.link()? {
             Link::Driver(conn) => Ok(conn),
             Link::Wire(_) => Err(Failure::Driver(DriverError::ConnectionClosed)),
@@ -175,7 +175,7 @@ impl Session {
     }
 
     /// Runs a statement; what it gives is dropped.
-    pub(super) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
+    pub(crate) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
         match self.link()? {
             Link::Wire(wire) => wire.query(sql).await.map(|_| ()),
             Link::Driver(_) => self.conn()?.query_drop(sql).await,
@@ -194,12 +194,12 @@ impl Session {
     }
 
     /// The few rows of a question, each value as the server's text of it.
-    pub(super) async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, Failure> {
+    pub(crate) async fn ask(&mut self, sql: &str) -> Result<Vec<TextRow>, Failure> {
         Ok(self.table(sql).await?.1)
     }
 
     /// The rows of a question by the names of their columns, in lower case.
-    pub(super) async fn ask_named(
+    pub(crate) async fn ask_named(
         &mut self,
         sql: &str,
     ) -> Result<Vec<std::collections::BTreeMap<String, Option<String>>>, Failure> {
@@ -226,12 +226,12 @@ impl Session {
     }
 
     /// The one value of a question.
-    pub(super) async fn value(&mut self, sql: &str) -> Result<Option<String>, Failure> {
+    pub(crate) async fn value(&mut self, sql: &str) -> Result<Option<String>, Failure> {
         Ok(self.ask(sql).await?.into_iter().next().and_then(|row| row.into_iter().next()).flatten())
     }
 
     /// Ends the session in good order: the server is told.
-    pub(super) async fn close(mut self) {
+    pub(crate) async fn close(mut self) {
         let goodbye = async {
             match self.link.take() {
                 Some(Link::Driver(conn)) => conn.disconnect().await,
@@ -353,7 +353,7 @@ fn words(refusal: &mysql_async::ServerError) -> String {
 }
 
 /// What an error of the server means, said as `doing`: what we could not do.
-pub(super) fn server_error(error: &Failure, config: &MysqlConfig, doing: &str) -> Error {
+pub(crate) fn server_error(error: &Failure, config: &MysqlConfig, doing: &str) -> Error {
     let refusal = match error {
         Failure::Server(refusal) => refusal,
         Failure::Io(cause) => return lost(config, doing, cause),
@@ -393,7 +393,7 @@ fn lost(config: &MysqlConfig, doing: &str, cause: impl std::fmt::Display) -> Err
 }
 
 /// Whether the connection is gone with the error.
-pub(super) fn is_lost(error: &Failure) -> bool {
+pub(crate) fn is_lost(error: &Failure) -> bool {
     match error {
         Failure::Server(refusal) => matches!(refusal.code, 1053 | 1927 | 1158..=1161 | 2006 | 2013 | 4031),
         _ => true,
@@ -401,7 +401,7 @@ pub(super) fn is_lost(error: &Failure) -> bool {
 }
 
 /// The error for a table that is not there, with the one that was meant.
-pub(super) async fn unknown_table(session: &mut Session, table: &TableName) -> Error {
+pub(crate) async fn unknown_table(session: &mut Session, table: &TableName) -> Error {
     let error = Error::new(ErrorKind::NotFound, format!("the table `{table}` does not exist"));
     let database = table.database.as_deref().map_or_else(|| "DATABASE()".to_owned(), literal);
     let sql = format!(

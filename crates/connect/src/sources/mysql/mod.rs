@@ -11,17 +11,17 @@
 //! By which rule, and how many, is decided by pure functions over what the server knows (`units`, and what all databases
 //! share in `units` of this crate). [`types`] has the table of types and what happens to values that arrow has no place for.
 //!
-//! There is no sink: a load into such a connection is refused.
+//! The sink is `sinks/mysql`.
 
 mod cells;
 mod columns;
 mod config;
-mod connect;
+pub(crate) mod connect;
 mod decode;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod increment;
-mod names;
+pub(crate) mod names;
 mod pushed;
 mod read;
 mod snapshot;
@@ -39,12 +39,13 @@ pub use read::MysqlSource;
 
 use crate::cursors::candidates;
 use crate::registry::Connector;
+use crate::sinks::mysql::MysqlSink;
 use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
 use async_trait::async_trait;
 use connect::{Session, server_error};
+use gristmill_model::Result;
 use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node};
-use gristmill_model::{Error, ErrorKind, Result};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -52,10 +53,7 @@ use std::sync::Arc;
 #[must_use]
 pub fn connectors() -> [Connector; 2] {
     let connector = |name, about| Connector { name, about, schema: || schemars::schema_for!(MysqlKeys), open };
-    [
-        connector("mysql", "a MySQL or MariaDB database, to extract from"),
-        connector("mariadb", "another name of `mysql`"),
-    ]
+    [connector("mysql", "a MySQL or MariaDB database"), connector("mariadb", "another name of `mysql`")]
 }
 
 fn open(node: &Node, context: &OpenContext) -> Result<Arc<dyn Connection>, Vec<Diagnostic>> {
@@ -160,9 +158,8 @@ impl Connection for MysqlConnection {
         Ok(Arc::new(MysqlSource::new(self.config.clone(), extract)?))
     }
 
-    fn sink(&self, load: &LoadSpec, _: LoadContext) -> Result<Arc<dyn Sink>> {
-        Err(Error::new(ErrorKind::Config, format!("`{}` is a MySQL database, which cannot be loaded yet", load.to))
-            .hint("load into PostgreSQL, SQLite or files; MySQL and MariaDB are to extract from"))
+    fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+        Ok(Arc::new(MysqlSink::new(self.config.clone(), load, context)?))
     }
 }
 

@@ -6,12 +6,12 @@ use gristmill_model::{Error, ErrorKind, Result};
 use std::fmt;
 
 /// A name in backticks.
-pub(super) fn quoted(name: &str) -> String {
+pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
 /// A text as a literal that means the same in every `sql_mode`: what could be an escape is written as bytes.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     if text.is_ascii() && !text.contains(['\'', '\\', '\0']) {
         format!("'{text}'")
     } else {
@@ -20,14 +20,14 @@ pub(super) fn literal(text: &str) -> String {
 }
 
 /// Bytes as a literal.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     let digits: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("x'{digits}'")
 }
 
 /// MySQL's own words for what units are told apart by. An edge's value is what people are shown: a number, a text between
 /// quotes, or bytes as `x'…'`.
-pub(super) struct Mysql;
+pub(crate) struct Mysql;
 
 impl Dialect for Mysql {
     fn quoted(&self, name: &str) -> String {
@@ -51,15 +51,15 @@ impl Dialect for Mysql {
 ///
 /// Names are taken as they stand.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct TableName {
-    pub(super) database: Option<String>,
-    pub(super) name: String,
+pub(crate) struct TableName {
+    pub(crate) database: Option<String>,
+    pub(crate) name: String,
 }
 
 impl TableName {
     /// # Errors
     /// More than two parts, an empty part, an open quote.
-    pub(super) fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |what: &str| {
             Error::new(ErrorKind::Config, format!("`{text}` is not the name of a table: {what}"))
                 .hint("write `table` or `database.table`, a part with dots in backticks")
@@ -74,7 +74,7 @@ impl TableName {
     }
 
     /// In SQL, quoted.
-    pub(super) fn sql(&self) -> String {
+    pub(crate) fn sql(&self) -> String {
         match &self.database {
             Some(database) => format!("{}.{}", quoted(database), quoted(&self.name)),
             None => quoted(&self.name),
