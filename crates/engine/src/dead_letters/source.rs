@@ -12,8 +12,8 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::arrow::json::ReaderBuilder;
 use datafusion::arrow::json::reader::Decoder;
 use gristmill_connect::{
-    Connection, ConnectionInfo, Consistency, Discovered, LoadContext, OpenContext, ReadPlan, ReadRequest, Rows, Scan,
-    Sink, Source,
+    Connection, ConnectionInfo, Consistency, Discovered, LoadContext, OpenContext, ReadPlan, ReadRequest, Retry, Rows,
+    Scan, Sink, Source,
 };
 use gristmill_model::spec::{ExtractSpec, LoadSpec};
 use gristmill_model::{Error, ErrorKind, Letters, RefusedBy, Result, WorkUnit};
@@ -107,6 +107,7 @@ impl Source for WholeRows {
             why: format!("dead letters of `{step}`, refused by a {}", by.as_str()),
             pushed_down: vec!["columns".to_owned()],
             pin: None,
+            retry: Retry::Never,
         })
     }
 
