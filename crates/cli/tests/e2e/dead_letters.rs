@@ -322,6 +322,13 @@ fn rows_that_a_target_refuses_are_kept_aside_and_loaded_once_it_takes_them() {
         }
         let listed = list(&world.folder, &[]);
         assert_eq!(listed.iter().map(|set| set["rows"].as_u64().unwrap()).collect::<Vec<_>>(), [3, 1], "{listed:?}");
+        // What a replay is refused again is of the same step, however often.
+        for _ in 0..3 {
+            replay(&world.folder, &["--run", "last"]);
+            assert_eq!(world.ask(counts), "2999/2999");
+        }
+        let listed = list(&world.folder, &["--step", "l"]);
+        assert_eq!(listed.len(), 5, "{listed:?}");
     }
 }
 

@@ -89,6 +89,12 @@ pub(crate) struct Job {
     pub(crate) attempt: u32,
 }
 
+/// The step as the pipeline has it: a load of a replay refuses rows of the load it stands for. The run tells the two apart, and
+/// names do not grow with each replay of a replay.
+fn written(step: &StepName) -> StepName {
+    step.replay().map_or_else(|| step.clone(), |(load, _)| load)
+}
+
 fn shortened(text: &str) -> String {
     match text.char_indices().nth(SAMPLE) {
         Some((at, _)) => format!("{}…", &text[..at]),
@@ -148,7 +154,7 @@ impl DeadLetters {
     /// A few letters of a step, for people.
     pub(crate) fn samples(&self, step: &StepName) -> Vec<String> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        known.samples.get(step).cloned().unwrap_or_default()
+        known.samples.get(&written(step)).cloned().unwrap_or_default()
     }
 
     /// Gathers letters and hands them on when they have become many; waits for the disk when it is too slow, so that
@@ -183,6 +189,7 @@ impl DeadLetters {
         rows: &RecordBatch,
         reasons: &[String],
     ) -> Result<()> {
+        let step = &written(step);
         self.remember(by, step, &rows.schema());
         let unit: Option<Arc<str>> = Some(unit.into());
         let letters = as_json(rows)?.into_iter().zip(reasons).map(|(record, reason)| letter::Letter {
