@@ -234,7 +234,8 @@ fn too_many_rejects_fail_the_run_and_touch_no_target() {
         let said = world.run(15, &[]);
         assert_eq!(said.code, Some(1), "{said}");
         let error = said.error();
-        assert!(error.contains("step `v`: 3 of 10 rows were refused, and `max_rejects: "), "{error}");
+        // A number is compared while rows are still read: how many there are is not known then.
+        assert!(error.contains("step `v`: ") && error.contains("refused, and `max_rejects: "), "{error}");
         assert!(error.contains("a.csv:5: `x` in the column `id`"), "{error}");
         assert!(!world.folder.path().join("out.db").exists(), "{of_step}{of_pipeline}");
         assert_eq!(world.folder.visible("lake/out"), Vec::new());
