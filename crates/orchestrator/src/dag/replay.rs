@@ -232,7 +232,7 @@ steps:
   day: {load: {from: joined, to: db, table: t, strategy: delete+insert, key: [id], scope: a = 1, pre_sql: DELETE FROM t}}
   all: {load: {from: people, to: db, table: people2, strategy: replace}}
   one:
-    load: {from: orders, to: db, table: o, strategy: merge, delete_missing: true}
+    load: {from: orders, to: db, table: o, strategy: merge, key: [id], delete_missing: true}
     checks: [{not_null: {column: id, on_fail: dead_letter}}]
 ";
 
