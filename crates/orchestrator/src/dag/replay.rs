@@ -225,7 +225,7 @@ steps:
   before: {command: ls}
   orders:
     after: [before]
-    extract: {from: lake, path: orders/, incremental_key: file_modified, on_bad_row: dead_letter}
+    extract: {from: lake, path: orders/, on_bad_row: dead_letter}
     checks: [{not_null: {column: id, on_fail: dead_letter}}, {row_count: {min: 10}}]
   people: {extract: {from: db, table: people, on_bad_row: dead_letter}, checks: [{row_count: {min: 10}}]}
   joined: {sql: SELECT * FROM orders JOIN people USING (id)}
