@@ -19,6 +19,7 @@ use crate::sources::mysql::connect::{Failure, Session, is_lost};
 use crate::sources::mysql::names::literal;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Staged};
+use mysql_async::prelude::Queryable;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -160,7 +161,9 @@ impl MysqlSink {
     async fn run_sql(&self, session: &mut Session, statements: &[String], key: &str) -> Result<()> {
         let doing = format!("`{key}` of `{}` failed", self.options.table);
         for statement in statements {
-            session.run(statement).await.map_err(|error| self.refused(&error, &doing))?;
+            // Prepared, since a text of several statements would be run as such, and a `commit` among them.
+            let conn = session.conn().map_err(|error| self.refused(&error, &doing))?;
+            conn.exec_drop(statement.as_str(), ()).await.map_err(|error| self.refused(&error, &doing))?;
             // A procedure may do what no statement here may.
             if !is_in_transaction(session).await.map_err(|error| self.refused(&error, &doing))? {
                 return Err(Error::new(ErrorKind::Query, doing)
