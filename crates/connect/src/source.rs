@@ -274,7 +274,7 @@ impl Scan {
 /// Where refused rows go, and fields that no column holds. Cheap to clone; never blocks.
 #[derive(Clone)]
 pub struct RejectSink {
-    rows: Arc<dyn Fn(Reject, &Whence) + Send + Sync>,
+    rows: Arc<Receive>,
     fields: Option<Arc<NoteField>>,
     whence: Whence,
     /// Counts the records that are left out for their fields.
@@ -300,6 +300,9 @@ pub struct Again {
     /// What must stand before them: the line with the names of the columns, or nothing.
     pub header: String,
 }
+
+/// Takes a refused row.
+type Receive = dyn Fn(Reject, &Whence) + Send + Sync;
 
 /// Whether the field matters: those that are known elsewhere do not.
 type NoteField = dyn Fn(&str) -> Result<bool> + Send + Sync;

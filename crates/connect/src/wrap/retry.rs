@@ -35,8 +35,9 @@ pub(crate) fn wait_as_told(
     if !error.is_retryable() || attempt >= attempts {
         return None;
     }
-    // Readers that were told the same must not come back together.
-    Some(told.map_or_else(|| backoff(attempt, random), |told| told + FIRST_WAIT.mul_f64(random.clamp(0.0, 1.0))))
+    // Readers that were told the same must not come back together; and `now` is no time for a server in trouble.
+    let usual = backoff(attempt, random);
+    Some(told.map_or(usual, |told| (told + FIRST_WAIT.mul_f64(random.clamp(0.0, 1.0))).max(usual)))
 }
 
 fn backoff(attempt: u32, random: f64) -> Duration {
@@ -75,6 +76,7 @@ mod tests {
         assert_eq!(wait_as_told(&error, (1, 2), 0.0, Some(second)), Some(second));
         assert_eq!(wait_as_told(&error, (1, 2), 1.0, Some(second)), Some(Duration::from_millis(1250)));
         assert_eq!(wait_as_told(&error, (1, 2), 0.0, None), Some(Duration::from_millis(125)));
+        assert_eq!(wait_as_told(&error, (4, 5), 0.0, Some(Duration::ZERO)), Some(Duration::from_secs(1)));
         assert_eq!(wait_as_told(&error, (2, 2), 0.0, Some(second)), None);
         assert_eq!(wait_as_told(&error.retryable(false), (1, 2), 0.0, Some(second)), None);
     }

@@ -267,7 +267,7 @@ impl Cells {
 /// Whether a time has no more digits than the column: the server would round without a word.
 fn fits(micros: u64, limits: &Limits) -> Result<(), Refused> {
     let unit = 10_u64.pow(6_u32.saturating_sub(limits.fraction.into()));
-    if micros % unit == 0 { Ok(()) } else { Err(FRACTION) }
+    if micros.is_multiple_of(unit) { Ok(()) } else { Err(FRACTION) }
 }
 
 /// Times are texts in a statement.

@@ -83,19 +83,37 @@ pub(super) fn is_text(format: FileFormat) -> bool {
     matches!(format, FileFormat::Csv | FileFormat::Ndjson | FileFormat::Json)
 }
 
+/// What a path is that means no file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Absent {
+    /// A mistake.
+    Refused,
+    /// One whose files have been loaded, and taken away.
+    Emptied,
+}
+
 /// Lists the files of a source and tells their formats.
 ///
 /// # Errors
-/// [`ErrorKind::NotFound`] for a path that means nothing; [`ErrorKind::Config`] for formats that cannot be told; what the
+/// [`ErrorKind::NotFound`] for a path that means nothing, where that is refused; [`ErrorKind::Config`] for formats that cannot be told; what the
 /// store says.
-pub(super) async fn files(roots: &[Store], wanted: &[Wanted], spec: &ExtractSpec) -> Result<Vec<SourceFile>> {
+pub(super) async fn files(
+    roots: &[Store],
+    wanted: &[Wanted],
+    spec: &ExtractSpec,
+    absent: Absent,
+) -> Result<Vec<SourceFile>> {
     let mut files: Vec<SourceFile> = Vec::new();
     for want in wanted {
         match want {
             Wanted::Stdin => files.push(stdin(spec)?),
             Wanted::Files { root, pattern } => {
                 let Some(store) = roots.get(*root) else { continue };
-                add(store, *root, pattern, spec, &mut files).await?;
+                let listed = match list::find(store, pattern).await {
+                    Err(error) if absent == Absent::Emptied && error.kind() == ErrorKind::NotFound => continue,
+                    listed => listed?,
+                };
+                add(store, *root, listed, pattern, spec, &mut files)?;
             }
         }
     }
@@ -177,8 +195,14 @@ fn may_be(format: FileFormat, name: &str) -> bool {
     }
 }
 
-async fn add(store: &Store, root: usize, pattern: &str, spec: &ExtractSpec, files: &mut Vec<SourceFile>) -> Result<()> {
-    let listed = list::find(store, pattern).await?;
+fn add(
+    store: &Store,
+    root: usize,
+    listed: Vec<list::Listed>,
+    pattern: &str,
+    spec: &ExtractSpec,
+    files: &mut Vec<SourceFile>,
+) -> Result<()> {
     let before = files.len();
     let mut left_out = Vec::new();
     for list::Listed { meta, named } in listed {

@@ -1,7 +1,7 @@
 //! Reading files.
 
 use super::formats::bytes::{changed, differs};
-use super::picture::{self, Picture, SourceFile, Wanted};
+use super::picture::{self, Absent, Picture, SourceFile, Wanted};
 use super::{csv, formats, hive, increment, list, native, units};
 use crate::stores::{Store, StoreKind, StoreOptions};
 use crate::types::parse_type;
@@ -106,7 +106,7 @@ impl FilesSource {
                 let Inner { roots, wanted, spec, overrides, new } = self.inner.as_ref();
                 let (files, known) = match new {
                     Some((files, known)) => (files.clone(), known.as_ref()),
-                    None => (picture::files(roots, wanted, spec).await?, None),
+                    None => (picture::files(roots, wanted, spec, Absent::Refused).await?, None),
                 };
                 let files = picture::opened(roots, spec, files).await?;
                 Ok(Arc::new(picture::look(roots, spec, overrides, files, known).await?))
@@ -191,11 +191,9 @@ impl Source for FilesSource {
         if wanted.iter().any(|want| matches!(want, Wanted::Stdin)) {
             return wrong("standard input has no files that could be new".to_owned(), "leave `incremental_key` out");
         }
-        let mut files = match picture::files(roots, wanted, spec).await {
-            // A folder that is emptied once its files are loaded is a common one.
-            Err(error) if error.kind() == ErrorKind::NotFound && !increment.files.is_empty() => Vec::new(),
-            files => files?,
-        };
+        // A folder that is emptied once its files are loaded is a common one.
+        let absent = if increment.files.is_empty() { Absent::Refused } else { Absent::Emptied };
+        let mut files = picture::files(roots, wanted, spec, absent).await?;
         let there: Vec<increment::There> =
             files.iter().map(|file| increment::There { name: file.name.clone(), stamp: self.stamp(file) }).collect();
         let decided = increment::decide(&increment.files, &there, increment.adds)?;

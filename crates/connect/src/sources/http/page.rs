@@ -231,7 +231,12 @@ impl Layout {
             };
         }
         if let Some(path) = &self.more {
-            facts.more = path.find(body).map_err(Trouble::Json)?.map(|found| found == Found::Bool(true));
+            facts.more = match path.find(body).map_err(Trouble::Json)? {
+                None | Some(Found::Null) => None,
+                Some(Found::Bool(more)) => Some(more),
+                // Taken for `false`, it would end the pages in silence.
+                Some(_) => return Err(Trouble::Odd(path.to_string(), "neither true nor false")),
+            };
         }
         let number = |place: &Place| match place {
             Place::Body(path) => match path.find(body).map_err(Trouble::Json)? {

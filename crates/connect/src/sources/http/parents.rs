@@ -74,10 +74,11 @@ impl Wanted {
                 };
                 fields.insert(field.clone(), value.clone());
             }
+            // Of what it is asked by alone: a parent that comes twice, moved between pages or changed, has its children once.
+            let key = serde_json::to_string(&fields).map_err(|error| Error::internal("a parent").cause(error))?;
             for (field, path) in &self.included {
                 fields.insert(field.clone(), path.value(parent).cloned().unwrap_or(Value::Null));
             }
-            let key = serde_json::to_string(&fields).map_err(|error| Error::internal("a parent").cause(error))?;
             if seen.insert(key) {
                 all.push(fields);
             }

@@ -121,6 +121,10 @@ impl Request {
             fill(body, fields);
         }
         let url = if let Asked::Link(link) = asked {
+            // A link has the parameters of the query in it, and nothing of the rest.
+            for extra in self.extra.iter().filter(|extra| extra.place != ParamPlace::Query) {
+                place(extra.place, &extra.name, extra.token.clone(), &mut headers, &mut body)?;
+            }
             Url::parse(link).map_err(|error| wrong_link(&error.to_string()))?
         } else {
             self.url(config, fields, asked, &mut headers, &mut body)?
@@ -166,20 +170,12 @@ impl Request {
             url.query_pairs().map(|(name, value)| (name.into_owned(), value.into_owned())).collect();
         pairs.extend(self.params.iter().map(|(name, template)| (name.clone(), template.fill(fields, false))));
         let extra = self.extra.iter().map(|extra| (extra.place, extra.name.clone(), extra.token.clone()));
-        for (place, name, token) in extra.chain(self.page(asked)) {
-            match place {
-                ParamPlace::Query => {
-                    pairs.retain(|(key, _)| *key != name);
-                    pairs.push((name, token.text));
-                }
-                ParamPlace::Header => header(headers, &name, &token.text)?,
-                ParamPlace::Body => {
-                    let value = match token.text.parse::<i64>() {
-                        Ok(number) if token.is_number => Value::from(number),
-                        _ => Value::from(token.text),
-                    };
-                    put(body.get_or_insert_with(|| Value::Object(serde_json::Map::new())), &name, value)?;
-                }
+        for (at, name, token) in extra.chain(self.page(asked)) {
+            if at == ParamPlace::Query {
+                pairs.retain(|(key, _)| *key != name);
+                pairs.push((name, token.text));
+            } else {
+                place(at, &name, token, headers, body)?;
             }
         }
         // The connection's own parameters are the last word, and a fixed one.
@@ -236,6 +232,21 @@ pub(super) fn wrong_link(why: &str) -> Error {
 
 fn cut_query(path: &str) -> &str {
     path.split('?').next().unwrap_or(path)
+}
+
+/// Puts a value into the headers or the body.
+fn place(place: ParamPlace, name: &str, token: Token, headers: &mut HeaderMap, body: &mut Option<Value>) -> Result<()> {
+    match place {
+        ParamPlace::Query => Ok(()),
+        ParamPlace::Header => header(headers, name, &token.text),
+        ParamPlace::Body => {
+            let value = match token.text.parse::<i64>() {
+                Ok(number) if token.is_number => Value::from(number),
+                _ => Value::from(token.text),
+            };
+            put(body.get_or_insert_with(|| Value::Object(serde_json::Map::new())), name, value)
+        }
+    }
 }
 
 fn header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<()> {

@@ -254,7 +254,7 @@ fn no_date(value: &Cell<'_>) -> Refusal {
 /// Days from 1970-01-01; none for what is no date (`chrono` counts the same, and takes thrice as long).
 pub(super) fn day_number(year: u16, month: u8, day: u8) -> Option<i32> {
     const LENGTHS: [u8; 13] = [0, 31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
-    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
     let length = *LENGTHS.get(usize::from(month))? + u8::from(leap && month == 2);
     if day == 0 || day > length {
         return None;

@@ -213,6 +213,11 @@ impl Url {
                     })?;
                     found.connect_timeout = Some(std::time::Duration::from_secs(seconds));
                 }
+                // What is no name of an option may be a part of a password with a `?` in it.
+                name if !name.bytes().all(|byte| byte.is_ascii_lowercase() || b"_-".contains(&byte)) => {
+                    let hint = "special characters in user and password are percent-encoded (`?` is `%3F`)";
+                    return Err(("url", "an option of the URL cannot be read".to_owned(), Some(hint.to_owned())));
+                }
                 name => {
                     let known = ["sslmode", "sslrootcert", "socket", "connect_timeout"];
                     let hint = did_you_mean(name, known).map_or_else(

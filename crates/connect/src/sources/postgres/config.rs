@@ -279,6 +279,11 @@ impl Url {
                 | "host"
                 | "port"
                 | "hostaddr" => rest.push(pair),
+                // What is no name of an option may be a part of a password with a `?` in it.
+                name if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') => {
+                    let hint = "special characters in user and password are percent-encoded (`?` is `%3F`)";
+                    return Err(("url", "an option of the URL cannot be read".to_owned(), Some(hint.to_owned())));
+                }
                 _ => {
                     let message = format!("unknown option `{name}` in the URL");
                     return Err(("url", message, Some(did_you_mean_key(name))));

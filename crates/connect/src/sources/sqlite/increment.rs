@@ -31,17 +31,21 @@ pub(super) fn narrow(wanted: &Wanted, extract: &ExtractSpec, increment: &Increme
     // The shape's FROM may have a WHERE of its own.
     let condition = from.as_deref().unwrap_or("true");
     let whole = shape.select_list("*", &Slice::Whole);
-    let sql = format!("SELECT max({column}) FROM ({whole}) WHERE {condition}");
-    let next = connection.query_row(&sql, [], |row| {
-        Ok(match row.get_ref(0)? {
-            ValueRef::Null => Ok(None),
-            ValueRef::Integer(number) => Ok(Some(Value::from(number))),
-            ValueRef::Real(number) => Ok(Some(Value::from(number))),
-            ValueRef::Text(text) => Ok(Some(Value::from(String::from_utf8_lossy(text)))),
-            ValueRef::Blob(_) => Err(()),
+    // Of values of all kinds, numbers come first and blobs last: a single text among numbers would be the greatest for ever.
+    let sql = format!("SELECT max({column}), typeof(min({column})) FROM ({whole}) WHERE {condition}");
+    let (next, least) = connection
+        .query_row(&sql, [], |row| {
+            let least: String = row.get(1)?;
+            let next = match row.get_ref(0)? {
+                ValueRef::Null => Ok(None),
+                ValueRef::Integer(number) => Ok(Some(Value::from(number))),
+                ValueRef::Real(number) => Ok(Some(Value::from(number))),
+                ValueRef::Text(text) => Ok(Some(Value::from(String::from_utf8_lossy(text)))),
+                ValueRef::Blob(_) => Err(()),
+            };
+            Ok((next, least))
         })
-    });
-    let next = next.map_err(|error| wanted.database.explain_sql(&connection, error, &names))?;
+        .map_err(|error| wanted.database.explain_sql(&connection, error, &names))?;
     let next = next.map_err(|()| {
         Error::new(ErrorKind::Config, format!("`{name}` holds blobs, which cannot be a cursor"))
             .hint("take a column of numbers, times or texts as `incremental_key`")
@@ -50,6 +54,13 @@ pub(super) fn narrow(wanted: &Wanted, extract: &ExtractSpec, increment: &Increme
         return Err(Error::new(ErrorKind::Data, format!("the greatest `{name}` is infinite"))
             .cause("nothing could ever come after it")
             .hint("leave such rows out with `where`"));
+    }
+    if let Some(Value::String(text)) = &next
+        && (least != "text" || increment.since.as_ref().is_some_and(|since| !since.is_string()))
+    {
+        return Err(Error::new(ErrorKind::Data, format!("`{name}` holds the text `{text}` among numbers"))
+            .cause("texts are greater than all numbers, so that no later number would ever be read")
+            .hint(format!("mend the row, or leave it out with `where: typeof({name}) <> 'text'`")));
     }
     let next = next.map(|next| (literal(&next), next));
     Ok(narrowed(extract, increment, &column, from, next))
