@@ -105,49 +105,57 @@ pub fn letter_sets(state: &Path) -> Result<(Vec<LetterSet>, Vec<Error>)> {
     Ok((sets, mistakes))
 }
 
+/// What the letters of one step, refused by one side, come to.
+struct Sum {
+    rows: u64,
+    /// How often each reason was given, of those that came first.
+    reasons: BTreeMap<String, u64>,
+    /// When the last of them was written.
+    at: DateTime<Utc>,
+}
+
 fn sets_of(state: &Path, file: &str) -> Result<Vec<LetterSet>> {
     let opened = Opened::new(state, file)?;
     let notes = opened.notes.clone();
-    let mut sets: BTreeMap<(StepName, RefusedBy), (u64, BTreeMap<String, u64>, DateTime<Utc>)> = BTreeMap::new();
+    let mut sums: BTreeMap<(StepName, RefusedBy), Sum> = BTreeMap::new();
     for batch in opened.batches(&["step", "refused_by", "reason", "at"])? {
         let batch = batch?;
         let (steps, by, reasons) = (text(&batch, "step")?, text(&batch, "refused_by")?, text(&batch, "reason")?);
         for row in 0..batch.num_rows() {
             let at = time(&batch, row)?;
-            let set = sets
-                .entry((steps.value(row).into(), refused_by(by.value(row))?))
-                .or_insert_with(|| (0, BTreeMap::new(), at));
-            (set.0, set.2) = (set.0 + 1, set.2.max(at));
-            if let Some(times) = set.1.get_mut(reasons.value(row)) {
+            let sum = sums.entry((steps.value(row).into(), refused_by(by.value(row))?)).or_insert_with(|| Sum {
+                rows: 0,
+                reasons: BTreeMap::new(),
+                at,
+            });
+            (sum.rows, sum.at) = (sum.rows + 1, sum.at.max(at));
+            if let Some(times) = sum.reasons.get_mut(reasons.value(row)) {
                 *times += 1;
-            } else if set.1.len() < REASONS {
-                set.1.insert(reasons.value(row).to_owned(), 1);
+            } else if sum.reasons.len() < REASONS {
+                sum.reasons.insert(reasons.value(row).to_owned(), 1);
             }
         }
     }
-    let set =
-        |((step, by), (rows, reasons, at)): ((StepName, RefusedBy), (u64, BTreeMap<String, u64>, DateTime<Utc>))| {
-            let mut reasons: Vec<(String, u64)> = reasons.into_iter().collect();
-            reasons.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
-            LetterSet {
-                origin: Origin { run: notes.run.clone(), step, by },
-                pipeline: notes.pipeline.clone(),
-                profile: notes.profile.clone(),
-                interval: notes.interval,
-                attempt: notes.attempt,
-                load: notes.load.clone(),
-                loads: notes
-                    .loads
-                    .iter()
-                    .map(|(step, key)| LetterLoad { step: step.clone(), key: key.clone() })
-                    .collect(),
-                rows,
-                reasons,
-                at,
-                file: file.to_owned(),
-            }
-        };
-    Ok(sets.into_iter().map(set).collect())
+    let loads = notes.loads.iter().map(|(step, key)| LetterLoad { step: step.clone(), key: key.clone() });
+    let loads: Vec<LetterLoad> = loads.collect();
+    let set_of = |((step, by), sum): ((StepName, RefusedBy), Sum)| {
+        let mut reasons: Vec<(String, u64)> = sum.reasons.into_iter().collect();
+        reasons.sort_by_key(|(_, times)| std::cmp::Reverse(*times));
+        LetterSet {
+            origin: Origin { run: notes.run.clone(), step, by },
+            pipeline: notes.pipeline.clone(),
+            profile: notes.profile.clone(),
+            interval: notes.interval,
+            attempt: notes.attempt,
+            load: notes.load.clone(),
+            loads: loads.clone(),
+            rows: sum.rows,
+            reasons,
+            at: sum.at,
+            file: file.to_owned(),
+        }
+    };
+    Ok(sums.into_iter().map(set_of).collect())
 }
 
 /// The first `most` letters of a set.
