@@ -211,6 +211,19 @@ fn each_file_is_loaded_once_whenever_it_comes_and_whatever_its_time() {
 }
 
 #[test]
+fn one_folder_of_several_may_be_emptied() {
+    let extract = "path: [\"a/*.csv\", \"b/*.csv\"], incremental_key: file_modified";
+    let folder = project("{type: files, url: .}", extract);
+    folder.write("a/1.csv", "id,note\n1,x\n").write("b/1.csv", "id,note\n2,y\n");
+    succeed(&folder);
+    std::fs::remove_dir_all(folder.path().join("a")).unwrap();
+    folder.write("b/2.csv", "id,note\n3,z\n");
+    let said = succeed(&folder);
+    assert!(said.contains("1 new file of 2"), "{said}");
+    assert_eq!(ids(&folder), "1 2 3");
+}
+
+#[test]
 fn files_that_change_are_read_again_where_their_rows_replace_what_they_were() {
     let folder = project("{type: files, url: .}", FILES);
     loads(&folder, FILES, "  to_db: {load: {from: new, to: out, table: t, strategy: delete+insert, key: [id]}}\n");

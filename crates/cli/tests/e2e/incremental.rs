@@ -331,3 +331,21 @@ fn a_key_that_cannot_be_a_cursor_is_refused_by_name() {
         assert!(refused.code != Some(0) && refused.error().contains(message), "{extract}: {refused}");
     }
 }
+
+#[test]
+fn a_text_among_numbers_is_no_cursor() {
+    let loads = "  to_db: {load: {from: orders, to: out, table: orders, strategy: append}}\n";
+    let folder = project("incremental_key: seq, on_bad_row: drop", loads);
+    change(&folder, "alter table orders add seq integer; insert into orders(id, seq) values (1, 1), (2, 'n/a')");
+    let refused = run(&folder, &[]);
+    let told = "`seq` holds the text `n/a` among numbers";
+    assert!(refused.code == Some(1) && refused.error().contains(told), "{refused}");
+    change(&folder, "update orders set seq = 2 where id = 2");
+    succeed(&folder, &[]);
+    // It would have been the cursor, and nothing would have been greater.
+    change(&folder, "insert into orders(id, seq) values (3, 'n/a')");
+    assert!(run(&folder, &[]).error().contains(told));
+    change(&folder, "update orders set seq = 3 where id = 3; insert into orders(id, seq) values (4, 4)");
+    succeed(&folder, &[]);
+    assert_eq!(ids(&folder), "1 2 3 4");
+}

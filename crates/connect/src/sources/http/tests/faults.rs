@@ -1,7 +1,7 @@
 //! What goes wrong on the way, by a server of our own: storms, cuts, circles, redirects, tokens.
 
-use super::{connect, fails, plan, read, source};
-use crate::{RejectSink, Scan};
+use super::{connect, extract, fails, plan, read, source};
+use crate::{Increment, NewRows, RejectSink, Scan};
 use futures::TryStreamExt;
 use gristmill_model::ErrorKind;
 use gristmill_model::spec::OnFail;
@@ -221,6 +221,44 @@ async fn tokens_and_links_are_followed_wherever_they_stand() {
 }
 
 #[tokio::test]
+async fn a_flag_that_is_no_boolean_does_not_end_the_pages() {
+    let server = HttpServer::start(|_, _| Reply::json("{\"data\":[{\"id\":1}],\"next\":2,\"more\":1}"));
+    let text = "path: x\njson: {records: data}\nhttp: {paginate: {cursor: {path: next, param: after, more: more}}}";
+    let error = fails(source(&connect(&server.url, ""), text).as_ref()).await;
+    assert!(error.message().contains("neither true nor false at `more`"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cursor_in_a_body_or_header_goes_with_links_as_well() {
+    let links = Arc::new(Mutex::new(String::new()));
+    let base = links.clone();
+    let server = HttpServer::start(move |received, _| {
+        let of_header = received.header("x-since").map(str::to_owned);
+        let body: serde_json::Value = serde_json::from_str(&received.body).unwrap_or_default();
+        let since = of_header.or_else(|| body["since"].as_str().map(str::to_owned)).unwrap_or_default();
+        let second = received.param("p").is_some();
+        // Without the cursor, there are older records.
+        let id = if since == "5" { 6 + u64::from(second) } else { 1 };
+        let next = if second { "null".to_owned() } else { format!("\"{}/x?p=2\"", base.lock().unwrap()) };
+        Reply::json(format!("{{\"data\":[{{\"id\":\"{id}\"}}],\"next\":{next}}}"))
+    });
+    links.lock().unwrap().clone_from(&server.url);
+    for (method, place, name) in
+        [("POST", "body", "since"), ("GET", "header", "x-since"), ("POST", "header", "x-since")]
+    {
+        let text = format!(
+            "path: x\nincremental_key: id\njson: {{records: data}}\nhttp: {{method: {method}, paginate: {{next_link: {{path: next}}}}, \
+             incremental: {{start_param: {name}, place: {place}}}}}"
+        );
+        let api = connect(&server.url, "");
+        let increment = Increment { column: "id".to_owned(), since: Some("5".into()), ..Increment::default() };
+        let narrowed = source(&api, &text).narrow(&extract(&text), &increment).await.unwrap();
+        let NewRows::Source(new) = narrowed.rows else { panic!("a source of its own") };
+        assert_eq!(read(new.as_ref()).await, ["6│", "7│"], "{method}, {place}");
+    }
+}
+
+#[tokio::test]
 async fn the_last_record_can_be_the_token() {
     let server = HttpServer::start(|received, _| {
         let at: u64 = received.param("since").map_or(0, |since| since.parse::<u64>().unwrap() + 1);
@@ -380,7 +418,7 @@ async fn no_more_are_asked_at_once_than_the_connection_allows() {
 #[tokio::test]
 async fn parents_without_children_may_answer_that_they_have_none() {
     let server = HttpServer::start(|received, _| match received.path() {
-        "/p" => Reply::json("[{\"id\":1},{\"id\":2},{\"id\":2},{\"id\":\"a/b\"}]"),
+        "/p" => Reply::json("[{\"id\":1},{\"id\":2,\"n\":\"old\"},{\"id\":2,\"n\":\"new\"},{\"id\":\"a/b\"}]"),
         "/p/1/c" => Reply::status(404, "no children"),
         "/p/2/c" => Reply::json("[{\"x\":1}]"),
         "/p/a%2Fb/c" => Reply::json("[{\"x\":2}]"),
@@ -391,6 +429,9 @@ async fn parents_without_children_may_answer_that_they_have_none() {
     assert_eq!(error.kind(), ErrorKind::NotFound, "{error}");
     let rows = read(source(&connect(&server.url, ""), &text(", empty_on: [404]")).as_ref()).await;
     assert_eq!(rows, ["1│2│", "2│a/b│"], "a parent that is there twice is asked once");
+    let named = text(", empty_on: [404]").replace("{p: id}", "{n: n}");
+    let rows = read(source(&connect(&server.url, ""), &named).as_ref()).await;
+    assert_eq!(rows, ["1│old│", "2││"], "also when it is not the same in everything");
 }
 
 #[tokio::test]
