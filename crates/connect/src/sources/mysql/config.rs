@@ -1,6 +1,6 @@
 //! The keys of a `mysql` connection.
 
-use crate::sources::postgres::SslMode;
+use crate::sources::postgres::{SslMode, must_look_at};
 use crate::wrap::readers::Readers;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Duration, did_you_mean};
@@ -111,6 +111,8 @@ impl MysqlConfig {
             return Err(("socket", "`socket` goes without `host` and `port`".to_owned(), Some(hint)));
         }
         let sslmode = keys.sslmode.or(url.sslmode);
+        let sslrootcert = keys.sslrootcert.or(url.sslrootcert);
+        must_look_at(sslrootcert.as_deref(), sslmode.unwrap_or(SslMode::Prefer))?;
         if socket.is_some() && matches!(sslmode, Some(SslMode::Require | SslMode::VerifyFull)) {
             let hint = "leave `sslmode` out; what goes through a socket does not leave the machine".to_owned();
             return Err(("sslmode", "there is no TLS over a Unix socket".to_owned(), Some(hint)));
@@ -130,7 +132,7 @@ impl MysqlConfig {
             password: keys.password.or(url.password),
             database,
             sslmode: sslmode.unwrap_or(SslMode::Prefer),
-            sslrootcert: keys.sslrootcert.or(url.sslrootcert).map(|path| project.join(path)),
+            sslrootcert: sslrootcert.map(|path| project.join(path)),
             connect_timeout: keys
                 .connect_timeout
                 .map(|duration| duration.0)

@@ -3,13 +3,12 @@ mod units;
 use super::*;
 use crate::conformance::{sorted_rows, source_suite};
 use crate::sources::testing::{connect, extract, first_row, read, read_with};
-use crate::{OpenContext, ReadRequest, RejectSink, Scan};
+use crate::{ReadRequest, RejectSink, Scan};
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::util::display::array_value_to_string;
 use futures::StreamExt;
 use gristmill_model::spec::OnFail;
-use gristmill_model::yaml::parse;
-use gristmill_model::{ErrorKind, Interval, LoadKey, OwnerId, Result, RunId, Slot};
+use gristmill_model::{ErrorKind, Result};
 use gristmill_testkit::mariadb::{self, MariadbServer, PASSWORD, TestDatabase, USER};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
@@ -391,6 +390,8 @@ async fn what_cannot_be_connected_to_is_one_clear_error_each() {
     for (yaml, message) in [
         ("{type: mysql, url: \"postgres://a\"}", "this is not the URL of a MySQL server"),
         ("{type: mysql, url: \"mysql://a/b?sslmod=require\"}", "unknown option `sslmod` in the URL"),
+        ("{type: mysql, url: \"mysql://u:1?s3cr3t@a/b\"}", "an option of the URL cannot be read"),
+        ("{type: mysql, sslmode: require, sslrootcert: a.pem}", "`sslrootcert` is only looked at with"),
         ("{type: mysql, max_connections: 0}", "`max_connections` is 0"),
         ("{type: mysql, socket: /tmp/s, port: 1}", "`socket` goes without `host` and `port`"),
         ("{type: mysql, hots: a}", "unknown key `hots`"),
@@ -439,25 +440,6 @@ async fn what_cannot_be_read_is_one_clear_error_each() {
         Err(error) => error,
     };
     assert_eq!(error.kind(), ErrorKind::Data, "{error}");
-}
-
-#[tokio::test]
-async fn a_load_is_refused() {
-    let load: LoadSpec =
-        gristmill_model::yaml::decode(&parse("p.yaml", "{from: a, to: db, table: t, strategy: append}").unwrap())
-            .unwrap();
-    let interval = Interval::day(chrono::NaiveDate::from_ymd_opt(2024, 1, 15).unwrap());
-    let slot = Slot { pipeline: "p".into(), step: "load".into(), interval, target: "db:t".to_owned() };
-    let key = LoadKey { slot, generation: 1 };
-    let context = LoadContext {
-        key,
-        owner: OwnerId(RunId::new("run-a")),
-        schema: Arc::new(arrow::datatypes::Schema::empty()),
-        source_key: Vec::new(),
-        open: OpenContext { project: ".".into(), state: ".gristmill".into() },
-    };
-    let error = connection(&mariadb::database()).sink(&load, context).unwrap_err();
-    assert!(error.message().contains("cannot be loaded"), "{error}");
 }
 
 #[tokio::test]

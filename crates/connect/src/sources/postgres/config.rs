@@ -151,6 +151,10 @@ impl PostgresConfig {
             }
             None => tokio_postgres::Config::new(),
         };
+        if keys.host.is_none() && server.get_hosts().is_empty() && !server.get_hostaddrs().is_empty() {
+            let hint = "write `postgres://host/database?hostaddr=…`, or the address as the host".to_owned();
+            return Err(("url", "`hostaddr` is given without the host that it belongs to".to_owned(), Some(hint)));
+        }
         // Parts win over the URL; a `Config` adds hosts and ports to those it has, so they begin anew.
         if keys.host.is_some() || keys.port.is_some() || server.get_hosts().is_empty() {
             let mut parts = tokio_postgres::Config::new();
@@ -193,6 +197,14 @@ impl PostgresConfig {
             if let Some(options) = server.get_options() {
                 parts.options(options);
             }
+            if let Some(name) = server.get_application_name() {
+                parts.application_name(name);
+            }
+            if keys.host.is_none() {
+                for address in server.get_hostaddrs() {
+                    parts.hostaddr(*address);
+                }
+            }
             parts.target_session_attrs(server.get_target_session_attrs());
             server = parts;
         }
@@ -209,6 +221,7 @@ impl PostgresConfig {
         let database = server.get_dbname().unwrap_or(&user).to_owned();
         server.user(&user).dbname(&database);
         let sslmode = sslmode.unwrap_or(SslMode::Prefer);
+        must_look_at(sslrootcert.as_deref(), sslmode)?;
         server.ssl_mode(match sslmode {
             SslMode::Disable => Negotiation::Disable,
             SslMode::Prefer => Negotiation::Prefer,
@@ -241,6 +254,15 @@ impl PostgresConfig {
 
 /// The key it belongs to, what is wrong, what to do.
 type Mistake = (&'static str, String, Option<String>);
+
+/// Whoever names the certificates to trust expects the server's to be checked; libpq would, for `require` as well.
+pub(crate) fn must_look_at(sslrootcert: Option<&Path>, sslmode: SslMode) -> Result<(), Mistake> {
+    if sslrootcert.is_none() || sslmode == SslMode::VerifyFull {
+        return Ok(());
+    }
+    let message = "`sslrootcert` is only looked at with `sslmode: verify-full`".to_owned();
+    Err(("sslrootcert", message, Some("say `sslmode: verify-full`, or leave `sslrootcert` out".to_owned())))
+}
 
 /// A connection URL or a service, its TLS options taken out: the driver knows fewer of them than libpq does.
 struct Url {

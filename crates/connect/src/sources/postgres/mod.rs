@@ -36,6 +36,7 @@ mod wanted;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use config::must_look_at;
 pub use config::{PostgresConfig, PostgresKeys, SslMode};
 pub use read::PostgresSource;
 

@@ -479,6 +479,16 @@ fn wrong_keys_are_told_with_their_place_and_without_the_password() {
         ("{type: postgres, url: \"postgres://u:s3cr3t@h/d?sslmod=require\"}", "unknown option `sslmod` in the URL"),
         ("{type: postgres, url: \"postgres://u:s3cr3t@h/d?sslmode=yes\"}", "unknown `sslmode` `yes` in the URL"),
         ("{type: postgres, sslmode: verify}", "unknown value `verify`"),
+        ("{type: postgres, url: \"postgres://u:p?s3cr3t@h/d\"}", "an option of the URL cannot be read"),
+        ("{type: postgres, sslrootcert: a.pem}", "`sslrootcert` is only looked at with `sslmode: verify-full`"),
+        (
+            "{type: postgres, url: \"postgres://h/d?sslmode=require&sslrootcert=a.pem\"}",
+            "`sslrootcert` is only looked at with `sslmode: verify-full`",
+        ),
+        (
+            "{type: postgres, url: \"postgres:///d?hostaddr=10.0.0.5\"}",
+            "`hostaddr` is given without the host that it belongs to",
+        ),
         ("{type: postgres, port: 70000}", "expected a whole number that is not negative, found `70000`"),
     ] {
         let mistakes = connect(yaml).unwrap_err();
