@@ -40,7 +40,8 @@ pub(crate) fn wait_as_told(
     Some(told.map_or(usual, |told| (told + FIRST_WAIT.mul_f64(random.clamp(0.0, 1.0))).max(usual)))
 }
 
-fn backoff(attempt: u32, random: f64) -> Duration {
+/// How long to wait after attempt `attempt`, from 1; `random` is from 0 to 1.
+pub(crate) fn backoff(attempt: u32, random: f64) -> Duration {
     let doubled = FIRST_WAIT.saturating_mul(1 << attempt.saturating_sub(1).min(16));
     let longest = doubled.min(LONGEST_WAIT);
     // Half of it is certain: a wait of nothing would hit a server that is just going down.

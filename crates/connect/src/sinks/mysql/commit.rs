@@ -17,11 +17,11 @@ use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sinks::staged_table::{Label, PREFIX, Payload};
 use crate::sources::mysql::connect::{Failure, Session, is_lost};
 use crate::sources::mysql::names::literal;
+use crate::wrap::retry;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Staged};
 use mysql_async::prelude::Queryable;
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 /// How often a commit is tried whose end is not known, or that others were in the way of.
 const TRIES: u32 = 5;
@@ -53,7 +53,8 @@ impl MysqlSink {
         let (mut unknown, mut hindered): (Option<Error>, Option<Error>) = (None, None);
         for attempt in 0..TRIES {
             if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                // Loads that stood in each other's way must not come back together.
+                tokio::time::sleep(retry::backoff(attempt, retry::random())).await;
             }
             let mut session = match open(&self.config).await {
                 Ok(session) => session,

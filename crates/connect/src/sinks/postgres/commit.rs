@@ -14,12 +14,12 @@ use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sinks::staged_table::{Label, PREFIX, Payload};
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
+use crate::wrap::retry;
 use chrono::{DateTime, Utc};
 use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, RunId, Slot, Staged};
 use std::collections::BTreeSet;
-use std::time::Duration;
 use tokio_postgres::Row;
 
 /// The table of loads that were committed.
@@ -47,7 +47,8 @@ impl PostgresSink {
         let mut unknown: Option<Error> = None;
         for attempt in 0..TRIES {
             if attempt > 0 {
-                tokio::time::sleep(Duration::from_millis(100 << attempt)).await;
+                // Loads that stood in each other's way must not come back together.
+                tokio::time::sleep(retry::backoff(attempt, retry::random())).await;
             }
             let session = match Session::open(&self.config).await {
                 Ok(session) => session,
