@@ -27,6 +27,8 @@ class Contender:
     answer: Callable[[Path], dict] | None = None
     #: The part of `out` whose bytes are compared.
     sized: str = ""
+    #: What is done before every run, and not measured.
+    before: Callable[[], None] | None = None
     #: How many rounds are measured where fewer than asked for are enough (slow peers); `None` for all.
     runs: int | None = None
     #: Why it cannot run here; then it is skipped, aloud.

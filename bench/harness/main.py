@@ -112,6 +112,8 @@ def measure(benchmark, options):
             if number >= 0 and contender.runs is not None and number >= contender.runs:
                 continue
             contender.wipe()
+            if contender.before is not None:
+                contender.before()
             measured = run(contender.argv, ROOT, contender.env)
             if number >= 0:
                 runs[contender.name].append(measured)

@@ -18,6 +18,9 @@ pub struct LoadContext {
     pub schema: SchemaRef,
     /// The primary key of the source, where it is known; what `key:` defaults to.
     pub source_key: Vec<String>,
+    /// Whether no other load of the run is published with this one. Then it may be written into a transaction that the commit
+    /// ends: if the process dies before, nothing else has been published either.
+    pub alone: bool,
     /// Folders of the project.
     pub open: OpenContext,
 }

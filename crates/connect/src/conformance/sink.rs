@@ -156,6 +156,7 @@ pub(super) fn open(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, owner
         owner: owner.clone(),
         schema: schema(),
         source_key: vec!["id".to_owned()],
+        alone: false,
         open: target.folders(),
     };
     target.sink(load, context)

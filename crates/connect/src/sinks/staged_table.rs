@@ -26,16 +26,37 @@ impl Label {
     }
 }
 
+/// Where the rows of a writer are until the commit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Way {
+    /// In a table whose columns are numbered; the commit reads them again.
+    #[default]
+    Aside,
+    /// In the target, in a transaction of this process that is open.
+    Held,
+    /// In a table like the target, which can take its place.
+    Ready,
+}
+
 /// What [`Staged::payload`] holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Payload {
     /// The schema, or database, of the staging table.
     pub(crate) schema: String,
-    /// Its name.
+    /// Its name. Where the rows are held in the target, no table has it, and the transaction goes by it.
     pub(crate) table: String,
+    /// Where the rows are.
+    #[serde(default)]
+    pub(crate) way: Way,
 }
 
 impl Payload {
+    /// A table whose columns are numbered.
+    pub(crate) fn aside(schema: &str, table: String) -> Self {
+        Self { schema: schema.to_owned(), table, way: Way::Aside }
+    }
+
     pub(crate) fn of(staged: &Staged) -> Result<Self> {
         let payload: Self = serde_json::from_value(staged.payload.clone())
             .map_err(|error| Error::internal("what was staged is not of this sink").cause(error))?;

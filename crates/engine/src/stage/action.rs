@@ -185,6 +185,7 @@ pub(crate) fn open_sink(
         owner: OwnerId(job.run.clone()),
         schema,
         source_key,
+        alone: job.pipeline.steps.iter().filter(|step| matches!(step.body, StepBody::Load(_))).count() == 1,
         open: engine.open_context(),
     };
     let sink = engine.connection(&load.to)?.sink(load, context);

@@ -158,7 +158,7 @@ pub(super) fn owner(name: &str) -> OwnerId {
 }
 
 pub(super) fn context(target: &Target, schema: SchemaRef, key: LoadKey, owner: OwnerId) -> LoadContext {
-    LoadContext { key, owner, schema, source_key: Vec::new(), open: folders(target.folder.path()) }
+    LoadContext { key, owner, schema, source_key: Vec::new(), alone: false, open: folders(target.folder.path()) }
 }
 
 pub(super) fn task(key: &LoadKey, owner: &OwnerId, partition: u32) -> TaskKey {

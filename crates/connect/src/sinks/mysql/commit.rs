@@ -188,7 +188,7 @@ impl MysqlSink {
         let tables = rows.into_iter().filter_map(|row| {
             let [Some(table), Some(comment)] = <[Option<String>; 2]>::try_from(row).ok()? else { return None };
             let label = serde_json::from_str(&comment).ok()?;
-            Some((Payload { schema: database.to_owned(), table }, label))
+            Some((Payload::aside(database, table), label))
         });
         Ok(tables.collect())
     }

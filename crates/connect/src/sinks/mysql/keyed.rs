@@ -56,7 +56,7 @@ impl MysqlSink {
     }
 
     async fn must_be_there(&self, session: &mut Session, tables: &[Payload]) -> Result<()> {
-        for Payload { schema, table } in tables {
+        for Payload { schema, table, .. } in tables {
             let sql = format!(
                 "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} AND table_name = {}",
                 literal(schema),
@@ -99,7 +99,7 @@ impl MysqlSink {
         // A writer of its own, after all that stage.
         let task = TaskKey { load: self.key.clone(), owner: self.owner.clone(), partition: u32::MAX, attempt: 0 };
         let label = Label { key: task.load.clone(), owner: task.owner.clone() };
-        let payload = Payload { schema: target.database.clone(), table: table_name(&task) };
+        let payload = Payload::aside(&target.database, table_name(&task));
         self.create_labelled(session, &payload, &label, &definitions).await?;
         let table = payload.in_backticks();
         let mut rows = 0;

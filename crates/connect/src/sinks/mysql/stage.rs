@@ -48,7 +48,7 @@ impl MysqlSink {
     pub(super) async fn stage_rows(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         let mut session = open(&self.config).await?;
         let target = Target::find(&mut session, &self.config, &self.options).await?;
-        let payload = Payload { schema: target.database.clone(), table: table_name(task) };
+        let payload = Payload::aside(&target.database, table_name(task));
         let server = target.server;
         let columns = self.columns.iter().enumerate();
         let columns = columns

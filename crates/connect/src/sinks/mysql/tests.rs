@@ -52,6 +52,7 @@ fn open_at(url: &str, yaml: &str, schema: &SchemaRef, generation: u32) -> Result
         owner: OwnerId(RunId::new("run-a")),
         schema: schema.clone(),
         source_key: Vec::new(),
+        alone: false,
         open: folders(),
     };
     connect(url).sink(&load, context)

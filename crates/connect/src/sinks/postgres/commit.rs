@@ -11,7 +11,7 @@ use super::target::Target;
 use super::types::staged_name;
 use crate::Recovered;
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
-use crate::sinks::staged_table::{Label, PREFIX, Payload};
+use crate::sinks::staged_table::{Label, PREFIX, Payload, Way};
 use crate::sources::postgres::connect::{Session, is_lost, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use crate::wrap::retry;
@@ -45,19 +45,24 @@ impl PostgresSink {
     pub(super) async fn commit_staged(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
         let tables = staged.iter().map(Payload::of).collect::<Result<Vec<_>>>()?;
         let mut unknown: Option<Error> = None;
+        // Its transaction is the commit's.
+        let mut held = tables.iter().find_map(|table| self.config.held.take(&table.table));
         for attempt in 0..TRIES {
             if attempt > 0 {
                 // Loads that stood in each other's way must not come back together.
                 tokio::time::sleep(retry::backoff(attempt, retry::random())).await;
             }
-            let session = match Session::open(&self.config).await {
-                Ok(session) => session,
-                Err(error) if unknown.is_some() && error.is_retryable() => continue,
-                Err(error) => return Err(error),
+            let (session, holds) = match held.take() {
+                Some(session) => (session, true),
+                None => match Session::open(&self.config).await {
+                    Ok(session) => (session, false),
+                    Err(error) if unknown.is_some() && error.is_retryable() => continue,
+                    Err(error) => return Err(error),
+                },
             };
             // Trying again asks the ledger: the key's row waits for a transaction that is still at it, is there if the
             // first try ended well, and is free if it did not.
-            match self.try_commit(&session, staged, &tables, next).await {
+            match self.try_commit(&session, holds, staged, &tables, next).await {
                 Ok(mut committed) => {
                     fault::at(Point::AfterLedger)?;
                     session.close().await;
@@ -77,6 +82,7 @@ impl PostgresSink {
     async fn try_commit(
         &self,
         session: &Session,
+        holds: bool,
         staged: &[Staged],
         tables: &[Payload],
         next: &Checkpoint,
@@ -87,8 +93,9 @@ impl PostgresSink {
         // Two loads of one target come one after the other: both would create it, or delete and insert the same rows.
         let turn = literal(&format!("gristmill:{schema}.{}", self.options.table.name));
         // A server that may forget its last commits in a crash must not forget one that our store is told of.
+        let begin = if holds { "" } else { "BEGIN; " };
         let begin = format!(
-            "BEGIN; SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
+            "{begin}SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
              SELECT pg_advisory_xact_lock(hashtextextended({turn}, 0))"
         );
         session.batch_execute(&begin).await.map_err(failed)?;
@@ -110,14 +117,12 @@ impl PostgresSink {
         // Not before the row is entered: a rival of this load waits there. Rivals of the target wait for the lock.
         let newest = self.newest_checkpoint(session, &schema, &self.key.slot, true).await?;
         stop_unless_next(&self.key, next, newest.as_ref())?;
-        self.run_sql(session, &self.options.rules.pre_sql, "pre_sql").await?;
-        let target = Target::find(session, &self.config, &self.options).await?;
-        target.check(&self.columns, &self.options)?;
-        for change in target.changes(&self.columns, &self.options) {
-            session.batch_execute(&change).await.map_err(failed)?;
-        }
-        self.drop_earlier(session, &target, next).await?;
-        let inserted = self.publish(session, &target, tables).await?;
+        let held = tables.iter().find(|table| table.way == Way::Held);
+        let inserted = match held {
+            Some(_) if holds && tables.len() == 1 => rows,
+            Some(lost) => return Err(Failed::Plainly(self.gone(lost, "the transaction that held them has ended"))),
+            None => self.change_target(session, tables, rows, next, &failed).await?,
+        };
         fault::at(Point::AfterInsert)?;
         self.run_sql(session, &self.options.rules.post_sql, "post_sql").await?;
         if inserted != rows {
@@ -151,26 +156,56 @@ impl PostgresSink {
         }
     }
 
-    /// Deletes what the strategy says and inserts what was staged; answers with the number of rows inserted.
-    async fn publish(&self, session: &Session, target: &Target, tables: &[Payload]) -> Result<u64> {
-        let doing = format!("loading `{}` failed", self.options.table);
-        let failed = |error: tokio_postgres::Error| self.refused(&error, &target.schema, &doing);
+    /// Makes the target fit the rows, and publishes them; answers with their number.
+    async fn change_target(
+        &self,
+        session: &Session,
+        tables: &[Payload],
+        rows: u64,
+        next: &Checkpoint,
+        failed: &(dyn Fn(tokio_postgres::Error) -> Error + Sync),
+    ) -> Result<u64> {
+        self.run_sql(session, &self.options.rules.pre_sql, "pre_sql").await?;
+        let target = Target::find(session, &self.config, &self.options).await?;
+        target.check(&self.columns, &self.options)?;
         for table in tables {
             let sql = format!("SELECT to_regclass({}) IS NOT NULL", literal(&table.sql()));
             let there: bool = session.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
             if !there {
-                return Err(Error::new(
-                    ErrorKind::Conflict,
-                    format!("the rows staged in `{}` for `{}` are gone", table.table, self.options.table),
-                )
-                .hint("another process swept them; run again"));
+                return Err(self.gone(table, "another process swept them"));
             }
         }
+        if let [ready] = tables
+            && ready.way == Way::Ready
+            && self.swap_in(session, &target, ready).await?
+        {
+            return Ok(rows);
+        }
+        for change in target.changes(&self.columns, &self.options) {
+            session.batch_execute(&change).await.map_err(failed)?;
+        }
+        self.drop_earlier(session, &target, next).await?;
+        self.publish(session, &target, tables).await
+    }
+
+    fn gone(&self, table: &Payload, why: &str) -> Error {
+        Error::new(
+            ErrorKind::Conflict,
+            format!("the rows staged in `{}` for `{}` are gone", table.table, self.options.table),
+        )
+        .hint(format!("{why}; run again"))
+    }
+
+    /// Deletes what the strategy says and inserts what was staged; answers with the number of rows inserted.
+    async fn publish(&self, session: &Session, target: &Target, tables: &[Payload]) -> Result<u64> {
+        let doing = format!("loading `{}` failed", self.options.table);
+        let failed = |error: tokio_postgres::Error| self.refused(&error, &target.schema, &doing);
         if self.options.rules.is_keyed() {
             return self.publish_keyed(session, target, tables).await;
         }
         let deletes = self.deletes(session, target, tables).await?;
-        let selects: Vec<String> = tables.iter().map(|table| format!("SELECT * FROM {}", table.sql())).collect();
+        let selects: Vec<String> =
+            tables.iter().map(|table| format!("SELECT * FROM {}", self.rows_of(table))).collect();
         let mut names: Vec<String> = self.columns.iter().map(|column| quoted(&column.name)).collect();
         let mut values: Vec<String> = self
             .columns
@@ -257,7 +292,8 @@ impl PostgresSink {
         let any_null: Vec<String> = columns.iter().map(|(_, _, staged)| format!("{staged} IS NULL")).collect();
         let any_null = any_null.join(" OR ");
         let values: Vec<String> = columns.iter().map(|(_, value, staged)| format!("{value} AS {staged}")).collect();
-        let all: Vec<String> = tables.iter().map(|table| format!("SELECT {list} FROM {}", table.sql())).collect();
+        let all: Vec<String> =
+            tables.iter().map(|table| format!("SELECT {list} FROM {}", self.rows_of(table))).collect();
         let all = all.join(" UNION ALL ");
         let delete = |of: &str, operator: &str| {
             let same: Vec<String> =
@@ -438,7 +474,7 @@ impl PostgresSink {
             let (table, comment): (String, Option<String>) =
                 (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
             if let Some(label) = comment.and_then(|comment| serde_json::from_str(&comment).ok()) {
-                tables.push((Payload { schema: schema.to_owned(), table }, label));
+                tables.push((Payload::aside(schema, table), label));
             }
         }
         Ok(tables)
@@ -455,6 +491,7 @@ impl PostgresSink {
     }
 
     pub(super) async fn abort_load(&self, key: &LoadKey) -> Result<()> {
+        self.config.held.give_up(key, &self.owner);
         let session = Session::open(&self.config).await?;
         let schema = Target::schema(&session, &self.config, &self.options).await?;
         let tables = self.staged_tables(&session, &schema).await?;

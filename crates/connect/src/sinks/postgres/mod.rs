@@ -2,7 +2,8 @@
 //!
 //! Each writer copies its rows (binary COPY) into an unlogged staging table beside the target; the commit is one
 //! transaction that enters the load into the ledger `_gristmill_loads`, applies the strategy and drops the staging
-//! tables. [`types`] has the table of types; see `commit.rs` for what a concurrent reader sees.
+//! tables. Where every row would be written twice for nothing, one writer copies them to where they stay (`way.rs`).
+//! [`types`] has the table of types; see `commit.rs` for what a concurrent reader sees.
 //!
 //! Strategies: `append`; `replace` (the table stays, its rows are deleted and inserted); `truncate+insert`, which lets
 //! readers wait; `delete+insert` by distinct keys; `partition_overwrite` by distinct values of `partition_by`; `merge` and
@@ -18,7 +19,9 @@ mod target;
 mod tests;
 mod tolerant;
 pub mod types;
+pub(crate) mod way;
 
+use crate::sinks::staged_table::Way;
 use crate::sinks::widen;
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::connect::{Session, server_error};
@@ -26,9 +29,9 @@ use crate::sources::postgres::names::quoted;
 use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Options;
-use gristmill_model::spec::LoadSpec;
+use gristmill_model::spec::{LoadSpec, OnFail};
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use target::Target;
 use types::Outgoing;
 
@@ -40,6 +43,12 @@ pub struct PostgresSink {
     columns: Vec<Outgoing>,
     key: LoadKey,
     owner: OwnerId,
+    /// Whether it is published without other loads of its run.
+    alone: bool,
+    /// Whether rows that the server refuses are left out.
+    tolerates: bool,
+    /// The way of its rows, once the server has been asked.
+    way: OnceLock<Way>,
 }
 
 impl PostgresSink {
@@ -50,7 +59,9 @@ impl PostgresSink {
     pub(crate) fn new(config: Arc<PostgresConfig>, load: &LoadSpec, context: LoadContext) -> Result<Self> {
         let options = Options::new(&config, load, &context)?;
         let columns = context.schema.fields().iter().map(Outgoing::new).collect::<Result<Vec<_>>>()?;
-        Ok(Self { config, options, columns, key: context.key, owner: context.owner })
+        let tolerates = load.on_bad_row != OnFail::Fail;
+        let LoadContext { key, owner, alone, .. } = context;
+        Ok(Self { config, options, columns, key, owner, alone, tolerates, way: OnceLock::new() })
     }
 
     /// What the server's refusal to write means; a missing right comes with the grant that gives it.
@@ -77,7 +88,10 @@ impl PostgresSink {
 #[async_trait]
 impl Sink for PostgresSink {
     fn mode(&self) -> SinkMode {
-        SinkMode::Staged
+        match self.way.get() {
+            Some(Way::Held | Way::Ready) => SinkMode::Single,
+            Some(Way::Aside) | None => SinkMode::Staged,
+        }
     }
 
     async fn prepare(&self) -> Result<()> {
@@ -86,6 +100,7 @@ impl Sink for PostgresSink {
         target.check(&self.columns, &self.options)?;
         target.check_rights(&session, &self.config, &self.columns, &self.options).await?;
         self.check_scope(&session, &target).await?;
+        self.ask_way(&session, &target).await?;
         session.close().await;
         Ok(())
     }
@@ -93,6 +108,7 @@ impl Sink for PostgresSink {
     async fn changes(&self) -> Result<Vec<String>> {
         let session = Session::open(&self.config).await?;
         let target = Target::find(&session, &self.config, &self.options).await?;
+        self.ask_way(&session, &target).await?;
         session.close().await;
         let Some(existing) = &target.existing else { return Ok(Vec::new()) };
         let given: Vec<&str> =
@@ -137,6 +153,15 @@ impl Sink for PostgresSink {
 }
 
 impl PostgresSink {
+    async fn ask_way(&self, session: &Session, target: &Target) -> Result<()> {
+        if self.way.get().is_none() {
+            let way = self.way_into(session, target).await?;
+            // Another call may have been first, with the same answer.
+            let _known = self.way.set(way);
+        }
+        Ok(())
+    }
+
     /// A `scope` that the server does not understand is told before the first row is read.
     async fn check_scope(&self, session: &Session, target: &Target) -> Result<()> {
         let Some(scope) = &self.options.rules.scope else { return Ok(()) };

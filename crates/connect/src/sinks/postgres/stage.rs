@@ -1,10 +1,10 @@
-//! Staging: one writer's rows into a table of its own, in one transaction that a broken writer takes with it.
+//! Staging: one writer's rows into a table of its own, or into the target, in one transaction that a broken writer takes with it.
 
 use super::PostgresSink;
 use super::target::Target;
 use super::types::Encoder;
 use crate::Rows;
-use crate::sinks::staged_table::{CHUNK, Label, Payload, pieces, table_name};
+use crate::sinks::staged_table::{CHUNK, Label, Payload, Way, pieces, table_name};
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::{literal, quoted};
 use bytes::{Bytes, BytesMut};
@@ -22,14 +22,22 @@ impl Payload {
 impl PostgresSink {
     pub(super) async fn stage_rows(&self, task: &TaskKey, mut rows: Rows) -> Result<Staged> {
         let session = Session::open(&self.config).await?;
-        let schema = Target::schema(&session, &self.config, &self.options).await?;
-        let payload = Payload { schema, table: table_name(task) };
-        self.create(&session, &payload, task).await?;
+        let target = Target::find(&session, &self.config, &self.options).await?;
+        // Asked again: the target may have changed. Where the load was prepared for many writers, this is one of them.
+        let way = match self.way.get() {
+            Some(Way::Held | Way::Ready) => self.way_into(&session, &target).await?,
+            Some(Way::Aside) | None => Way::Aside,
+        };
+        let payload = Payload { way, ..Payload::aside(&target.schema, table_name(task)) };
+        match way {
+            Way::Aside => self.create(&session, &payload, task).await?,
+            Way::Ready => self.create_like(&session, &payload, task, &target).await?,
+            Way::Held => self.hold(&session, &payload).await?,
+        }
 
         let failed =
             |error| server_error(&error, &self.config, &format!("staging rows for `{}` failed", self.options.table));
-        // The table is of this transaction, so its rows can be written as settled at once (FREEZE).
-        let statement = format!("COPY {} FROM STDIN (FORMAT binary, FREEZE)", payload.sql());
+        let statement = self.copy_statement(way, &payload, &target);
         let mut copy = pin!(session.copy_in::<_, Bytes>(&statement).await.map_err(failed)?);
         let mut encoder = Encoder::new(&self.columns)?;
         let mut buffer = BytesMut::with_capacity(CHUNK + CHUNK / 4);
@@ -54,26 +62,55 @@ impl PostgresSink {
             return Err(Error::internal(format!("PostgreSQL took {written} of {count} rows")));
         }
         fault::at(Point::StagedBytes)?;
-        session.batch_execute("COMMIT").await.map_err(failed)?;
-        session.close().await;
+        if way == Way::Held {
+            self.config.held.keep(&payload.table, &self.key, &self.owner, session);
+        } else {
+            session.batch_execute("COMMIT").await.map_err(failed)?;
+            session.close().await;
+        }
         payload.staged(task, count, bytes)
     }
 
     /// Begins the transaction and makes the staging table in it.
     pub(super) async fn create(&self, session: &Session, payload: &Payload, task: &TaskKey) -> Result<()> {
-        let label = Label { key: task.load.clone(), owner: task.owner.clone() }.text()?;
         let columns: Vec<String> =
             self.columns.iter().enumerate().map(|(place, column)| column.definition(place)).collect();
-        let table = payload.sql();
         // Unlogged: a server that crashes empties it, which the commit notices by the number of rows.
-        let sql = format!(
-            "BEGIN; DROP TABLE IF EXISTS {table}; CREATE UNLOGGED TABLE {table} ({}) WITH (autovacuum_enabled = false); \
-             COMMENT ON TABLE {table} IS {}",
-            columns.join(", "),
-            literal(&label)
+        let made = format!(
+            "CREATE UNLOGGED TABLE {} ({}) WITH (autovacuum_enabled = false)",
+            payload.sql(),
+            columns.join(", ")
         );
+        self.begin(session, payload, task, &made).await
+    }
+
+    /// As [`Self::create`], a table that can take the target's place: as durable as that, and like it or made as it would be.
+    async fn create_like(&self, session: &Session, payload: &Payload, task: &TaskKey, target: &Target) -> Result<()> {
+        let ready = Target { name: payload.table.clone(), existing: None, ..target.clone() };
+        let made = match target.existing {
+            Some(_) => format!("CREATE TABLE {} (LIKE {} INCLUDING ALL)", payload.sql(), target.sql()),
+            None => ready.changes(&self.columns, &self.options).join("; "),
+        };
+        self.begin(session, payload, task, &made).await
+    }
+
+    async fn begin(&self, session: &Session, payload: &Payload, task: &TaskKey, made: &str) -> Result<()> {
+        let label = Label { key: task.load.clone(), owner: task.owner.clone() }.text()?;
+        let table = payload.sql();
+        let comment = format!("COMMENT ON TABLE {table} IS {}", literal(&label));
+        self.announce(session, payload, &format!("BEGIN; DROP TABLE IF EXISTS {table}; {made}; {comment}")).await
+    }
+
+    /// Begins the transaction that holds the rows in the target. However long the audit takes, it is not for the server to end.
+    async fn hold(&self, session: &Session, payload: &Payload) -> Result<()> {
+        let sql = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
+            SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
+        self.announce(session, payload, sql).await
+    }
+
+    async fn announce(&self, session: &Session, payload: &Payload, sql: &str) -> Result<()> {
         fault::at(Point::BeforeIntent)?;
-        session.batch_execute(&sql).await.map_err(|error| {
+        session.batch_execute(sql).await.map_err(|error| {
             self.refused(&error, &payload.schema, &format!("cannot stage rows in the schema `{}`", payload.schema))
         })?;
         fault::at(Point::AfterIntent)

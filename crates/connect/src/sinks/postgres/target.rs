@@ -179,6 +179,19 @@ impl Target {
         self.existing.as_ref().is_some_and(|existing| !existing.inbound.is_empty())
     }
 
+    /// The number of the table, where it is there.
+    pub(crate) fn oid(&self) -> Option<u32> {
+        self.existing.as_ref().map(|existing| existing.oid)
+    }
+
+    /// Whether every column of the rows is one of the table, with the type that the rows are encoded in.
+    pub(crate) fn has_the_types_of(&self, columns: &[Outgoing]) -> bool {
+        let same = |existing: &Existing, column: &Outgoing| {
+            existing.column(&column.name).is_some_and(|known| known.is_encoded_as(&column.kind))
+        };
+        self.existing.as_ref().is_some_and(|existing| columns.iter().all(|column| same(existing, column)))
+    }
+
     /// Whether a value must be written over the server's own numbering.
     pub(crate) fn overrides_identity(&self, columns: &[Outgoing]) -> bool {
         self.existing.as_ref().is_some_and(|existing| {
@@ -375,6 +388,15 @@ impl Existing {
 }
 
 impl Column {
+    /// Whether the binary form of `kind` is that of the column.
+    fn is_encoded_as(&self, kind: &Kind) -> bool {
+        match (kind, &self.item) {
+            (Kind::List(item), Some(known)) => is_encoded_as(item, known) && known != "varchar",
+            (Kind::List(_), None) | (_, Some(_)) => false,
+            (kind, None) => !self.is_enum && is_encoded_as(kind, &self.base),
+        }
+    }
+
     /// Whether values of `kind` can be assigned without losing anything unnoticed: where the server checks each value
     /// (the range of an integer, the length of a varchar, the form of a uuid) it may; where it would round, not.
     fn takes(&self, kind: &Kind) -> bool {
@@ -388,6 +410,29 @@ impl Column {
             (kind, None) => takes(kind, &self.base, self.modifier),
         }
     }
+}
+
+fn is_encoded_as(kind: &Kind, base: &str) -> bool {
+    let own = match kind {
+        Kind::Bool => "bool",
+        Kind::Int2 => "int2",
+        Kind::Int4 => "int4",
+        Kind::Int8 => "int8",
+        Kind::Float4 => "float4",
+        Kind::Float8 => "float8",
+        Kind::Numeric(..) => "numeric",
+        Kind::Text => return matches!(base, "text" | "varchar"),
+        Kind::Bytea => "bytea",
+        Kind::Date => "date",
+        Kind::Time => "time",
+        Kind::Timestamp => "timestamp",
+        Kind::TimestampTz => "timestamptz",
+        Kind::Interval => "interval",
+        Kind::Jsonb => "jsonb",
+        // Sent as text, or not at all.
+        Kind::WideNumeric(..) | Kind::List(_) => return false,
+    };
+    base == own
 }
 
 fn takes(kind: &Kind, base: &str, modifier: i32) -> bool {
@@ -465,6 +510,17 @@ fn numeric_takes(base: &str, modifier: i32, scale: i32) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rows_are_copied_as_they_are_into_columns_of_their_own_types_only() {
+        assert!(is_encoded_as(&Kind::Int4, "int4"));
+        assert!(!is_encoded_as(&Kind::Int4, "int8"));
+        assert!(is_encoded_as(&Kind::Text, "varchar"));
+        assert!(!is_encoded_as(&Kind::Text, "bpchar"));
+        assert!(!is_encoded_as(&Kind::Text, "uuid"));
+        assert!(!is_encoded_as(&Kind::Date, "timestamp"));
+        assert!(!is_encoded_as(&Kind::WideNumeric(60, 2), "numeric"));
+    }
 
     #[test]
     fn a_type_fits_where_nothing_can_be_lost_unnoticed() {

@@ -1,4 +1,5 @@
 mod strategies;
+mod ways;
 
 use super::*;
 use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
@@ -37,16 +38,27 @@ fn key(generation: u32) -> LoadKey {
     LoadKey { slot, generation }
 }
 
-fn open_at(url: &str, yaml: &str, schema: &SchemaRef, generation: u32) -> Result<Arc<dyn Sink>> {
-    let load: LoadSpec = decode(&parse("p.yaml", &format!("from: rows\nto: db\n{yaml}\n")).unwrap()).unwrap();
-    let context = LoadContext {
+fn context(schema: &SchemaRef, generation: u32) -> LoadContext {
+    LoadContext {
         key: key(generation),
         owner: OwnerId(RunId::new("run-a")),
         schema: schema.clone(),
         source_key: Vec::new(),
+        alone: false,
         open: folders(),
-    };
-    connect(url).sink(&load, context)
+    }
+}
+
+/// What a load says, understood.
+pub(super) fn rules(yaml: &str) -> super::super::rules::Rules {
+    let yaml = format!("from: rows\nto: db\ntable: target\n{yaml}\n");
+    let load: LoadSpec = decode(&parse("p.yaml", &yaml).unwrap()).unwrap();
+    super::super::rules::Rules::new(&load, &context(&ids(&[]).schema(), 1), |a, b| a == b).unwrap()
+}
+
+fn open_at(url: &str, yaml: &str, schema: &SchemaRef, generation: u32) -> Result<Arc<dyn Sink>> {
+    let load: LoadSpec = decode(&parse("p.yaml", &format!("from: rows\nto: db\n{yaml}\n")).unwrap()).unwrap();
+    connect(url).sink(&load, context(schema, generation))
 }
 
 fn open(database: &TestDatabase, yaml: &str, schema: &SchemaRef, generation: u32) -> Result<Arc<dyn Sink>> {
@@ -75,6 +87,14 @@ async fn load(database: &TestDatabase, yaml: &str, rows: &RecordBatch, generatio
     sink.prepare().await?;
     let staged = sink.stage(&task(generation, 0, 1), Rows::from_batches(rows.schema(), vec![rows.clone()])).await?;
     sink.commit(&[staged], &Checkpoint::default()).await
+}
+
+/// A session of somebody else.
+async fn client(database: &TestDatabase) -> tokio_postgres::Client {
+    let config = database.url().parse::<tokio_postgres::Config>().unwrap();
+    let (client, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(connection);
+    client
 }
 
 async fn read(database: &TestDatabase, yaml: &str) -> Vec<RecordBatch> {
@@ -307,9 +327,9 @@ async fn what_hangs_on_a_table_survives_a_replace() {
 async fn a_reader_with_an_old_picture_sees_the_old_rows_whole() {
     let database = postgres::database();
     load(&database, "table: target\nstrategy: replace", &ids(&[1, 2, 3]), 1).await.unwrap();
-    let config = database.url().parse::<tokio_postgres::Config>().unwrap();
-    let (reader, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
-    tokio::spawn(connection);
+    // A table that has a key is never swapped; `ways.rs` has the others.
+    database.sql("alter table target add primary key (id)");
+    let reader = client(&database).await;
     reader.batch_execute("begin isolation level repeatable read; select 1").await.unwrap();
     load(&database, "table: target\nstrategy: replace", &ids(&[4]), 2).await.unwrap();
     let rows = reader.query("select id from target", &[]).await.unwrap();

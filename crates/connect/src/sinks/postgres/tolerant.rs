@@ -44,7 +44,7 @@ impl PostgresSink {
     ) -> Result<Staged> {
         let session = Session::open(&self.config).await?;
         let target = Target::find(&session, &self.config, &self.options).await?;
-        let payload = Payload { schema: target.schema.clone(), table: table_name(task) };
+        let payload = Payload::aside(&target.schema, table_name(task));
         self.create(&session, &payload, task).await?;
         let trial = Trial::new(self, &session, &target, &payload).await?;
         let (mut count, mut bytes) = (0u64, 0u64);

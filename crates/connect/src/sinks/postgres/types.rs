@@ -66,6 +66,15 @@ impl Kind {
         }
     }
 
+    /// Whether values are sent as what they are in the target.
+    pub(super) fn is_final(&self) -> bool {
+        match self {
+            Self::WideNumeric(..) => false,
+            Self::List(item) => item.is_final(),
+            _ => true,
+        }
+    }
+
     /// The type of a new column of the target.
     pub(crate) fn sql(&self) -> String {
         match self {

@@ -53,6 +53,7 @@ impl Target {
             owner: OwnerId(RunId::new("run-1")),
             schema: batch.schema(),
             source_key: Vec::new(),
+            alone: false,
             open: self.folders(),
         };
         self.connection().sink(&load, context)
@@ -331,8 +332,14 @@ async fn a_target_that_cannot_be_written_is_said_before_rows_are_read() {
         let connection = SqliteConnection::new(&SqliteConfig { path: path.into() }, &target.folders());
         let load = yaml::decode(&yaml::parse("p", "from: x\nto: db\ntable: t\nstrategy: append").unwrap()).unwrap();
         let owner = OwnerId(RunId::new("run-1"));
-        let context =
-            LoadContext { key: key(1), owner, schema: rows.schema(), source_key: Vec::new(), open: target.folders() };
+        let context = LoadContext {
+            key: key(1),
+            owner,
+            schema: rows.schema(),
+            source_key: Vec::new(),
+            alone: false,
+            open: target.folders(),
+        };
         connection.sink(&load, context).unwrap()
     };
     // A folder that is not there yet is made by the commit.

@@ -2,6 +2,7 @@
 
 use super::libpq::{self, Places};
 use super::names::did_you_mean_key;
+use crate::sinks::postgres::way::Held;
 use crate::wrap::readers::Readers;
 use gristmill_model::Duration;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
@@ -96,6 +97,8 @@ pub struct PostgresConfig {
     pub(crate) database: String,
     /// Limits how many connections read.
     pub(crate) readers: Arc<Readers>,
+    /// Transactions of loads, which their commits end.
+    pub(crate) held: Arc<Held>,
 }
 
 impl fmt::Debug for PostgresConfig {
@@ -248,6 +251,7 @@ impl PostgresConfig {
             user,
             database,
             readers: Arc::new(Readers::new(keys.max_connections)),
+            held: Arc::default(),
         })
     }
 }
