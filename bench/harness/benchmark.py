@@ -29,6 +29,8 @@ class Contender:
     sized: str = ""
     #: What is done before every run, and not measured.
     before: Callable[[], None] | None = None
+    #: The seconds that count, from what it prints; the wall clock where there is none.
+    seconds: Callable[[str], float] | None = None
     #: How many rounds are measured where fewer than asked for are enough (slow peers); `None` for all.
     runs: int | None = None
     #: Why it cannot run here; then it is skipped, aloud.

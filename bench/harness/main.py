@@ -115,6 +115,8 @@ def measure(benchmark, options):
             if contender.before is not None:
                 contender.before()
             measured = run(contender.argv, ROOT, contender.env)
+            if contender.seconds is not None:
+                measured.seconds = contender.seconds(measured.output)
             if number >= 0:
                 runs[contender.name].append(measured)
             label = f"run {number + 1}" if number >= 0 else "warm-up"

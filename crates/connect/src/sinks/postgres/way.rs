@@ -92,7 +92,8 @@ impl PostgresSink {
         let table = match target.oid() {
             None => {
                 let sql = "SELECT NOT EXISTS (SELECT FROM pg_publication)";
-                let unpublished: bool = session.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
+                let unpublished: bool =
+                    session.query_one(sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
                 Table::Missing { takes_copies: unpublished && self.columns.iter().all(|column| column.kind.is_final()) }
             }
             Some(oid) => {
