@@ -76,6 +76,8 @@ def gristmill(*arguments, **options):
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     binary = Path(os.environ.get("GRISTMILL", target / "release" / "gristmill"))
     missing = None if binary.exists() else "no release build: `cargo build --release`, or set GRISTMILL to the binary"
+    other = options.pop("missing", None)
+    missing = missing or other
     return Contender(options.pop("name", "gristmill"), [str(binary), *map(str, arguments)], missing=missing, **options)
 
 
