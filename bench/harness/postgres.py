@@ -67,7 +67,7 @@ def ready():
 
 def _is_whole(table):
     """Whether the table was loaded to the end: analyzed last."""
-    return psql(f"SELECT coalesce((SELECT reltuples > 0 FROM pg_class WHERE relname = '{table}'), false)") == "t"
+    return psql(f"SELECT coalesce((SELECT reltuples > 0 FROM pg_class WHERE oid = to_regclass('public.{table}')), false)") == "t"
 
 
 def lineitem(scale=1):
