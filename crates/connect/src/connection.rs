@@ -49,6 +49,12 @@ pub trait Connection: fmt::Debug + Send + Sync {
             .hint("name a `path`: a folder or a pattern of files is one extract already"))
     }
 
+    /// Says that jobs have ended, for good or ill, and will not be tried again: all whose name ([`Source::within`]) is `whole`
+    /// or begins with it and a slash. What was kept for further attempts can go.
+    fn ended(&self, whole: &str) {
+        let _ = whole;
+    }
+
     /// Opens a source for an extract step. Checks what the spec says without calling the system.
     ///
     /// # Errors

@@ -23,6 +23,7 @@ mod filter;
 pub mod fuzzing;
 mod hive;
 mod increment;
+mod json_text;
 pub mod memory;
 pub mod moment;
 mod picture;

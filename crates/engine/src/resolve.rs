@@ -20,7 +20,7 @@ use datafusion::prelude::{DataFrame, SessionContext};
 use futures::future::BoxFuture;
 use gristmill_connect::{NewRows, RejectSink, Source, sources};
 use gristmill_model::spec::{CheckKind, ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
-use gristmill_model::{ConnectionName, Error, ErrorKind, JobSpec, Result, ResultExt, RunId, StepKind, StepName};
+use gristmill_model::{ConnectionName, Error, ErrorKind, JobSpec, Result, ResultExt, StepKind, StepName};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -42,8 +42,8 @@ pub(crate) struct Resolver {
     with_checks: bool,
     now: DateTime<Utc>,
     dead_letters: Option<Arc<DeadLetters>>,
-    /// Of which run the job is.
-    run: Option<RunId>,
+    /// What sources are told that they are read for.
+    job: Option<String>,
     /// Where incremental extracts go on. Interactive queries read everything.
     increments: Arc<Increments>,
     /// The pipes that rows of a replay come through.
@@ -108,7 +108,7 @@ impl Resolver {
     ) -> Self {
         Self {
             increments,
-            run: Some(job.run.clone()),
+            job: Some(crate::stage::name_of(job)),
             shared: shared.to_vec(),
             with_checks: true,
             dead_letters: Some(dead_letters),
@@ -134,7 +134,7 @@ impl Resolver {
             with_checks: false,
             now: Utc::now(),
             dead_letters: None,
-            run: None,
+            job: None,
             increments: Arc::default(),
             replayed: BTreeSet::new(),
             views: Vec::new(),
@@ -176,8 +176,8 @@ impl Resolver {
                         NewRows::Source(narrowed) => narrowed,
                     };
                 }
-                if let Some(run) = &self.run {
-                    source.within(&format!("{run}/{}", step.name));
+                if let Some(job) = &self.job {
+                    source.within(&format!("{job}/{}", step.name));
                 }
                 let opened = self.open(&extract.from, source, extract.on_bad_row, &meter, progress.clone()).await;
                 let (origin, schema) = opened.context(|| format!("connection `{}`", extract.from))?;

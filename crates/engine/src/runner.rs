@@ -3,7 +3,7 @@
 use crate::dead_letters::Drawer;
 use crate::error::blamed;
 use crate::session::{Engine, EngineOptions};
-use crate::stage::{Group, Pass, open_sink};
+use crate::stage::{self, Group, Pass, open_sink};
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::arrow::ipc::convert::fb_to_schema;
 use datafusion::arrow::ipc::writer::{DictionaryTracker, IpcDataGenerator, IpcWriteOptions};
@@ -41,16 +41,19 @@ impl LocalRunner {
     }
 
     async fn stage(&self, job: &JobSpec, events: &EventSink, cancel: &CancellationToken) -> JobReport {
-        let report = self.stage_once(job, events, cancel, Pass::First).await;
-        match &report.error {
-            // The estimate was wrong: a hash join's build side did not fit, and it cannot spill.
-            Some(error) if error.kind() == ErrorKind::Memory => {
-                let text = "the memory limit was reached; trying again with sort-merge joins, which spill".to_owned();
-                events.send(RunEvent::Note { step: None, text });
-                self.stage_once(job, events, cancel, Pass::SortMerge).await
-            }
-            _ => report,
+        let mut report = self.stage_once(job, events, cancel, Pass::First).await;
+        // The estimate was wrong: a hash join's build side did not fit, and it cannot spill.
+        if report.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Memory) {
+            let text = "the memory limit was reached; trying again with sort-merge joins, which spill".to_owned();
+            events.send(RunEvent::Note { step: None, text });
+            report = self.stage_once(job, events, cancel, Pass::SortMerge).await;
         }
+        let retries =
+            job.steps.iter().filter_map(|name| job.pipeline.step(name.as_str())).map(|step| step.retries).max();
+        if report.error.is_none() || job.attempt > retries.unwrap_or(0) {
+            self.engine.ended(&stage::name_of(job));
+        }
+        report
     }
 
     async fn stage_once(&self, job: &JobSpec, events: &EventSink, cancel: &CancellationToken, pass: Pass) -> JobReport {

@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind as ErrorOf;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The part of the pool that a join's smaller side may take, by estimate, to be collected into one table; its most, in
 /// bytes; and the bytes of a row where only rows are known.
@@ -206,6 +206,12 @@ impl Engine {
             .map_err(|mistakes| gristmill_model::yaml::to_error(&mistakes).context(format!("connection `{name}`")))?;
         opened.insert(name.clone(), connection.clone());
         Ok(connection)
+    }
+
+    /// Says to the connections that a job will not be tried again.
+    pub(crate) fn ended(&self, job: &str) {
+        let opened = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        opened.values().for_each(|connection| connection.ended(job));
     }
 }
 

@@ -80,6 +80,11 @@ pub(crate) fn letters_of(job: &JobSpec) -> Option<&StepName> {
     load.or_else(|| job.steps.first())
 }
 
+/// What a job is called by whoever keeps something for further attempts of it: the same in each of them.
+pub(crate) fn name_of(job: &JobSpec) -> String {
+    format!("{}/{}", job.run, letters_of(job).map_or("", StepName::as_str))
+}
+
 /// A stage group, planned.
 pub(crate) struct Group {
     pub(crate) resolver: Resolver,

@@ -56,6 +56,8 @@ pub struct Reply {
     pub cut: Option<usize>,
     /// The connection is closed without any answer.
     pub hang_up: bool,
+    /// Behind the body there is a space now and then, without an end, until the client hangs up.
+    pub drips: bool,
 }
 
 impl Reply {
@@ -66,7 +68,7 @@ impl Reply {
 
     /// A status with a text.
     pub fn status(status: u16, body: impl Into<String>) -> Self {
-        Self { status, headers: Vec::new(), body: body.into().into_bytes(), cut: None, hang_up: false }
+        Self { status, headers: Vec::new(), body: body.into().into_bytes(), cut: None, hang_up: false, drips: false }
     }
 
     /// With a header.
@@ -80,6 +82,13 @@ impl Reply {
     #[must_use]
     pub fn cut(mut self, bytes: usize) -> Self {
         self.cut = Some(bytes);
+        self
+    }
+
+    /// Never comes to an end, and is never silent for long.
+    #[must_use]
+    pub fn dripping(mut self) -> Self {
+        self.drips = true;
         self
     }
 
@@ -183,15 +192,23 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Received>>, answer: &Answering) -> i
     let reply = answer(&received, before);
     let mut stream = stream;
     if !reply.hang_up {
-        let mut head =
-            format!("HTTP/1.1 {} X\r\nContent-Length: {}\r\nConnection: close\r\n", reply.status, reply.body.len());
+        let length = if reply.drips { usize::MAX >> 1 } else { reply.body.len() };
+        let head = format!("HTTP/1.1 {} X\r\nContent-Length: {length}\r\nConnection: close\r\n", reply.status);
+        let mut head = head.into_bytes();
         for (name, value) in &reply.headers {
-            head.push_str(&format!("{name}: {value}\r\n"));
+            head.extend_from_slice(format!("{name}: ").as_bytes());
+            // A header is bytes: letters up to `ÿ` are one each, as old servers send them.
+            head.extend(value.chars().map(|char| u8::try_from(char).unwrap_or(b'?')));
+            head.extend_from_slice(b"\r\n");
         }
-        head.push_str("\r\n");
-        stream.write_all(head.as_bytes())?;
+        head.extend_from_slice(b"\r\n");
+        stream.write_all(&head)?;
         stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())])?;
         stream.flush()?;
+        while reply.drips {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            stream.write_all(b" ")?;
+        }
     }
     stream.shutdown(Shutdown::Both)
 }

@@ -123,6 +123,10 @@ impl Connection for LimitedConnection {
         self.inner.tables().await
     }
 
+    fn ended(&self, whole: &str) {
+        self.inner.ended(whole);
+    }
+
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
         Ok(Arc::new(LimitedSource { inner: self.inner.source(extract)?, pace: self.pace.clone() }))
     }

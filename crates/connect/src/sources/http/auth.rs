@@ -2,6 +2,7 @@
 
 use super::config::{AuthKeys, OAuth2Keys, SendClient, web_url};
 use super::faults;
+use super::secrets::Secrets;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use gristmill_model::{Error, ErrorKind, Result};
@@ -51,6 +52,9 @@ struct TokenAnswer {
     expires_in: Option<serde_json::Value>,
 }
 
+/// The largest answer of a token endpoint.
+const MOST_BYTES: usize = 1 << 20;
+
 /// What is wrong with the keys, and what to do.
 type Mistake = (String, Option<String>);
 
@@ -93,11 +97,17 @@ impl Auth {
         })
     }
 
-    /// Adds the credentials to a request.
+    /// Adds the credentials to a request; a token that is fetched for it is one more secret.
     ///
     /// # Errors
     /// A token that cannot be had.
-    pub(super) async fn sign(&self, client: &reqwest::Client, url: &mut Url, headers: &mut HeaderMap) -> Result<()> {
+    pub(super) async fn sign(
+        &self,
+        client: &reqwest::Client,
+        secrets: &Secrets,
+        url: &mut Url,
+        headers: &mut HeaderMap,
+    ) -> Result<()> {
         match self {
             Self::None => {}
             Self::Header(name, value) => {
@@ -110,7 +120,7 @@ impl Auth {
                 }
             }
             Self::OAuth2(oauth2) => {
-                let token = oauth2.token(client).await?;
+                let token = oauth2.token(client, secrets).await?;
                 let mut value = HeaderValue::from_str(&format!("Bearer {token}")).map_err(|_| {
                     Error::new(ErrorKind::Data, "the token that was given out cannot be sent in a header")
                 })?;
@@ -165,13 +175,14 @@ impl OAuth2 {
     }
 
     /// The token; one reader fetches it and all others wait for that one.
-    async fn token(&self, client: &reqwest::Client) -> Result<String> {
+    async fn token(&self, client: &reqwest::Client, secrets: &Secrets) -> Result<String> {
         let mut token = self.token.lock().await;
         if let Some(token) = token.as_ref().filter(|token| token.until.is_none_or(|until| Instant::now() < until)) {
             return Ok(token.value.clone());
         }
         let fetched = self.fetch(client).await?;
         let value = fetched.value.clone();
+        secrets.add_fetched(&value);
         *token = Some(fetched);
         Ok(value)
     }
@@ -189,7 +200,7 @@ impl OAuth2 {
         if let Some(header) = &self.header {
             request = request.header(AUTHORIZATION, header.clone());
         }
-        let response = request.send().await.map_err(|error| faults::of_transport(error, &what))?;
+        let mut response = request.send().await.map_err(|error| faults::of_transport(error, &what))?;
         let status = response.status();
         if !status.is_success() {
             let meaning = faults::of_status(status.as_u16());
@@ -199,7 +210,13 @@ impl OAuth2 {
                 .retryable(meaning.is_transient)
                 .hint("look at `client_id`, `client_secret` and `scope` of `auth: {oauth2: …}`"));
         }
-        let bytes = response.bytes().await.map_err(|error| faults::of_transport(error, &what))?;
+        let mut bytes = Vec::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| faults::of_transport(error, &what))? {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > MOST_BYTES {
+                return Err(Error::new(ErrorKind::Data, format!("{what} cannot be read: the answer has no end")));
+            }
+        }
         // What it answered is not shown: it may be a token.
         let answer: TokenAnswer = serde_json::from_slice(&bytes).map_err(|_| {
             Error::new(ErrorKind::Data, format!("{what} cannot be read: the answer has no `access_token`"))

@@ -90,7 +90,7 @@ impl Api {
         let mut attempt = 1;
         let mut is_renewed = false;
         loop {
-            let failure = match self.once(call, empty_on, &mut is_renewed).await {
+            let failure = match self.timed(call, empty_on, &mut is_renewed).await {
                 Ok(Some(answer)) => match accept(&answer) {
                     Ok(value) => return Ok(value),
                     Err(error) => error.into(),
@@ -119,9 +119,24 @@ impl Api {
         }
     }
 
+    /// One try, and no longer than it may take: a server that sends a byte now and then is never silent.
+    async fn timed(&self, call: &Call, empty_on: &[u16], is_renewed: &mut bool) -> Result<Option<Answer>, Failure> {
+        let _place = self.config.limit.turn().await?;
+        let most = self.config.request_timeout;
+        match tokio::time::timeout(most, self.once(call, empty_on, is_renewed)).await {
+            Ok(answered) => answered,
+            Err(_) => {
+                let most = gristmill_model::Duration(most);
+                let message = format!("{} was not answered in full within {most}", call.what);
+                let hint =
+                    "ask for smaller pages, or say with `request_timeout` of the connection how long one may take";
+                Err(Error::new(ErrorKind::Unavailable, message).hint(hint).into())
+            }
+        }
+    }
+
     /// One try; none when a token was refused for the first time.
     async fn once(&self, call: &Call, empty_on: &[u16], is_renewed: &mut bool) -> Result<Option<Answer>, Failure> {
-        let _place = self.config.limit.turn().await?;
         let client = self.client().await?;
         let (mut url, mut method, mut body) = (call.url.clone(), call.method, call.body.clone());
         for _ in 0..=MAX_REDIRECTS {
@@ -134,7 +149,8 @@ impl Api {
                 for (name, value) in self.config.headers.iter().chain(&call.headers) {
                     headers.insert(name.clone(), value.clone());
                 }
-                self.config.auth.sign(client, &mut target, &mut headers).await?;
+                self.config.complete(&mut target);
+                self.config.auth.sign(client, &self.config.secrets, &mut target, &mut headers).await?;
             } else if let Some(kind) = call.headers.get(reqwest::header::CONTENT_TYPE) {
                 headers.insert(reqwest::header::CONTENT_TYPE, kind.clone());
             }
@@ -154,7 +170,7 @@ impl Api {
                     // Whether the method is to be kept is not clear; a client that guesses asks something else.
                     (StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND, HttpMethod::Post) => {
                         return Err(Error::new(ErrorKind::Config, format!("{} was redirected", call.what))
-                            .hint(format!("ask `{}` instead", shown(&next)))
+                            .hint(format!("ask `{}` instead", self.config.secrets.masked(&shown(&next))))
                             .into());
                     }
                     _ => {}
@@ -167,10 +183,15 @@ impl Api {
                 return Ok(None);
             }
             let told = faults::told_to_wait(status.as_u16(), response.headers(), chrono::Utc::now());
-            let answer = self.whole(response, url, &call.what).await?;
             if status.is_success() || empty_on.contains(&status.as_u16()) {
-                return Ok(Some(answer));
+                return Ok(Some(self.whole(response, url, &call.what).await?));
             }
+            // The status is what counts; a text that cannot be had does not change it.
+            let headers = response.headers().clone();
+            let answer = match self.whole(response, url.clone(), &call.what).await {
+                Ok(answer) => answer,
+                Err(_) => Answer { status, headers, body: Bytes::new(), url },
+            };
             return Err(Failure { error: self.refused(&answer, is_own, &call.what), told });
         }
         let message = format!("{} was redirected more than {MAX_REDIRECTS} times", call.what);
@@ -251,7 +272,7 @@ impl Api {
     /// The start of an answer, for people: one line, without what must not be shown.
     pub(super) fn start(&self, body: &[u8]) -> String {
         // A secret may stand across the end of what is shown.
-        let text = self.config.masked(&String::from_utf8_lossy(&body[..body.len().min(64 << 10)]));
+        let text = self.config.secrets.masked(&String::from_utf8_lossy(&body[..body.len().min(64 << 10)]));
         let mut line = text.split_whitespace().collect::<Vec<_>>().join(" ");
         line.retain(|char| !char.is_control());
         match line.char_indices().nth(SHOWN) {

@@ -1,6 +1,7 @@
 //! The keys of an `http` connection.
 
 use super::auth::Auth;
+use super::secrets::Secrets;
 use crate::wrap::requests::Limit;
 use gristmill_model::Duration;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
@@ -16,6 +17,9 @@ const ATTEMPTS: u32 = 5;
 
 /// How long a server may be silent, where nothing else is said.
 const TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// How long a request may take in all, where nothing else is said: time for the largest answer over a slow line.
+const REQUEST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The longest wait a server may ask for, where nothing else is said.
 const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(300);
@@ -54,6 +58,10 @@ pub(super) struct HttpKeys {
     /// How long the server may be silent; thirty seconds by default.
     #[serde(default)]
     timeout: Option<Duration>,
+    /// How long a try of a request may take in all, its answer included, though the server is never silent; ten minutes by
+    /// default. Then it is tried again.
+    #[serde(default)]
+    request_timeout: Option<Duration>,
 }
 
 /// Who asks.
@@ -135,8 +143,9 @@ pub(super) struct Config {
     pub(super) attempts: u32,
     pub(super) max_wait: std::time::Duration,
     pub(super) timeout: std::time::Duration,
-    /// What must not be shown, longest first.
-    secrets: Vec<String>,
+    pub(super) request_timeout: std::time::Duration,
+    /// What must not be shown.
+    pub(super) secrets: Secrets,
 }
 
 impl fmt::Debug for Config {
@@ -176,22 +185,16 @@ impl Config {
                 return Err((key, format!("`{key}` is 0"), Some("write a number from 1, or leave it out".to_owned())));
             }
         }
+        for (key, given) in [("timeout", keys.timeout), ("request_timeout", keys.request_timeout)] {
+            if given.is_some_and(|given| given.0.is_zero()) {
+                return Err((key, format!("`{key}` is no time at all"), Some("write it like `30s`".to_owned())));
+            }
+        }
         let headers = headers(&keys.headers).map_err(|message| ("headers", message, None))?;
         let mut secrets: Vec<String> = keys.params.values().cloned().collect();
-        let plain = ["accept", "accept-language", "content-type", "user-agent"];
-        let hidden = keys.headers.iter().filter(|(name, _)| !plain.contains(&name.to_ascii_lowercase().as_str()));
+        let hidden = keys.headers.iter().filter(|(name, _)| may_be_secret(name));
         secrets.extend(hidden.map(|(_, value)| value.clone()));
         let auth = Auth::from_keys(keys.auth, &mut secrets).map_err(|(message, hint)| ("auth", message, hint))?;
-        // As they stand in a URL, too.
-        let encoded: Vec<String> = secrets
-            .iter()
-            .map(|secret| url::form_urlencoded::byte_serialize(secret.as_bytes()).collect())
-            .filter(|encoded| !secrets.contains(encoded))
-            .collect();
-        secrets.extend(encoded);
-        // A text of a few letters is in every other word.
-        secrets.retain(|secret| secret.len() >= 4);
-        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
         Ok(Self {
             base,
             headers,
@@ -201,25 +204,30 @@ impl Config {
             attempts: keys.attempts.unwrap_or(ATTEMPTS),
             max_wait: keys.max_wait.map_or(MAX_WAIT, |wait| wait.0),
             timeout: keys.timeout.map_or(TIMEOUT, |timeout| timeout.0),
-            secrets,
+            request_timeout: keys.request_timeout.map_or(REQUEST_TIMEOUT, |timeout| timeout.0),
+            secrets: Secrets::new(&secrets),
         })
-    }
-
-    /// A text of the server, with what must not be shown taken out: some servers answer with what they were sent.
-    pub(super) fn masked(&self, text: &str) -> String {
-        let mut text = text.to_owned();
-        for secret in &self.secrets {
-            if text.contains(secret.as_str()) {
-                text = text.replace(secret.as_str(), "…");
-            }
-        }
-        text
     }
 
     /// Whether a URL is of the API's own host, so that it may see the credentials.
     pub(super) fn is_own(&self, url: &Url) -> bool {
         url.origin() == self.base.origin()
     }
+
+    /// Adds the connection's own parameters to a URL of the API's own host. What it says already stays: a link that the
+    /// server gave is used as it is.
+    pub(super) fn complete(&self, url: &mut Url) {
+        for (name, value) in &self.params {
+            if !url.query_pairs().any(|(key, _)| key == name.as_str()) {
+                url.query_pairs_mut().append_pair(name, value);
+            }
+        }
+    }
+}
+
+/// Whether a header may hold what nobody is to see.
+pub(super) fn may_be_secret(name: &str) -> bool {
+    !["accept", "accept-language", "content-type", "user-agent"].contains(&name.to_ascii_lowercase().as_str())
 }
 
 /// A URL of the web; it is never shown, since it may hold a secret.

@@ -62,7 +62,8 @@ fn lower(column: &str, since: &Value, lag: Option<Lag>) -> Result<Value> {
 
 /// A value as it is sent.
 fn written(spec: &HttpIncremental, value: &Value, column: &str) -> Result<Token> {
-    let plain = |value: &Value| Token { text: super::request::plain_text(value), is_number: value.is_number() };
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let plain = |value: &Value| Token { text: text(value), is_number: value.is_number() };
     let Some(format) = &spec.format else { return Ok(plain(value)) };
     let moment = value.as_str().and_then(moment::parse).ok_or_else(|| {
         Error::new(ErrorKind::Config, format!("`format: {format}` is for times, and `{column}` holds {value}"))

@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// More than this is not kept.
 const MOST_BYTES: u64 = 1 << 30;
 
-/// Jobs whose pages are kept, at most, by one connection.
+/// Jobs whose pages are kept, at most, by one connection, though nobody says that they have ended.
 const MOST_JOBS: usize = 32;
 
 /// What makes a request the same request.
@@ -99,6 +99,13 @@ impl Shelf {
         let kept = jobs.entry(job.to_owned()).or_insert_with(|| Arc::new(new())).clone();
         let number = kept.attempts.fetch_add(1, Ordering::Relaxed);
         Attempt { kept, number }
+    }
+
+    /// There will be no further attempt of the jobs within `whole`: their files go with whoever still reads them.
+    pub(super) fn ended(&self, whole: &str) {
+        let is_within =
+            |job: &str| job.strip_prefix(whole).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        self.jobs.lock().unwrap_or_else(PoisonError::into_inner).retain(|job, _| !is_within(job));
     }
 }
 
@@ -214,6 +221,21 @@ mod tests {
         assert!(shelf.attempt("other/a").find(&key("1", "")).await.is_none());
         second.forget();
         assert!(second.find(&key("1", "")).await.is_none());
+    }
+
+    #[tokio::test]
+    async fn pages_of_a_job_that_has_ended_are_gone_and_those_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let shelf = Shelf::new(folder.path());
+        for job in ["run/a/x", "run/a/y", "run/ab/x", "run2/a/x"] {
+            shelf.attempt(job).keep(key("1", ""), &page("x")).await;
+        }
+        shelf.ended("run/a");
+        for (job, stays) in [("run/a/x", false), ("run/a/y", false), ("run/ab/x", true), ("run2/a/x", true)] {
+            assert_eq!(shelf.attempt(job).find(&key("1", "")).await.is_some(), stays, "{job}");
+        }
+        shelf.ended("run/ab/x");
+        assert!(shelf.attempt("run/ab/x").find(&key("1", "")).await.is_none());
     }
 
     #[tokio::test]

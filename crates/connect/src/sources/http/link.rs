@@ -1,8 +1,38 @@
 //! The header `Link` (RFC 8288): `<https://host/orders?page=2>; rel="next", <…>; rel="last"`.
 
+use std::fmt::Write;
+
+/// A field that speaks of a next link and cannot be read: to leave it out would end the pages early.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Unreadable;
+
 /// The target of the first link whose relation is `next`; the field may be given several times.
-pub(super) fn next<'a>(fields: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    fields.into_iter().find_map(|field| links(field).into_iter().find(|link| link.is_next()).map(|link| link.target))
+///
+/// # Errors
+/// None is there, and a field that names one is not understood.
+pub(super) fn next<'a>(fields: impl IntoIterator<Item = &'a str>) -> Result<Option<String>, Unreadable> {
+    let mut is_lost = false;
+    for field in fields {
+        let (links, is_whole) = links(field);
+        if let Some(link) = links.into_iter().find(Link::is_next) {
+            return Ok(Some(link.target));
+        }
+        is_lost |= !is_whole && field.to_ascii_lowercase().contains("next");
+    }
+    if is_lost { Err(Unreadable) } else { Ok(None) }
+}
+
+/// A field as it came, with bytes that are no ASCII as a URL has them.
+pub(super) fn ascii(field: &[u8]) -> String {
+    field.iter().fold(String::with_capacity(field.len()), |mut text, byte| {
+        if byte.is_ascii() {
+            text.push(char::from(*byte));
+        } else {
+            // Writing a text into memory cannot fail.
+            let _ = write!(text, "%{byte:02X}");
+        }
+        text
+    })
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -18,18 +48,24 @@ impl Link {
     }
 }
 
-/// Every link of a field; what is none is stepped over, as the RFC's appendix B.2 does.
-fn links(field: &str) -> Vec<Link> {
+/// Every link of a field, and whether that is all there is: what is no link is stepped over.
+fn links(field: &str) -> (Vec<Link>, bool) {
     let mut links = Vec::new();
     let mut rest = field;
+    let mut is_whole = true;
     while let Some(start) = rest.find('<') {
-        // Between two links there is nothing but commas and spaces; anything else is not understood and left out.
-        let Some((target, after)) = rest[start + 1..].split_once('>') else { break };
+        // Between two links there is nothing but commas and spaces.
+        is_whole &= is_between(&rest[..start]);
+        let Some((target, after)) = rest[start + 1..].split_once('>') else { return (links, false) };
         let (rel, after) = parameters(after);
         links.push(Link { target: target.trim().to_owned(), rel });
         rest = after;
     }
-    links
+    (links, is_whole && is_between(rest))
+}
+
+fn is_between(text: &str) -> bool {
+    text.chars().all(|char| char == ',' || char.is_whitespace())
 }
 
 /// The `rel` among the parameters of a link, and what follows the link.
@@ -99,9 +135,24 @@ mod tests {
             ("</x", None),
             (r#"</x>; rel="next"#, Some("/x")),
         ] {
-            assert_eq!(next([field]).as_deref(), expected, "{field}");
+            assert_eq!(next([field]), Ok(expected.map(str::to_owned)), "{field}");
         }
-        assert_eq!(next([r#"</a>; rel="prev""#, r#"</b>; rel="next""#]).as_deref(), Some("/b"));
+        assert_eq!(next([r#"</a>; rel="prev""#, r#"</b>; rel="next""#]), Ok(Some("/b".to_owned())));
+    }
+
+    #[test]
+    fn a_field_that_speaks_of_a_next_link_and_cannot_be_read_is_not_the_end() {
+        for broken in ["</x?page=2; rel=next", "https://a/x?page=2; rel=\"next\"", "</x>; rel=prev, /y; rel=Next"] {
+            assert_eq!(next([broken]), Err(Unreadable), "{broken}");
+        }
+        assert_eq!(next(["/y; rel=next", "</x>; rel=next"]), Ok(Some("/x".to_owned())));
+    }
+
+    #[test]
+    fn bytes_that_are_no_ascii_are_those_of_a_url() {
+        let field = [&b"</x?after=S\xe3o\xc3\xa9>; title=\"\xff\"; rel=\"next\""[..]].concat();
+        let field = ascii(&field);
+        assert_eq!(next([field.as_str()]), Ok(Some("/x?after=S%E3o%C3%A9".to_owned())));
     }
 
     proptest! {
@@ -118,7 +169,8 @@ mod tests {
                 .iter()
                 .map(|(target, rel, title)| format!("<{target}>; title=\"{title}\"; rel=\"{rel}\""))
                 .collect();
-            let read: Vec<Link> = links(&field.join(", "));
+            let (read, is_whole) = links(&field.join(", "));
+            prop_assert!(is_whole);
             let written: Vec<Link> = targets
                 .iter()
                 .map(|(target, rel, _)| Link { target: target.clone(), rel: Some(rel.clone()) })

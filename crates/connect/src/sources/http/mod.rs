@@ -16,6 +16,7 @@
 //! says, and messages show neither a query nor an answer's echo of a secret.
 
 mod auth;
+mod body;
 mod client;
 mod config;
 mod faults;
@@ -28,9 +29,12 @@ mod page;
 mod paginate;
 mod parents;
 mod path;
+mod raw;
 mod records;
 mod request;
+mod secrets;
 mod source;
+mod template;
 #[cfg(test)]
 mod tests;
 mod units;
@@ -103,6 +107,10 @@ impl Connection for HttpConnection {
             format!("`{}` cannot be listed: an API has no list of its paths", self.describe()),
         )
         .hint("name what is asked for with `path:` of an extract"))
+    }
+
+    fn ended(&self, whole: &str) {
+        self.api.shelf.ended(whole);
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {

@@ -6,7 +6,8 @@
 use super::client::{Answer, Api, Call};
 use super::link;
 use super::paginate::{Facts, Token};
-use super::path::{Found, JsonPath};
+use super::path::JsonPath;
+use super::raw::{Raw, Scalar};
 use super::records;
 use crate::sources::files::formats::{self, FileInput};
 use crate::{Rows, Scan};
@@ -20,6 +21,7 @@ use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStoreExt, PutPayload};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, LINK};
+use serde::de::{Deserialize, IgnoredAny};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use url::Url;
@@ -48,6 +50,8 @@ pub(super) struct Layout {
     next: Next,
     more: Option<JsonPath>,
     total: Option<Totals>,
+    /// Pages are asked for by numbers or positions of ours.
+    is_counted: bool,
 }
 
 /// Where the next page is told.
@@ -121,6 +125,7 @@ impl Layout {
             next,
             more,
             total,
+            is_counted: matches!(http.paginate, Some(Paginate::Page(_) | Paginate::Offset(_))),
         };
         layout.check(extract, http)?;
         Ok(layout)
@@ -171,32 +176,16 @@ impl Layout {
         Ok(())
     }
 
-    /// Whether a value in the body decides what comes next, or how many there are.
+    /// What an answer says.
     fn judge(&self, answer: &Answer, what: &str, api: &Api) -> Result<Facts> {
         let status = answer.status.as_u16();
-        let mut facts = Facts { nothing: status == 204 || self.empty_on.contains(&status), ..Facts::default() };
-        let mut hasher = DefaultHasher::new();
-        answer.body.hash(&mut hasher);
-        facts.body = hasher.finish();
-        if !facts.nothing {
-            match self.format {
-                FileFormat::Json => {
-                    self.judge_json(answer, &mut facts).map_err(|trouble| trouble.error(answer, what, api))?
-                }
-                FileFormat::Ndjson => {
-                    let lines = answer.body.split(|byte| *byte == b'\n');
-                    facts.records =
-                        lines.filter(|line| line.iter().any(|byte| !byte.is_ascii_whitespace())).count() as u64;
-                }
-                _ => facts.records = u64::from(!answer.body.is_empty()),
-            }
-        }
-        match &self.next {
-            Next::Header(name) => facts.next = one(&answer.headers, name).filter(|text| !text.is_empty()).map(as_text),
-            Next::LinkHeader => {
-                let fields = answer.headers.get_all(LINK).iter().filter_map(|value| value.to_str().ok());
-                facts.next = link::next(fields).map(as_text);
-            }
+        let refused = self.empty_on.contains(&status) && status != 204;
+        let mut facts =
+            Facts { nothing: status == 204 || refused, refused, body: hash(&answer.body), ..Facts::default() };
+        self.look(answer, &mut facts).map_err(|trouble| trouble.error(answer, what, api))?;
+        match &self.total {
+            Some(Totals::Pages(Place::Header(name))) => facts.total_pages = count(&answer.headers, name),
+            Some(Totals::Records(Place::Header(name))) => facts.total_records = count(&answer.headers, name),
             _ => {}
         }
         if matches!(self.next, Next::LinkHeader | Next::Body { is_link: true, .. })
@@ -204,43 +193,69 @@ impl Layout {
         {
             link.text = follow(&answer.url, &link.text)?;
         }
-        match &self.total {
-            Some(Totals::Pages(Place::Header(name))) => facts.total_pages = count(&answer.headers, name),
-            Some(Totals::Records(Place::Header(name))) => facts.total_records = count(&answer.headers, name),
-            _ => {}
-        }
         Ok(facts)
     }
 
-    fn judge_json(&self, answer: &Answer, facts: &mut Facts) -> Result<(), Trouble> {
-        let body = without_mark(&answer.body);
-        facts.records = match records::count(body, &self.records).map_err(Trouble::Json)? {
-            Some(count) => count,
+    fn look(&self, answer: &Answer, facts: &mut Facts) -> Result<(), Trouble> {
+        if !facts.nothing {
+            match self.format {
+                FileFormat::Json => self.look_into(answer, facts)?,
+                FileFormat::Ndjson => facts.records = lines(&answer.body)?,
+                _ => facts.records = u64::from(!answer.body.is_empty()),
+            }
+        }
+        match &self.next {
+            Next::Header(name) => facts.next = token(&answer.headers, name)?,
+            Next::LinkHeader => {
+                let fields: Vec<String> =
+                    answer.headers.get_all(LINK).iter().map(|value| link::ascii(value.as_bytes())).collect();
+                facts.next = match link::next(fields.iter().map(String::as_str)) {
+                    Ok(target) => target.map(as_text),
+                    Err(link::Unreadable) => return Err(Trouble::Header("Link".to_owned())),
+                };
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn look_into(&self, answer: &Answer, facts: &mut Facts) -> Result<(), Trouble> {
+        let document = Raw::document(without_mark(&answer.body)).map_err(Trouble::Json)?;
+        facts.records = match records::each(document, &self.records) {
+            Some(records) => {
+                if self.is_counted {
+                    facts.body = hash(&records.iter().map(|record| record.text()).collect::<Vec<_>>());
+                }
+                records.len() as u64
+            }
             None if self.missing_records == MissingRecords::Empty => 0,
             // It would end the pages in silence.
             None => return Err(Trouble::Nowhere(self.records.join("."))),
         };
+        let scalar = |path: &JsonPath| -> Result<_, Trouble> {
+            let Some(found) = path.find(document) else { return Ok(Some(Scalar::Null)) };
+            found.scalar().map_err(Trouble::Json)
+        };
         if let Next::Body { path, is_link } = &self.next {
-            facts.next = match path.find(body).map_err(Trouble::Json)? {
-                None | Some(Found::Null | Found::Bool(false)) => None,
-                Some(Found::Text(text)) if text.is_empty() => None,
-                Some(Found::Text(text)) => Some(as_text(text)),
-                Some(Found::Number(text)) if !is_link => Some(Token { text, is_number: true }),
-                Some(Found::Inexact) => return Err(Trouble::Odd(path.to_string(), "a number of too many digits")),
-                Some(_) => return Err(Trouble::Odd(path.to_string(), "no text")),
+            facts.next = match scalar(path)? {
+                Some(Scalar::Null | Scalar::Bool(false)) => None,
+                Some(Scalar::Text(text)) if text.is_empty() => None,
+                Some(Scalar::Text(text)) => Some(as_text(text)),
+                Some(Scalar::Number(text)) if !is_link => Some(Token { text, is_number: true }),
+                _ => return Err(Trouble::Odd(path.to_string(), "no text")),
             };
         }
         if let Some(path) = &self.more {
-            facts.more = match path.find(body).map_err(Trouble::Json)? {
-                None | Some(Found::Null) => None,
-                Some(Found::Bool(more)) => Some(more),
+            facts.more = match scalar(path)? {
+                Some(Scalar::Null) => None,
+                Some(Scalar::Bool(more)) => Some(more),
                 // Taken for `false`, it would end the pages in silence.
-                Some(_) => return Err(Trouble::Odd(path.to_string(), "neither true nor false")),
+                _ => return Err(Trouble::Odd(path.to_string(), "neither true nor false")),
             };
         }
         let number = |place: &Place| match place {
-            Place::Body(path) => match path.find(body).map_err(Trouble::Json)? {
-                Some(Found::Number(text) | Found::Text(text)) => Ok(text.trim().parse().ok()),
+            Place::Body(path) => match scalar(path)? {
+                Some(Scalar::Number(text) | Scalar::Text(text)) => Ok(text.trim().parse().ok()),
                 _ => Ok(None),
             },
             Place::Header(_) => Ok(None),
@@ -261,11 +276,18 @@ enum Trouble {
     Nowhere(String),
     /// What stands at a path is not what it should be.
     Odd(String, &'static str),
+    /// A header that leads to the next page cannot be read.
+    Header(String),
 }
 
 impl Trouble {
     fn error(self, answer: &Answer, what: &str, api: &Api) -> Error {
         match self {
+            Self::Header(name) => Error::new(
+                ErrorKind::Data,
+                format!("{what}: the header `{name}`, which leads to the next page, cannot be read"),
+            )
+            .hint("look at what the API sends, e.g. with `curl -i`; it would end the pages early"),
             Self::Odd(path, found) => Error::new(
                 ErrorKind::Data,
                 format!("{what}: there is {found} at `{path}`, which leads to the next page"),
@@ -286,6 +308,7 @@ impl Trouble {
             }
             Self::Json(error) => {
                 let kind = answer.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("no type");
+                let kind = api.config.secrets.masked(kind);
                 let start = api.start(&answer.body);
                 Error::new(
                     ErrorKind::Data,
@@ -313,6 +336,32 @@ fn as_text(text: String) -> Token {
 
 fn one(headers: &HeaderMap, name: &str) -> Option<String> {
     headers.get(name).and_then(|value| value.to_str().ok()).map(|text| text.trim().to_owned())
+}
+
+/// A token in a header; one that is no text cannot be sent back.
+fn token(headers: &HeaderMap, name: &str) -> Result<Option<Token>, Trouble> {
+    let Some(value) = headers.get(name) else { return Ok(None) };
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Trouble::Header(name.to_owned()))?.trim();
+    Ok(Some(text).filter(|text| !text.is_empty()).map(|text| as_text(text.to_owned())))
+}
+
+/// How many lines have something in them. One that was cut off on its way has not come as a whole.
+fn lines(body: &[u8]) -> Result<u64, Trouble> {
+    let is_blank = |line: &&[u8]| line.iter().all(u8::is_ascii_whitespace);
+    let last = body.rsplit(|byte| *byte == b'\n').next().filter(|line| !is_blank(line)).unwrap_or(b"{}");
+    let mut deserializer = serde_json::Deserializer::from_slice(without_mark(last));
+    if let Err(error) = IgnoredAny::deserialize(&mut deserializer)
+        && error.is_eof()
+    {
+        return Err(Trouble::Json(error));
+    }
+    Ok(body.split(|byte| *byte == b'\n').filter(|line| !is_blank(line)).count() as u64)
+}
+
+fn hash(what: &(impl Hash + ?Sized)) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    what.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// `319`, or `0-24/319` as in `Content-Range`.

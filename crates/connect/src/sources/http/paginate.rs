@@ -42,7 +42,7 @@ pub(super) struct Token {
 pub(super) struct Facts {
     /// Records of the page.
     pub(super) records: u64,
-    /// The body's hash.
+    /// The hash of the body; where pages are counted by us, of its records, since what is around them may count along.
     pub(super) body: u64,
     /// The next token, or the absolute URL of the next page.
     pub(super) next: Option<Token>,
@@ -54,6 +54,8 @@ pub(super) struct Facts {
     pub(super) total_records: Option<u64>,
     /// The status means that there is nothing.
     pub(super) nothing: bool,
+    /// It does only because `empty_on` says so.
+    pub(super) refused: bool,
 }
 
 /// A share of pages whose number is known.
@@ -65,6 +67,8 @@ pub(super) struct Share {
     pub(super) open: bool,
     /// The hash of the first page of all, unless it is in this share or has no records.
     pub(super) first: Option<u64>,
+    /// Records of a full page, where the first one told and nothing else does.
+    pub(super) size: Option<u64>,
 }
 
 /// A sequence of pages.
@@ -80,6 +84,8 @@ pub(super) struct Sequence {
     asked: HashSet<String>,
     /// A page that had fewer records than asked for: how many.
     short: Option<u64>,
+    /// The page before says in so many words that there is another.
+    is_promised: bool,
 }
 
 /// Why a sequence cannot go on, and what to do.
@@ -118,17 +124,40 @@ pub(super) fn count(rule: &Paginate, first: &Facts) -> Result<Option<u64>, Refus
         return Ok(Some(1));
     }
     if first.records > 0 {
-        as_asked(rule, first.records)?;
+        as_asked(rule, None, first.records)?;
     }
     // A first page without records has nothing to count by; going on page by page will tell.
     Ok((size > 0).then(|| total.div_ceil(size)))
 }
 
-/// A page that is not the last one must have as many records as it was asked for, where pages are counted by that.
-fn as_asked(rule: &Paginate, records: u64) -> Result<(), Refused> {
-    let (key, wanted) = match rule {
-        Paginate::Page(PageNumbers { size: Some(size), .. }) => ("size", *size),
-        Paginate::Offset(offset) => ("limit", offset.limit),
+/// Whether pages are counted by the size that the first of them has; one after the other, they need not be.
+pub(super) fn is_counted_by_first(rule: &Paginate, first: &Facts) -> bool {
+    matches!(rule, Paginate::Page(PageNumbers { size: None, .. })) && first.total_pages.is_none()
+}
+
+/// Whether the first pages are all of one size, but for the last of all.
+pub(super) fn is_even(sizes: &[u64], total: u64) -> bool {
+    let size = sizes.first().copied().unwrap_or(0);
+    let mut left = total;
+    sizes.iter().all(|records| {
+        let is_full = *records == size.min(left);
+        left = left.saturating_sub(size);
+        is_full
+    })
+}
+
+/// A page that is not the last one must have as many records as it was asked for, or as the first page has (`of_first`), where
+/// pages are counted by that.
+fn as_asked(rule: &Paginate, of_first: Option<u64>, records: u64) -> Result<(), Refused> {
+    let (key, wanted) = match (rule, of_first) {
+        (Paginate::Page(PageNumbers { size: Some(size), .. }), _) => ("size", *size),
+        (Paginate::Offset(offset), _) => ("limit", offset.limit),
+        (_, Some(size)) if records != size => {
+            return refuse(
+                format!("a page has {records} records where the first has {size}, and it is not the last one"),
+                "pages that are not of one size cannot be counted; read them one after the other: `units: {strategy: none}`",
+            );
+        }
         _ => return Ok(()),
     };
     if records == wanted {
@@ -152,6 +181,7 @@ impl Sequence {
             records: 0,
             asked: HashSet::new(),
             short: None,
+            is_promised: false,
         }
     }
 
@@ -173,13 +203,19 @@ impl Sequence {
         let Some(rule) = self.rule.clone() else { return Ok(None) };
         if facts.records > 0 && !self.bodies.insert(facts.body) && !self.allow_repeats {
             return refuse(
-                "it is the same, byte for byte, as a page before it",
+                "its records are the same, byte for byte, as those of a page before it",
                 "look whether the API knows the parameter that `paginate` sends; if pages may be alike, say \
                  `allow_repeated_pages: true`",
             );
         }
         if let (Some(short), true) = (self.short, facts.records > 0) {
-            as_asked(&rule, short)?;
+            as_asked(&rule, None, short)?;
+        }
+        if facts.refused && self.is_promised {
+            return refuse(
+                "the page before it says that there is another, and the API refuses to give it",
+                "`empty_on` is for what has no records at all; where a token or link runs out, read faster or ask for larger pages",
+            );
         }
         // Positions are counted by us: a page that is shorter than asked for must be the last one.
         if let Paginate::Offset(offset) = &rule
@@ -216,6 +252,7 @@ impl Sequence {
             (Paginate::NextLink(_) | Paginate::LinkHeader, _) => facts.next.clone().map(|next| Asked::Link(next.text)),
             (Paginate::Page(_) | Paginate::Offset(_), _) => None,
         };
+        self.is_promised = matches!(next, Some(Asked::Link(_))) || (next.is_some() && facts.more == Some(true));
         self.asked.insert(match asked {
             Asked::Cursor(token) => token.text.clone(),
             _ => url.to_owned(),
@@ -252,6 +289,8 @@ impl Sequence {
             return refuse("it does not say how many there are in all", "look at `total` of `paginate`");
         }
         let share = self.share.as_ref();
+        let of_first = share.and_then(|share| share.size);
+        let size = size.or(of_first);
         // What there is beyond this page, as far as is known.
         let beyond = match (rule, asked) {
             (Paginate::Offset(_), Asked::Offset(at)) => {
@@ -273,7 +312,8 @@ impl Sequence {
                     Some(size) => total > index.saturating_mul(size),
                     None => share.is_none() && total > self.records,
                 },
-                _ => false,
+                // The first page of all has promised it, and others go on behind it.
+                _ => share.is_some_and(|share| !share.open),
             };
             if promised {
                 return refuse(
@@ -287,10 +327,10 @@ impl Sequence {
         if let (Paginate::Page(_), None, Some(total), Some(size)) = (rule, facts.total_pages, facts.total_records, size)
             && facts.records < total.saturating_sub(index.saturating_mul(size)).min(size)
         {
-            as_asked(rule, facts.records)?;
+            as_asked(rule, of_first, facts.records)?;
         }
         if beyond == Some(true) && (facts.total_pages.is_none() || matches!(rule, Paginate::Offset(_))) {
-            as_asked(rule, facts.records)?;
+            as_asked(rule, of_first, facts.records)?;
         }
         let next = || match (rule, asked) {
             (Paginate::Page(_), Asked::Page(number)) => number.checked_add(1).map(Asked::Page),

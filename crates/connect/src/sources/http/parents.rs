@@ -1,14 +1,14 @@
 //! Parent → child: the records of one answer are what others are asked for.
 
 use super::path::JsonPath;
+use super::raw::{Raw, Scalar};
 use super::records;
 use super::request::{Fields, Request};
 use crate::sources::files::hive;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::ForEach;
-use gristmill_model::{Error, ErrorKind, Result, ResultExt};
-use serde_json::Value;
+use gristmill_model::{Error, ErrorKind, Result};
 use std::collections::{BTreeMap, HashSet};
 
 /// What is taken from each parent.
@@ -16,6 +16,8 @@ use std::collections::{BTreeMap, HashSet};
 pub(super) struct Wanted {
     /// Fields that requests are filled with; every parent must have them.
     needed: Vec<(String, JsonPath)>,
+    /// Those of them that an empty text would make another request of.
+    in_path: HashSet<String>,
     /// Columns of the children: column → field.
     include: BTreeMap<String, String>,
     included: Vec<(String, JsonPath)>,
@@ -38,8 +40,10 @@ impl Wanted {
             )
             .hint("write a field of the parent in braces, such as `path: orders/{id}/items`"));
         }
+        let in_path = needed.iter().map(|(field, _)| field).filter(|field| child.is_in_path(field)).cloned().collect();
         Ok(Self {
             needed,
+            in_path,
             included: spec.include.values().map(parse).collect::<Result<_>>()?,
             include: spec.include.clone(),
             keys: spec.records.as_deref().map(|keys| keys.split('.').map(str::to_owned).collect()).unwrap_or_default(),
@@ -57,27 +61,32 @@ impl Wanted {
         seen: &mut HashSet<String>,
         all: &mut Vec<Fields>,
     ) -> Result<()> {
-        let document: Value = serde_json::from_slice(body)
-            .map_err(|error| Error::new(ErrorKind::Data, format!("{what} cannot be read")).cause(error))?;
-        let mut found = Vec::new();
-        records::each(&document, &self.keys, &mut found).context(|| what.to_owned())?;
+        let unreadable =
+            |error: serde_json::Error| Error::new(ErrorKind::Data, format!("{what} cannot be read")).cause(error);
+        let document = Raw::document(body).map_err(unreadable)?;
+        let found = records::each(document, &self.keys).unwrap_or_default();
         for (at, parent) in found.into_iter().enumerate() {
             let mut fields = Fields::new();
             for (field, path) in &self.needed {
-                let value = path.value(parent).filter(|value| !value.is_null());
-                let Some(value) = value.filter(|value| !value.is_array() && !value.is_object()) else {
+                let value = path.find(parent).map(Raw::scalar).transpose().map_err(unreadable)?.flatten();
+                let is_usable = |value: &Scalar| match value {
+                    Scalar::Null => false,
+                    Scalar::Text(text) => !(text.is_empty() && self.in_path.contains(field)),
+                    _ => true,
+                };
+                let Some(value) = value.filter(is_usable) else {
                     return Err(Error::new(
                         ErrorKind::Data,
                         format!("{what}: record {} has no value at `{field}`, which its children are asked by", at + 1),
                     )
                     .hint("look at `for_each`, and at the field in braces"));
                 };
-                fields.insert(field.clone(), value.clone());
+                fields.insert(field.clone(), value);
             }
             // Of what it is asked by alone: a parent that comes twice, moved between pages or changed, has its children once.
             let key = serde_json::to_string(&fields).map_err(|error| Error::internal("a parent").cause(error))?;
             for (field, path) in &self.included {
-                fields.insert(field.clone(), path.value(parent).cloned().unwrap_or(Value::Null));
+                fields.insert(field.clone(), included(path.find(parent)).map_err(unreadable)?);
             }
             if seen.insert(key) {
                 all.push(fields);
@@ -125,7 +134,7 @@ impl Wanted {
                     .cloned()
                     .ok_or_else(|| Error::internal(format!("the reader left out the column `{}`", field.name())));
             };
-            let text = parent.get(place).filter(|value| !value.is_null()).map(super::request::plain_text);
+            let text = parent.get(place).filter(|value| **value != Scalar::Null).map(Scalar::plain);
             hive::array(field, text.as_deref(), rows, "the parent")
         };
         let columns = schema.fields().iter().map(|field| column(field)).collect::<Result<Vec<_>>>()?;
@@ -135,23 +144,29 @@ impl Wanted {
     }
 }
 
+/// A value for a column: objects and lists are their own text.
+fn included(value: Option<Raw<'_>>) -> serde_json::Result<Scalar> {
+    let Some(value) = value else { return Ok(Scalar::Null) };
+    Ok(value.scalar()?.unwrap_or_else(|| Scalar::Text(String::from_utf8_lossy(value.text()).into_owned())))
+}
+
 /// The type that holds all values; anything goes as a text.
-fn data_type<'v>(values: impl Iterator<Item = &'v Value>) -> DataType {
+fn data_type<'v>(values: impl Iterator<Item = &'v Scalar>) -> DataType {
     let mut joined = None;
     for value in values {
         let one = match value {
-            Value::Null => continue,
-            Value::Bool(_) => DataType::Boolean,
-            Value::Number(number) if number.is_i64() => DataType::Int64,
-            Value::Number(number) if number.is_u64() => DataType::Decimal128(20, 0),
-            Value::Number(_) => DataType::Float64,
-            _ => DataType::Utf8,
+            Scalar::Null => continue,
+            Scalar::Bool(_) => DataType::Boolean,
+            Scalar::Number(text) => number_type(text),
+            Scalar::Text(_) => DataType::Utf8,
         };
         joined = Some(match (joined, one) {
             (None, one) => one,
             (Some(all), one) if all == one => one,
-            (Some(DataType::Int64), DataType::Decimal128(..)) | (Some(DataType::Decimal128(..)), DataType::Int64) => {
-                DataType::Decimal128(20, 0)
+            (Some(DataType::Int64), big @ DataType::Decimal128(..))
+            | (Some(big @ DataType::Decimal128(..)), DataType::Int64) => big,
+            (Some(DataType::Decimal128(some, 0)), DataType::Decimal128(more, 0)) => {
+                DataType::Decimal128(some.max(more), 0)
             }
             (Some(DataType::Int64), DataType::Float64) | (Some(DataType::Float64), DataType::Int64) => {
                 DataType::Float64
@@ -162,19 +177,43 @@ fn data_type<'v>(values: impl Iterator<Item = &'v Value>) -> DataType {
     joined.unwrap_or(DataType::Utf8)
 }
 
+/// As the reader of JSON files has it: whole numbers beyond 64 bits are decimals.
+fn number_type(text: &str) -> DataType {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return DataType::Float64;
+    }
+    match (text.parse::<i64>(), u8::try_from(digits.len())) {
+        (Ok(_), _) => DataType::Int64,
+        (_, Ok(digits @ ..=38)) => DataType::Decimal128(digits.max(20), 0),
+        _ => DataType::Utf8,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
 
     #[test]
     fn a_type_holds_all_values_of_the_parents() {
-        let of = |values: Value| data_type(values.as_array().unwrap().iter());
-        assert_eq!(of(json!([1, null, 2])), DataType::Int64);
-        assert_eq!(of(json!([1, 1.5])), DataType::Float64);
-        assert_eq!(of(json!([1, u64::MAX])), DataType::Decimal128(20, 0));
-        assert_eq!(of(json!(["007", 1])), DataType::Utf8);
-        assert_eq!(of(json!([true])), DataType::Boolean);
-        assert_eq!(of(json!([null])), DataType::Utf8);
+        let of = |values: &str| {
+            let document = Raw::document(values.as_bytes()).unwrap();
+            let values: Vec<_> = document.items().unwrap().map(|raw| included(Some(raw)).unwrap()).collect();
+            data_type(values.iter())
+        };
+        let nines = "9".repeat(39);
+        for (values, expected) in [
+            ("[1, null, 2]", DataType::Int64),
+            ("[1, 1.5]", DataType::Float64),
+            ("[1, 18446744073709551615]", DataType::Decimal128(20, 0)),
+            ("[1234567890123456789012, 18446744073709551615, -5]", DataType::Decimal128(22, 0)),
+            (&format!("[{nines}]"), DataType::Utf8),
+            ("[\"007\", 1]", DataType::Utf8),
+            ("[true]", DataType::Boolean),
+            ("[null]", DataType::Utf8),
+            ("[{\"a\": 1}]", DataType::Utf8),
+        ] {
+            assert_eq!(of(values), expected, "{values}");
+        }
     }
 }

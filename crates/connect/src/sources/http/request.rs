@@ -1,23 +1,21 @@
 //! From what a pipeline says to the request of one page.
 
+use super::body::{Body, fields_of};
 use super::client::Call;
 use super::config::{self, Config};
 use super::paginate::{Asked, Token};
-use super::path::JsonPath;
+use super::raw::Scalar;
+use super::template::Template;
 use bytes::Bytes;
 use gristmill_model::spec::{HttpMethod, HttpSpec, Paginate, ParamPlace};
 use gristmill_model::{Error, ErrorKind, Result};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use url::Url;
 
-/// What stays as it is in a value that becomes a part of a path (RFC 3986: unreserved).
-const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
-
 /// The fields of a parent, by the texts that name them.
-pub(super) type Fields = BTreeMap<String, Value>;
+pub(super) type Fields = BTreeMap<String, Scalar>;
 
 /// Requests of one kind: everything but the page.
 #[derive(Debug, Clone)]
@@ -70,6 +68,13 @@ impl Request {
                 .hint("name the parents with `http: {for_each: {path: …}}`"));
         }
         config::headers(&http.headers).map_err(wrong)?;
+        for (name, value) in &http.headers {
+            // What is filled in is another text for each parent.
+            let is_fixed = Template::parse(value, filled).is_ok_and(|text| text.fields().next().is_none());
+            if is_fixed && config::may_be_secret(name) {
+                config.secrets.add(value);
+            }
+        }
         let templates = |given: &BTreeMap<String, String>| {
             let parse =
                 |(name, text): (&String, &String)| Ok((name.clone(), Template::parse(text, filled).map_err(wrong)?));
@@ -105,6 +110,11 @@ impl Request {
         Ok(fields)
     }
 
+    /// Whether the path is made of this field, so that a parent without a text in it would ask for something else.
+    pub(super) fn is_in_path(&self, field: &str) -> bool {
+        self.path.fields().any(|other| other == field)
+    }
+
     /// The request of a page.
     ///
     /// # Errors
@@ -116,10 +126,7 @@ impl Request {
         for (name, template) in &self.headers {
             header(&mut headers, name, &template.fill(fields, false))?;
         }
-        let mut body = self.body.clone();
-        if let (Some(body), true) = (&mut body, self.filled) {
-            fill(body, fields);
-        }
+        let mut body = self.body.as_ref().map(|body| Body::new(body, self.filled.then_some(fields)));
         let url = if let Asked::Link(link) = asked {
             // A link has the parameters of the query in it, and nothing of the rest.
             for extra in self.extra.iter().filter(|extra| extra.place != ParamPlace::Query) {
@@ -133,8 +140,7 @@ impl Request {
             (HttpMethod::Get, _) => None,
             (HttpMethod::Post, body) => {
                 headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-                let body = body.unwrap_or(Value::Object(serde_json::Map::new()));
-                Some(Bytes::from(body.to_string()))
+                Some(Bytes::from(body.unwrap_or_else(Body::empty).to_string()))
             }
         };
         Ok(Call { method: self.method, url, headers, body, what: self.what(asked, fields) })
@@ -146,7 +152,7 @@ impl Request {
         fields: &Fields,
         asked: &Asked,
         headers: &mut HeaderMap,
-        body: &mut Option<Value>,
+        body: &mut Option<Body>,
     ) -> Result<Url> {
         let path = self.path.fill(fields, true);
         let base = config.base.as_str().trim_end_matches('/');
@@ -178,9 +184,8 @@ impl Request {
                 place(at, &name, token, headers, body)?;
             }
         }
-        // The connection's own parameters are the last word, and a fixed one.
+        // The connection's own parameters are the last word; they are added to whatever is sent to its host.
         pairs.retain(|(key, _)| !config.params.iter().any(|(name, _)| name == key));
-        pairs.extend(config.params.iter().cloned());
         url.set_query(None);
         if !pairs.is_empty() {
             url.query_pairs_mut().extend_pairs(pairs);
@@ -235,17 +240,11 @@ fn cut_query(path: &str) -> &str {
 }
 
 /// Puts a value into the headers or the body.
-fn place(place: ParamPlace, name: &str, token: Token, headers: &mut HeaderMap, body: &mut Option<Value>) -> Result<()> {
+fn place(place: ParamPlace, name: &str, token: Token, headers: &mut HeaderMap, body: &mut Option<Body>) -> Result<()> {
     match place {
         ParamPlace::Query => Ok(()),
         ParamPlace::Header => header(headers, name, &token.text),
-        ParamPlace::Body => {
-            let value = match token.text.parse::<i64>() {
-                Ok(number) if token.is_number => Value::from(number),
-                _ => Value::from(token.text),
-            };
-            put(body.get_or_insert_with(|| Value::Object(serde_json::Map::new())), name, value)
-        }
+        ParamPlace::Body => body.get_or_insert_with(Body::empty).put(name, Body::from(&token)),
     }
 }
 
@@ -254,178 +253,4 @@ fn header(headers: &mut HeaderMap, name: &str, value: &str) -> Result<()> {
     let key = HeaderName::from_bytes(name.as_bytes()).map_err(|_| wrong())?;
     headers.insert(key, HeaderValue::from_str(value).map_err(|_| wrong())?);
     Ok(())
-}
-
-/// Puts a value into an object, below the objects that the dots of `name` lead through.
-fn put(body: &mut Value, name: &str, value: Value) -> Result<()> {
-    let mut place = body;
-    for key in name.split('.') {
-        if place.is_null() {
-            *place = Value::Object(serde_json::Map::new());
-        }
-        let Value::Object(map) = place else {
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("`{name}` leads into something in `body` that is no object"),
-            ));
-        };
-        place = map.entry(key).or_insert(Value::Null);
-    }
-    *place = value;
-    Ok(())
-}
-
-/// Fills the texts of a body; a text that is nothing but a field becomes the field's value, whatever its type.
-fn fill(body: &mut Value, fields: &Fields) {
-    match body {
-        Value::String(text) => {
-            let Ok(template) = Template::parse(text, true) else { return };
-            match template.pieces.as_slice() {
-                [Piece::Field(field)] => *body = fields.get(field).cloned().unwrap_or(Value::Null),
-                _ => *text = template.fill(fields, false),
-            }
-        }
-        Value::Array(items) => items.iter_mut().for_each(|item| fill(item, fields)),
-        Value::Object(map) => map.values_mut().for_each(|value| fill(value, fields)),
-        _ => {}
-    }
-}
-
-fn fields_of(body: &Value, fields: &mut Vec<String>) -> Result<(), String> {
-    match body {
-        Value::String(text) => fields.extend(Template::parse(text, true)?.fields().map(str::to_owned)),
-        Value::Array(items) => items.iter().try_for_each(|item| fields_of(item, fields))?,
-        Value::Object(map) => map.values().try_for_each(|value| fields_of(value, fields))?,
-        _ => {}
-    }
-    Ok(())
-}
-
-/// A text with fields of a parent in it: `orders/{id}/items`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Template {
-    pieces: Vec<Piece>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Piece {
-    Text(String),
-    Field(String),
-}
-
-impl Template {
-    /// Braces with a place in JSON between them, without spaces, are fields; all others are what they are.
-    ///
-    /// # Errors
-    /// A field that is no place in JSON.
-    fn parse(text: &str, filled: bool) -> Result<Self, String> {
-        let mut pieces = Vec::new();
-        let mut plain = String::new();
-        let mut rest = text;
-        while let Some(start) = rest.find('{').filter(|_| filled) {
-            let (before, after) = rest.split_at(start);
-            plain.push_str(before);
-            let end = after.find('}');
-            let inner = end.map_or("", |end| &after[1..end]);
-            let is_field = !inner.is_empty()
-                && inner.chars().all(|char| char.is_alphanumeric() || "_-.[]'\"$".contains(char))
-                && !inner.starts_with('-');
-            if let (Some(end), true) = (end, is_field) {
-                JsonPath::parse(inner)?;
-                if !plain.is_empty() {
-                    pieces.push(Piece::Text(std::mem::take(&mut plain)));
-                }
-                pieces.push(Piece::Field(inner.to_owned()));
-                rest = &after[end + 1..];
-            } else {
-                plain.push('{');
-                rest = &after[1..];
-            }
-        }
-        plain.push_str(rest);
-        if !plain.is_empty() {
-            pieces.push(Piece::Text(plain));
-        }
-        Ok(Self { pieces })
-    }
-
-    fn fields(&self) -> impl Iterator<Item = &str> {
-        self.pieces.iter().filter_map(|piece| match piece {
-            Piece::Field(field) => Some(field.as_str()),
-            Piece::Text(_) => None,
-        })
-    }
-
-    /// The text; `encoded` where fields become parts of a path.
-    fn fill(&self, fields: &Fields, encoded: bool) -> String {
-        let mut text = String::new();
-        for piece in &self.pieces {
-            match piece {
-                Piece::Text(plain) => text.push_str(plain),
-                Piece::Field(field) => {
-                    let value = fields.get(field).map(plain_text).unwrap_or_default();
-                    if encoded {
-                        // A dot alone would be a folder.
-                        let value = utf8_percent_encode(&value, UNRESERVED).to_string();
-                        text.push_str(&if matches!(value.as_str(), "." | "..") {
-                            value.replace('.', "%2E")
-                        } else {
-                            value
-                        });
-                    } else {
-                        text.push_str(&value);
-                    }
-                }
-            }
-        }
-        text
-    }
-}
-
-/// A scalar as a text.
-pub(super) fn plain_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn fields_are_braces_around_a_place_and_nothing_else() {
-        let fields = |text: &str| Template::parse(text, true).unwrap().fields().map(str::to_owned).collect::<Vec<_>>();
-        assert_eq!(fields("orders/{id}/items/{meta.no}"), ["id", "meta.no"]);
-        assert_eq!(fields("query { orders(first: 10) { id } }"), Vec::<String>::new());
-        assert_eq!(fields("{{id}"), ["id"]);
-        assert_eq!(fields("{}{"), Vec::<String>::new());
-        assert!(Template::parse("{a..b}", true).is_err());
-        assert_eq!(Template::parse("{id}", false).unwrap().fields().count(), 0);
-    }
-
-    #[test]
-    fn a_field_is_encoded_in_a_path_and_keeps_its_type_in_a_body() {
-        let fields = Fields::from([
-            ("id".to_owned(), json!("a/../b c")),
-            ("n".to_owned(), json!(7)),
-            ("d".to_owned(), json!("..")),
-        ]);
-        let template = Template::parse("x/{id}/{n}/{d}", true).unwrap();
-        assert_eq!(template.fill(&fields, true), "x/a%2F..%2Fb%20c/7/%2E%2E");
-        let mut body = json!({"id": "{n}", "text": "no {n}", "list": ["{id}"], "gone": "{x}"});
-        fill(&mut body, &fields);
-        assert_eq!(body, json!({"id": 7, "text": "no 7", "list": ["a/../b c"], "gone": null}));
-    }
-
-    #[test]
-    fn a_value_is_put_where_the_dots_lead() {
-        let mut body = json!({"query": "q", "variables": {"first": 10}});
-        put(&mut body, "variables.after", json!("t")).unwrap();
-        put(&mut body, "a.b", json!(1)).unwrap();
-        assert_eq!(body, json!({"query": "q", "variables": {"first": 10, "after": "t"}, "a": {"b": 1}}));
-        assert!(put(&mut body, "query.x", json!(1)).is_err());
-    }
 }

@@ -71,6 +71,8 @@ struct Picture {
     pages: HashMap<Key, Arc<Page>>,
     /// The first page of all, unless there are parents.
     first: Option<Arc<Page>>,
+    /// How many records the first pages have, unless there are parents.
+    sizes: Vec<u64>,
     parents: Vec<Fields>,
 }
 
@@ -317,7 +319,8 @@ impl Inner {
         let all = Schema::new(fields);
         let schema = if self.spec.columns.is_empty() { all } else { schema::only(&all, &self.spec.columns)? };
         let first = sample.order.first().filter(|_| self.parents.is_none()).cloned();
-        Ok(Picture { schema: Arc::new(schema), pages: sample.pages, first, parents })
+        let sizes = first.iter().flat_map(|_| &sample.order).map(|page| page.facts.records).collect();
+        Ok(Picture { schema: Arc::new(schema), pages: sample.pages, first, sizes, parents })
     }
 
     /// Units with their labels and rows, and why these.
@@ -353,9 +356,16 @@ impl Inner {
                     let hint = "if that is right, say how many there may be with `max_pages`".to_owned();
                     return Err(refused(Refused { why, hint }, &first.name));
                 }
-                let hash =
-                    Some(first.facts.body).filter(|_| first.facts.records > 0 && !self.http.allow_repeated_pages);
-                let mut drafts = units::of_pages(count, first.facts.records, hash, lanes, spec);
+                let records = first.facts.records;
+                let hash = Some(first.facts.body).filter(|_| records > 0 && !self.http.allow_repeated_pages);
+                let is_measure =
+                    self.http.paginate.as_ref().is_some_and(|rule| paginate::is_counted_by_first(rule, &first.facts));
+                let total = first.facts.total_records.unwrap_or(u64::MAX);
+                if is_measure && !paginate::is_even(&picture.sizes, total) {
+                    return Ok((one(), "one unit: pages that are not of one size cannot be counted".to_owned()));
+                }
+                let first = units::First { records, hash, is_measure };
+                let mut drafts = units::of_pages(count, first, lanes, spec);
                 drafts.iter_mut().for_each(|draft| draft.label = format!("`{name}`, {}", draft.label));
                 Ok((drafts, format!("{count} pages, as the first of them says")))
             }

@@ -1,6 +1,7 @@
 //! The connector against `json-server`, a third party's API, and against a server of our own for what goes wrong.
 
 mod faults;
+mod lost;
 mod pages;
 mod refused;
 

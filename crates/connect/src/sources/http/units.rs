@@ -34,6 +34,9 @@ pub(super) enum Payload {
         open: bool,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         first: Option<u64>,
+        /// Records of a full page, where they are counted by the first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        size: Option<u64>,
     },
     /// One sequence for each of these parents.
     Parents { parents: Vec<Fields> },
@@ -80,15 +83,33 @@ fn lengths(count: u64, per_unit: Option<u64>, lanes: usize, spec: &UnitsSpec) ->
     (0..units).map(|unit| count * (unit + 1) / units - count * unit / units).collect()
 }
 
-/// The units of so many pages; `size` is how many records the first has.
-pub(super) fn of_pages(count: u64, size: u64, first: Option<u64>, lanes: usize, spec: &UnitsSpec) -> Vec<Draft> {
+/// What the first page says about all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct First {
+    /// How many records it has.
+    pub(super) records: u64,
+    /// Its hash, where no other page may be like it.
+    pub(super) hash: Option<u64>,
+    /// All pages were counted by its size.
+    pub(super) is_measure: bool,
+}
+
+/// The units of so many pages.
+pub(super) fn of_pages(count: u64, first: First, lanes: usize, spec: &UnitsSpec) -> Vec<Draft> {
+    let size = first.records;
     let per_unit = spec.target_rows.filter(|_| size > 0).map(|rows| rows.div_ceil(size));
     let mut from = 0;
     lengths(count, per_unit, lanes, spec)
         .into_iter()
         .map(|length| {
             let to = from + length;
-            let payload = Payload::Pages { from, to, open: to == count, first: first.filter(|_| from > 0) };
+            let payload = Payload::Pages {
+                from,
+                to,
+                open: to == count,
+                first: first.hash.filter(|_| from > 0),
+                size: first.is_measure.then_some(size),
+            };
             let label = if length == 1 { format!("page {to}") } else { format!("pages {} to {to}", from + 1) };
             from = to;
             Draft { label, requests: payload, rows: length.saturating_mul(size) }
@@ -126,7 +147,9 @@ pub(super) fn sequences(unit: &WorkUnit) -> Result<(Vec<One>, Option<usize>)> {
         .map_err(|error| Error::internal(format!("the unit `{}` is not one of an API", unit.label)).cause(error))?;
     let sequences = match said.requests {
         Payload::Sequence {} => vec![(None, None)],
-        Payload::Pages { from, to, open, first } => vec![(Some(Share { pages: from..to, open, first }), None)],
+        Payload::Pages { from, to, open, first, size } => {
+            vec![(Some(Share { pages: from..to, open, first, size }), None)]
+        }
         Payload::Parents { parents } => parents.into_iter().map(|parent| (None, Some(parent))).collect(),
     };
     Ok((sequences, said.whole))
@@ -153,14 +176,15 @@ mod tests {
 
     #[test]
     fn only_the_last_range_of_pages_is_open_and_all_but_the_first_know_the_first_page() {
-        let units = of_pages(10, 50, Some(7), 1, &UnitsSpec { target_rows: Some(200), ..UnitsSpec::default() });
+        let first = First { records: 50, hash: Some(7), is_measure: false };
+        let units = of_pages(10, first, 1, &UnitsSpec { target_rows: Some(200), ..UnitsSpec::default() });
         let payloads: Vec<&Payload> = units.iter().map(|unit| &unit.requests).collect();
         assert_eq!(
             payloads,
             [
-                &Payload::Pages { from: 0, to: 3, open: false, first: None },
-                &Payload::Pages { from: 3, to: 6, open: false, first: Some(7) },
-                &Payload::Pages { from: 6, to: 10, open: true, first: Some(7) },
+                &Payload::Pages { from: 0, to: 3, open: false, first: None, size: None },
+                &Payload::Pages { from: 3, to: 6, open: false, first: Some(7), size: None },
+                &Payload::Pages { from: 6, to: 10, open: true, first: Some(7), size: None },
             ]
         );
         assert_eq!(

@@ -121,7 +121,7 @@ fn a_server_that_does_not_know_the_parameter_is_refused() {
         assert!(refused.why.contains("byte for byte"), "{refused:?}");
     }
     // A unit that begins later knows the first page.
-    let share = Share { pages: 2..3, open: true, first: Some(1) };
+    let share = Share { pages: 2..3, open: true, first: Some(1), size: None };
     let tells = Server { tells_pages: true, ..deaf };
     let refused = tells.read(&paginate("{page: {total: {pages: p}}}"), Some(share)).unwrap_err();
     assert!(refused.why.contains("byte for byte"), "{refused:?}");
@@ -180,9 +180,25 @@ fn the_last_share_goes_on_where_pages_were_added_since() {
     let rule = paginate("{page: {size: 10, size_param: n, total: {records: p}}}");
     let then = Server { tells_records: true, ..server(30) };
     let now = Server { records: 45, ..then };
-    let share = |pages, open| Some(Share { pages, open, first: None });
+    let share = |pages, open| Some(Share { pages, open, first: None, size: None });
     assert_eq!(now.read(&rule, share(0..2, false)), Ok((0..20).collect()));
     assert_eq!(now.read(&rule, share(2..3, true)), Ok((20..45).collect()));
+}
+
+#[test]
+fn pages_are_even_that_are_of_one_size_but_for_the_last() {
+    for (sizes, total, even) in [
+        (&[10_u64, 10, 10][..], 45, true),
+        (&[10, 10, 5], 25, true),
+        (&[10, 10, 0], 20, true),
+        (&[10, 5, 10], 45, false),
+        (&[5, 10], 45, false),
+        (&[10, 10, 5], 45, false),
+        (&[10, 20], 30, false),
+        (&[], 30, true),
+    ] {
+        assert_eq!(is_even(sizes, total), even, "{sizes:?} of {total}");
+    }
 }
 
 fn any_server() -> impl Strategy<Value = Server> {
@@ -235,10 +251,70 @@ proptest! {
                     pages: edge[0]..edge[1],
                     open: edge[1] == pages,
                     first: (edge[0] > 0).then_some(facts.body),
+                    size: is_counted_by_first(&rule, &facts).then_some(facts.records),
                 };
                 all.extend(server.read(&http, Some(share)).unwrap());
             }
             prop_assert_eq!(all, (0..server.records).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn pages_of_any_sizes_are_read_once_or_refused(
+        sizes in prop_oneof![
+            prop::collection::vec(0_u64..6, 1..8),
+            (1_u64..6, 1_usize..8, 0_u64..6).prop_map(|(size, full, last)| {
+                let mut sizes = vec![size; full];
+                sizes.push(last.min(size));
+                sizes
+            }),
+        ],
+        cuts in prop::collection::btree_set(1_u64..8, 0..4),
+    ) {
+        let http = paginate("{page: {start: 0, total: {records: p}}}");
+        let total: u64 = sizes.iter().sum();
+        // Pages are numbered by what the server has in them, whatever anybody counts.
+        let page = |index: u64| {
+            let at = usize::try_from(index).unwrap();
+            let from: u64 = sizes.iter().take(at).sum();
+            let rows: Vec<u64> = (from..from + sizes.get(at).copied().unwrap_or(0)).collect();
+            let facts = Facts { records: rows.len() as u64, body: index, total_records: Some(total), ..Facts::default() };
+            (rows, facts)
+        };
+        let read = |share: Option<Share>| {
+            let mut sequence = Sequence::new(&http, share);
+            let (mut all, mut next) = (Vec::new(), sequence.first());
+            while let Some(Asked::Page(index)) = next {
+                let (rows, facts) = page(index);
+                next = sequence.next(&Asked::Page(index), &index.to_string(), &facts)?;
+                all.extend(rows);
+            }
+            Ok::<_, Refused>(all)
+        };
+        let whole: Vec<u64> = (0..total).collect();
+        if let Ok(all) = read(None) {
+            prop_assert_eq!(&all, &whole, "one after the other");
+        }
+        let rule = http.paginate.clone().unwrap();
+        let first = page(0).1;
+        let pages = count(&rule, &first);
+        if let Ok(Some(pages)) = pages && pages > 1 {
+            let mut edges = vec![0];
+            edges.extend(cuts.into_iter().filter(|cut| *cut < pages));
+            edges.push(pages);
+            let shares = edges.windows(2).map(|edge| Share {
+                pages: edge[0]..edge[1],
+                open: edge[1] == pages,
+                first: (edge[0] > 0).then_some(first.body),
+                size: Some(first.records),
+            });
+            let parts: Result<Vec<_>, Refused> = shares.map(|share| read(Some(share))).collect();
+            let is_even = sizes.iter().rev().skip(1).all(|size| *size == first.records) && sizes[sizes.len() - 1] > 0;
+            if let Ok(parts) = parts {
+                prop_assert_eq!(parts.concat(), whole, "share by share");
+            } else {
+                prop_assert!(!is_even || sizes[sizes.len() - 1] > first.records, "{sizes:?}");
+            }
         }
     }
 
