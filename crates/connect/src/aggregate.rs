@@ -6,15 +6,44 @@
 //! depends on the order they come in.
 
 use crate::extract::unknown_column;
+use crate::units::decide::TARGET_ROWS;
+use crate::units::thousands;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DataType, Field, Schema, SchemaRef};
 use gristmill_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Digits that a sum of decimals has more than they have, as DataFusion adds them: enough for ten thousand million rows.
 pub(crate) const SUM_DIGITS: u8 = 10;
+
+/// More groups than this of a unit's rows are not worth forming by the source: about as much would come as of the rows.
+const MOST_GROUPS: f64 = TARGET_ROWS as f64 / 10.0;
+
+/// Why the aggregation that was last asked about is not the source's, for its plan to say.
+#[derive(Debug, Default)]
+pub(crate) struct Declined(Mutex<Option<String>>);
+
+impl Declined {
+    /// Remembers why; nothing, where there is nothing to say.
+    pub(crate) fn note(&self, why: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// What a plan of the rows says of it, after its other reasons.
+    pub(crate) fn said(&self) -> String {
+        let why = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        why.as_ref().map_or_else(String::new, |why| format!("; aggregates are computed here: {why}"))
+    }
+}
+
+/// Why groups by these columns are better formed here: there are too many of them, by how many values statistics know of each
+/// column. What they do not know counts for one.
+pub(crate) fn too_many_groups(groups: &[String], distinct: &BTreeMap<String, f64>) -> Option<String> {
+    let about: f64 = groups.iter().map(|name| distinct.get(name).copied().unwrap_or(1.0).max(1.0)).product();
+    (about > MOST_GROUPS).then(|| format!("statistics tell of about {} groups", thousands(about.round() as u64)))
+}
 
 /// What is wanted of groups of rows, in place of the rows.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,10 +12,12 @@
 //! conformance suite of its contract, [`conformance`].
 
 mod aggregate;
+mod cells;
 mod columns;
 pub mod conformance;
 mod connection;
 mod cursors;
+mod declared;
 mod extract;
 mod filter;
 #[cfg(any(test, fuzzing))]

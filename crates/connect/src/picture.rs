@@ -53,6 +53,11 @@ impl<R> Pool<R> {
         }
     }
 
+    /// A reader that is idle just now.
+    pub(crate) fn take_idle(&self) -> Option<R> {
+        open(&self.state).idle.pop()
+    }
+
     /// Gives a reader back for the next unit.
     pub(crate) fn give_back(&self, reader: R) {
         open(&self.state).idle.push(reader);
@@ -97,25 +102,37 @@ impl<T> Register<T> {
 
 /// What has been read of a plan.
 #[derive(Debug)]
-pub(crate) struct Tally {
+pub(crate) struct Tally(Mutex<Read>);
+
+#[derive(Debug)]
+struct Read {
     units: usize,
-    rows: Mutex<BTreeMap<u32, u64>>,
+    /// Of the units that have been read.
+    rows: BTreeMap<u32, u64>,
 }
 
 impl Tally {
     pub(crate) fn new(units: usize) -> Self {
-        Self { units, rows: Mutex::default() }
+        Self(Mutex::new(Read { units, rows: BTreeMap::new() }))
     }
 
     pub(crate) fn units(&self) -> usize {
-        self.units
+        open(&self.0).units
+    }
+
+    /// A unit was divided: there is one more, of this number.
+    pub(crate) fn add(&self) -> Option<u32> {
+        let mut read = open(&self.0);
+        let ordinal = u32::try_from(read.units).ok()?;
+        read.units += 1;
+        Some(ordinal)
     }
 
     /// A unit has been read to its end; all rows, when it was the last of the plan.
     pub(crate) fn end(&self, ordinal: u32, rows: u64) -> Option<u64> {
-        let mut known = open(&self.rows);
-        known.insert(ordinal, rows);
-        (known.len() >= self.units).then(|| known.values().sum())
+        let mut read = open(&self.0);
+        read.rows.insert(ordinal, rows);
+        (read.rows.len() >= read.units).then(|| read.rows.values().sum())
     }
 }
 
@@ -151,5 +168,8 @@ mod tests {
         assert_eq!(tally.end(0, 5), None);
         assert_eq!(tally.end(0, 6), None);
         assert_eq!(tally.end(1, 1), Some(7));
+        assert_eq!(tally.add(), Some(2));
+        assert_eq!(tally.end(1, 1), None);
+        assert_eq!(tally.end(2, 3), Some(10));
     }
 }

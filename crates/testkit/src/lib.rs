@@ -8,6 +8,7 @@ pub mod mariadb;
 pub mod postgres;
 pub mod s3;
 pub mod scripted;
+pub mod suspended;
 
 use std::path::PathBuf;
 

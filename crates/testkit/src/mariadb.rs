@@ -5,6 +5,7 @@
 //! a small shell holds it and reads a pipe whose other end only this process has.
 
 use crate::postgres::make_certificates;
+use crate::suspended::{Suspended, children};
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
@@ -202,6 +203,16 @@ impl MariadbServer {
             std::thread::sleep(Duration::from_millis(20));
         }
         self.wait_until_ready()
+    }
+
+    /// Stops the server where it is, until what is given back is dropped.
+    ///
+    /// # Errors
+    /// A server that is not there.
+    pub fn suspend(&self) -> Result<Suspended, String> {
+        // The keeper itself must go on, to end the server when these tests end.
+        let server = children(&self.keeper.id().to_string())?;
+        Suspended::of(server.first().ok_or("the keeper has no server")?)
     }
 
     fn named(&self, name: &str) -> TestDatabase {

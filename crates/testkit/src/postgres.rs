@@ -5,6 +5,7 @@
 //! holds the server and reads a pipe whose other end only this process has; when the pipe ends, the shell stops the
 //! server and removes the folder.
 
+use crate::suspended::Suspended;
 use std::fmt;
 use std::io;
 use std::net::TcpListener;
@@ -20,6 +21,9 @@ pub const USER: &str = "gristmill";
 /// Its password, on TCP.
 pub const PASSWORD: &str = "correct horse";
 
+/// The user whom a server with TLS knows by a certificate ([`PostgresServer::client_certificate`]) and by nothing else.
+pub const CERTIFIED: &str = "certified";
+
 /// Holds the server: starts it, waits until the pipe on standard input ends, stops it, removes its folder.
 const KEEPER: &str = r#"
 trap '' INT HUP
@@ -28,6 +32,7 @@ server=$!
 cat >/dev/null
 # A server that was restarted meanwhile is another process.
 server=$(head -n 1 "$2/data/postmaster.pid" 2>/dev/null || echo "$server")
+kill -CONT "$server" 2>/dev/null
 kill -QUIT "$server" 2>/dev/null
 wait "$server" 2>/dev/null
 while kill -QUIT "$server" 2>/dev/null; do sleep 0.02; done
@@ -106,6 +111,12 @@ impl PostgresServer {
         self.socket.join("authority.crt")
     }
 
+    /// A certificate of [`CERTIFIED`] and its key, for a server that was started with TLS.
+    #[must_use]
+    pub fn client_certificate(&self) -> (PathBuf, PathBuf) {
+        (self.socket.join("client.crt"), self.socket.join("client.key"))
+    }
+
     fn start_as(with_tls: bool) -> Result<Self, String> {
         let programs = find_programs()
             .ok_or("no `initdb` under /usr/lib/postgresql/*/bin or on PATH; install it: apt-get install postgresql")?;
@@ -147,7 +158,16 @@ impl PostgresServer {
                 make_certificates(root)?;
                 let (certificate, key) = (root.join("server.crt"), root.join("server.key"));
                 account.give(&key)?;
-                format!("ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\n", certificate.display(), key.display())
+                let file = data.join("pg_hba.conf");
+                let rules = std::fs::read_to_string(&file).map_err(say("pg_hba.conf"))?;
+                let rules = format!("hostssl all {CERTIFIED} 127.0.0.1/32 cert\n{rules}");
+                std::fs::write(&file, rules).map_err(say("pg_hba.conf"))?;
+                format!(
+                    "ssl = on\nssl_cert_file = '{}'\nssl_key_file = '{}'\nssl_ca_file = '{}'\n",
+                    certificate.display(),
+                    key.display(),
+                    root.join("authority.crt").display()
+                )
             }
             false => String::new(),
         };
@@ -211,6 +231,16 @@ impl PostgresServer {
             return Err(format!("pg_ctl restart -m {mode}: {}", String::from_utf8_lossy(&output.stderr)));
         }
         self.wait_until_ready()
+    }
+
+    /// Stops the server's processes where they are, until what is given back is dropped.
+    ///
+    /// # Errors
+    /// A server that is not there.
+    pub fn suspend(&self) -> Result<Suspended, String> {
+        let file =
+            std::fs::read_to_string(self.socket.join("data/postmaster.pid")).map_err(|error| error.to_string())?;
+        Suspended::of(file.lines().next().ok_or("an empty postmaster.pid")?)
     }
 
     fn named(&self, name: &str) -> TestDatabase {
@@ -331,6 +361,10 @@ pub(crate) fn make_certificates(folder: &Path) -> Result<(), String> {
     for command in [
         format!("req -x509 {key} -keyout authority.key -out authority.crt -days 3650 -subj /CN=authority"),
         format!("req {key} -keyout server.key -out server.csr -subj /CN=localhost"),
+        format!("req {key} -keyout client.key -out client.csr -subj /CN={CERTIFIED}"),
+        "x509 -req -in client.csr -CA authority.crt -CAkey authority.key -CAcreateserial -out client.crt -days 3650 \
+         -extfile names"
+            .to_owned(),
         "x509 -req -in server.csr -CA authority.crt -CAkey authority.key -CAcreateserial -out server.crt -days 3650 \
          -extfile names"
             .to_owned(),

@@ -4,15 +4,19 @@
 //!   facts (each database asks its own) ─► decide: how many, by what
 //!                                           └─► keys: cuts from what is known about the keys
 //!   share: a unit's payload, and its SQL in the dialect of the database
+//!   split: a unit that is about to be read, divided
+//!   counting: whether the rows that came are counted
 //! ```
 //!
 //! **Invariant:** units are disjoint and their union is the whole. For keys, cuts are in the database's own order, the
 //! first range is open below and takes the NULLs (or they get a unit of their own), the last is open above. For
 //! `predicates` a row belongs to the first that holds, or to the rest.
 
+pub(crate) mod counting;
 pub(crate) mod decide;
 pub(crate) mod keys;
 pub(crate) mod share;
+pub(crate) mod split;
 
 use gristmill_model::{Error, ErrorKind};
 

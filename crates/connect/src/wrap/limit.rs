@@ -4,9 +4,10 @@
 //! behind it is not asked for the next one meanwhile, so that the server feels the pause, too.
 
 use super::turns::Turns;
+use crate::aggregate::Declined;
 use crate::{
-    Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, NewRows, ReadPlan, ReadRequest,
-    Rows, Scan, Sink, Source, SourceStats,
+    Aggregation, Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, NewRows, ReadPlan,
+    ReadRequest, Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -128,7 +129,7 @@ impl Connection for LimitedConnection {
     }
 
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
-        Ok(Arc::new(LimitedSource { inner: self.inner.source(extract)?, pace: self.pace.clone() }))
+        Ok(Arc::new(LimitedSource::new(self.inner.source(extract)?, self.pace.clone())))
     }
 
     fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
@@ -141,6 +142,13 @@ impl Connection for LimitedConnection {
 struct LimitedSource {
     inner: Arc<dyn Source>,
     pace: Arc<Pace>,
+    declined: Declined,
+}
+
+impl LimitedSource {
+    fn new(inner: Arc<dyn Source>, pace: Arc<Pace>) -> Self {
+        Self { inner, pace, declined: Declined::default() }
+    }
 }
 
 #[async_trait]
@@ -152,7 +160,7 @@ impl Source for LimitedSource {
     async fn narrow(&self, extract: &ExtractSpec, increment: &Increment) -> Result<Narrowed> {
         let mut narrowed = self.inner.narrow(extract, increment).await?;
         if let NewRows::Source(inner) = narrowed.rows {
-            narrowed.rows = NewRows::Source(Arc::new(Self { inner, pace: self.pace.clone() }));
+            narrowed.rows = NewRows::Source(Arc::new(Self::new(inner, self.pace.clone())));
         }
         Ok(narrowed)
     }
@@ -166,7 +174,9 @@ impl Source for LimitedSource {
     }
 
     async fn plan(&self, want: &ReadRequest) -> Result<ReadPlan> {
-        self.inner.plan(want).await
+        let mut plan = self.inner.plan(want).await?;
+        plan.why.push_str(&self.declined.said());
+        Ok(plan)
     }
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
@@ -189,6 +199,13 @@ impl Source for LimitedSource {
 
     fn can_filter(&self, filter: &Filter) -> bool {
         self.inner.can_filter(filter)
+    }
+
+    fn can_aggregate(&self, aggregation: &Aggregation, filters: &[Filter]) -> bool {
+        // The source would look at all rows as fast as it can, and nobody would see how many there were.
+        let could = self.inner.can_aggregate(aggregation, filters);
+        self.declined.note(could.then(|| "the connection's rate is limited".to_owned()));
+        false
     }
 
     async fn stats(&self) -> SourceStats {
@@ -248,7 +265,7 @@ mod tests {
         let spec = "{rows: 3000, columns: [{name: n, kind: sequence}]}";
         let spec: GenerateSpec = decode(&parse("p.yaml", spec).unwrap()).unwrap();
         let inner = Arc::new(crate::sources::generate::GenerateSource::new(&spec).unwrap());
-        Arc::new(LimitedSource { inner, pace: pace(yaml).unwrap().unwrap() })
+        Arc::new(LimitedSource::new(inner, pace(yaml).unwrap().unwrap()))
     }
 
     #[tokio::test]

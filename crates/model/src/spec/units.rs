@@ -26,8 +26,8 @@ pub struct UnitsSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicates: Vec<String>,
     /// Whether the rows that were read are compared with the number of rows that the source counts in the same
-    /// snapshot. By default they are for tables that are divided into units, except where a second scan is not cheap (by
-    /// `ctid`, and in MySQL, above 512 MiB) and in SQLite.
+    /// snapshot. By default they are for tables that are divided into units, except where numbers alone tell the units
+    /// apart (pages, whole numbers) and a second scan is not cheap (above 512 MiB); `gristmill plan` says so.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub verify: Option<Verify>,
 }

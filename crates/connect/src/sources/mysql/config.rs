@@ -1,6 +1,6 @@
 //! The keys of a `mysql` connection.
 
-use crate::sources::postgres::{SslMode, must_look_at};
+use crate::sources::postgres::{SslMode, must_look_at, patience};
 use crate::wrap::readers::Readers;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Duration, did_you_mean};
@@ -37,7 +37,7 @@ pub struct MysqlKeys {
     /// The database that tables without one are looked for in.
     #[serde(default)]
     database: Option<String>,
-    /// How much TLS: `prefer` by default; none over a Unix socket.
+    /// How much TLS: `prefer` by default; none over a Unix socket. `verify-ca` checks the host's name as well.
     #[serde(default)]
     sslmode: Option<SslMode>,
     /// A file with the certificates to trust (PEM), for `verify-full`; the usual public ones by default.
@@ -49,6 +49,10 @@ pub struct MysqlKeys {
     /// How long the server may take for one statement, such as reading one unit; what the server says by default.
     #[serde(default)]
     statement_timeout: Option<Duration>,
+    /// How long the server may send nothing while it is read from, before it is taken for dead; an hour by default. A query
+    /// that takes longer than that for its first row needs more.
+    #[serde(default)]
+    read_timeout: Option<Duration>,
     /// At most so many connections that read at once, over all extracts; no limit by default. An extract that is divided
     /// into units keeps one connection beyond that, since nobody can join its picture later.
     #[serde(default)]
@@ -68,6 +72,7 @@ pub struct MysqlConfig {
     pub(super) sslrootcert: Option<PathBuf>,
     pub(super) connect_timeout: std::time::Duration,
     pub(super) statement_timeout: Option<std::time::Duration>,
+    pub(super) read_timeout: std::time::Duration,
     /// `user@host:port/database`: all that may be shown.
     pub(crate) place: String,
     /// Limits how many connections read.
@@ -102,6 +107,7 @@ impl MysqlConfig {
             let hint = "write how many connections may read at once, or leave it out".to_owned();
             return Err(("max_connections", "`max_connections` is 0".to_owned(), Some(hint)));
         }
+        let read_timeout = patience(keys.read_timeout)?;
         let url = keys.url.as_deref().map(Url::parse).transpose()?.unwrap_or_default();
         // Naming a host or a port turns away from the URL's socket, and the other way round.
         let by_host = keys.host.is_some() || keys.port.is_some();
@@ -110,7 +116,11 @@ impl MysqlConfig {
             let hint = "keep either `socket`, or `host` and `port`".to_owned();
             return Err(("socket", "`socket` goes without `host` and `port`".to_owned(), Some(hint)));
         }
-        let sslmode = keys.sslmode.or(url.sslmode);
+        // Checking more than was asked for is safe, and the driver knows nothing in between.
+        let sslmode = keys.sslmode.or(url.sslmode).map(|mode| match mode {
+            SslMode::VerifyCa => SslMode::VerifyFull,
+            mode => mode,
+        });
         let sslrootcert = keys.sslrootcert.or(url.sslrootcert);
         must_look_at(sslrootcert.as_deref(), sslmode.unwrap_or(SslMode::Prefer))?;
         if socket.is_some() && matches!(sslmode, Some(SslMode::Require | SslMode::VerifyFull)) {
@@ -139,6 +149,7 @@ impl MysqlConfig {
                 .or(url.connect_timeout)
                 .unwrap_or(std::time::Duration::from_secs(10)),
             statement_timeout: keys.statement_timeout.map(|duration| duration.0),
+            read_timeout,
             readers: Arc::new(Readers::new(keys.max_connections)),
         })
     }

@@ -3,10 +3,11 @@
 use super::config::MysqlConfig;
 use super::names::{TableName, literal};
 use super::wire::{Prepared, Wire};
-use crate::sources::postgres::{self, SslMode};
+use crate::sources::postgres::{SslMode, Tls, tls};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use mysql_async::prelude::Queryable;
 use mysql_async::{Column, Conn, DriverError, IoError, SslOpts, Value};
+use std::io;
 use std::time::Duration;
 
 /// An error of the driver.
@@ -30,6 +31,8 @@ pub(crate) struct Session {
     pub(crate) is_mariadb: bool,
     /// Its version, as the server says it.
     pub(crate) version: String,
+    /// How long an answer is waited for; none where what is asked for may take its time, as a commit may.
+    patience: Option<Duration>,
 }
 
 /// What speaks the protocol: our own client for what reads units, the driver for everything else.
@@ -70,6 +73,17 @@ impl Session {
         Self::over(Self::dial(config, config.database.as_deref()).await, config).await
     }
 
+    /// The same for one that asks what is to be read: where the server stays silent for longer than `read_timeout`, the
+    /// connection is taken for lost.
+    ///
+    /// # Errors
+    /// The same.
+    pub(super) async fn open_to_ask(config: &MysqlConfig) -> Result<Self> {
+        let mut session = Self::open(config).await?;
+        session.patience = Some(config.read_timeout);
+        Ok(session)
+    }
+
     /// The same for a connection that is to read units.
     ///
     /// # Errors
@@ -80,7 +94,8 @@ impl Session {
                 SslMode::Disable => None,
                 _ if config.socket.is_some() => None,
                 mode => {
-                    let tls = postgres::connect::client_config(mode, config.sslrootcert.as_deref()).await;
+                    let wanted = Tls { mode, roots: config.sslrootcert.clone(), identity: None };
+                    let tls = tls::client_config(&wanted).await;
                     Some(tls.map_err(|error| Failure::Other(Box::new(Misconfigured(error))))?)
                 }
             };
@@ -103,15 +118,20 @@ impl Session {
             }
             Ok(Some(link)) => link,
         };
-        let mut session = Self { id: link.id(), link: Some(link), is_mariadb: false, version: String::new() };
+        let mut session = Self::new(link, Some(config.connect_timeout));
         session.set_up(config).await.map_err(|error| server_error(&error, config, "cannot set up a session"))?;
+        session.patience = None;
         Ok(session)
+    }
+
+    fn new(link: Link, patience: Option<Duration>) -> Self {
+        Self { id: link.id(), link: Some(link), is_mariadb: false, version: String::new(), patience }
     }
 
     /// None when it takes too long.
     async fn dial(config: &MysqlConfig, database: Option<&str>) -> Result<Option<Link>, Failure> {
         let dial = async {
-            let tls = tls(config).await?;
+            let tls = driver_tls(config).await?;
             let can_do_without = config.sslmode == SslMode::Prefer;
             match Conn::new(config.opts(tls, database)).await {
                 Err(Failure::Driver(DriverError::NoClientSslFlagFromServer)) if can_do_without => {
@@ -178,7 +198,7 @@ impl Session {
     pub(crate) async fn run(&mut self, sql: &str) -> Result<(), Failure> {
         match self.link()? {
             Link::Wire(wire) => wire.query(sql).await.map(|_| ()),
-            Link::Driver(_) => self.conn()?.query_drop(sql).await,
+            Link::Driver(_) => heard(self.patience, self.conn()?.query_drop(sql)).await,
         }
     }
 
@@ -187,7 +207,7 @@ impl Session {
         if let Link::Wire(wire) = self.link()? {
             return wire.query(sql).await;
         }
-        let rows: Vec<mysql_async::Row> = self.conn()?.query(sql).await?;
+        let rows: Vec<mysql_async::Row> = heard(self.patience, self.conn()?.query(sql)).await?;
         let names = rows.first().map(|row| row.columns_ref().iter().map(|column| column.name_str().into_owned()));
         let names = names.into_iter().flatten().collect();
         Ok((names, rows.into_iter().map(|row| row.unwrap().into_iter().map(text_of).collect()).collect()))
@@ -210,9 +230,10 @@ impl Session {
 
     /// What the server says of a statement without running it: its columns, and how many parameters it has.
     pub(super) async fn describe(&mut self, sql: &str) -> Result<(Vec<Column>, u16), Failure> {
+        let patience = self.patience;
         match self.link()? {
             Link::Driver(conn) => {
-                let statement = conn.prep(sql).await?;
+                let statement = heard(patience, conn.prep(sql)).await?;
                 let said = (statement.columns().to_vec(), statement.num_params());
                 conn.close(statement).await?;
                 Ok(said)
@@ -244,6 +265,26 @@ impl Session {
     }
 }
 
+/// Waits for an answer of the driver for as long as there is patience. The connection is of no use after that.
+async fn heard<T>(patience: Option<Duration>, answer: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    match patience {
+        None => answer.await,
+        Some(limit) => tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(silence(limit))),
+    }
+}
+
+/// The error for a server that sends nothing: a server that was stopped keeps its connections, and never answers.
+pub(super) fn silence(limit: Duration) -> Failure {
+    let words = format!("the server sent nothing for {limit:?}");
+    Failure::Io(IoError::Io(io::Error::new(io::ErrorKind::TimedOut, words)))
+}
+
+/// Whether the server was silent for too long.
+fn is_silence(error: &IoError) -> bool {
+    // Those of the system have nothing within.
+    matches!(error, IoError::Io(error) if error.kind() == io::ErrorKind::TimedOut && error.get_ref().is_some())
+}
+
 fn text_of(value: Value) -> Option<String> {
     match value {
         Value::NULL => None,
@@ -255,7 +296,7 @@ fn text_of(value: Value) -> Option<String> {
 }
 
 /// What the driver needs for TLS; none where none is to be spoken.
-async fn tls(config: &MysqlConfig) -> Result<Option<SslOpts>, Failure> {
+async fn driver_tls(config: &MysqlConfig) -> Result<Option<SslOpts>, Failure> {
     if config.sslmode == SslMode::Disable || config.socket.is_some() {
         return Ok(None);
     }
@@ -269,9 +310,7 @@ async fn tls(config: &MysqlConfig) -> Result<Option<SslOpts>, Failure> {
     match &config.sslrootcert {
         None => Ok(Some(options)),
         Some(path) => {
-            crate::sources::postgres::connect::certificates(path)
-                .await
-                .map_err(|error| Failure::Other(Box::new(Misconfigured(error))))?;
+            tls::certificates(path).await.map_err(|error| Failure::Other(Box::new(Misconfigured(error))))?;
             Ok(Some(options.with_disable_built_in_roots(true).with_root_certs(vec![path.clone().into()])))
         }
     }
@@ -293,7 +332,7 @@ async fn unknown_database(config: &MysqlConfig) -> Error {
     let name = config.database.as_deref().unwrap_or_default();
     let error = Error::new(ErrorKind::NotFound, format!("the database `{name}` does not exist at `{}`", config.place));
     let Ok(Some(link)) = Session::dial(config, None).await else { return error };
-    let mut session = Session { id: link.id(), link: Some(link), is_mariadb: false, version: String::new() };
+    let mut session = Session::new(link, Some(config.connect_timeout));
     let Ok(rows) = session.ask("SHOW DATABASES").await else { return error };
     let names: Vec<String> = rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect();
     session.close().await;
@@ -356,6 +395,10 @@ fn words(refusal: &mysql_async::ServerError) -> String {
 pub(crate) fn server_error(error: &Failure, config: &MysqlConfig, doing: &str) -> Error {
     let refusal = match error {
         Failure::Server(refusal) => refusal,
+        Failure::Io(cause) if is_silence(cause) => {
+            return lost(config, doing, cause)
+                .hint("see what the server does; where it takes its time, raise `read_timeout`");
+        }
         Failure::Io(cause) => return lost(config, doing, cause),
         Failure::Driver(cause @ (DriverError::ConnectionClosed | DriverError::PacketOutOfOrder)) => {
             return lost(config, doing, cause);

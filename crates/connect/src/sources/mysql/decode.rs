@@ -1,13 +1,14 @@
 //! Rows of the binary protocol to batches: rows are looked through where they were received, then taken apart column by
 //! column.
 
-use super::columns::Values;
+use super::columns;
 use super::types::{Column, Form};
 use super::wire::row::{Layout, Raw};
 use crate::columns::Place;
+use crate::declared::Values;
 use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use gristmill_model::{Error, Result};
 use std::ops::Range;
 
@@ -49,11 +50,6 @@ struct Building {
 pub(super) struct Refused {
     pub(super) record: String,
     pub(super) why: String,
-}
-
-/// Whether values can be read as `kind`.
-pub(super) fn can_fill(kind: &DataType) -> bool {
-    Values::new(kind).is_some()
 }
 
 impl Decoder {
@@ -112,7 +108,7 @@ impl Decoder {
         let (before, refused) = (self.rows, &mut self.refused);
         let places = self.places.chunks_exact(GATHERED);
         for (Building { name, raw, form, values }, places) in self.columns.iter_mut().zip(places) {
-            values.extend((*raw, *form), received, &places[..self.placed], &mut |row, why| {
+            columns::extend(values, (*raw, *form), received, &places[..self.placed], &mut |row, why| {
                 refused.push((before + row, format!("column `{name}`: {why}")));
             });
         }

@@ -128,7 +128,7 @@ impl Wanted {
         if !names().any(|known| known == name) {
             return Err(unknown_column(name, &self.label(), names()).context("incremental_key"));
         }
-        let mut session = Session::open(&self.config).await?;
+        let mut session = Session::open_to_ask(&self.config).await?;
         let columns = self.described(&mut session).await?;
         let column = columns.iter().find(|column| column.name_str() == name.as_str());
         let column = column.ok_or_else(|| Error::internal(format!("`{name}` was there a moment ago")))?;

@@ -25,6 +25,7 @@ pub(crate) mod names;
 mod pushed;
 mod read;
 mod snapshot;
+mod split;
 mod stream;
 pub mod types;
 mod units;
@@ -90,7 +91,7 @@ impl Connection for MysqlConnection {
     }
 
     async fn test(&self) -> Result<ConnectionInfo> {
-        let mut session = Session::open(&self.config).await?;
+        let mut session = Session::open_to_ask(&self.config).await?;
         let failed = |error| server_error(&error, &self.config, "cannot ask the server");
         let sql = format!(
             "SELECT COALESCE(DATABASE(), ''), CURRENT_USER(), @@read_only, (SELECT COUNT(*) FROM information_schema.tables \
@@ -189,7 +190,7 @@ fn plain(name: &str) -> String {
 impl MysqlConnection {
     /// The tables and views for which `here` holds, and the database that a name without one means.
     async fn list(&self, here: &str, limit: &str) -> Result<(Vec<Listed>, Option<String>)> {
-        let mut session = Session::open(&self.config).await?;
+        let mut session = Session::open_to_ask(&self.config).await?;
         let failed = |error| server_error(&error, &self.config, "cannot list the tables");
         let sql = format!(
             "SELECT table_schema, table_name, IF(table_type LIKE '%VIEW', NULL, table_rows), \

@@ -4,10 +4,13 @@ use super::config::MysqlConfig;
 use super::connect::server_error;
 use super::pushed;
 use super::snapshot::{Lent, SNAPSHOTS, Snapshot, Taken};
+use super::split::Splitter;
 use super::stream::UnitReader;
 use super::units::decide::{Facts, Relation as Kind, decide};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
+use crate::aggregate::{Declined, too_many_groups};
 use crate::source::whole_key;
+use crate::units::counting::{Counting, Divided};
 use crate::units::decide::{Chosen, Decision, ONE_UNIT, describe, needs_facts};
 use crate::units::keys::slices;
 use crate::units::share::{Share, Slice};
@@ -23,16 +26,14 @@ use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 
-/// Tables that are divided into units are counted by the server up to this size, unless the user says otherwise: the same
-/// bound as for PostgreSQL.
-const COUNTED_BYTES: u64 = 512 << 20;
-
 /// A table or a query of a MySQL or MariaDB database.
 #[derive(Debug)]
 pub struct MysqlSource {
     wanted: Arc<Wanted>,
     /// What the server said, asked once.
     known: OnceCell<Known>,
+    splitter: Splitter,
+    declined: Declined,
 }
 
 /// A unit before it has its number.
@@ -48,7 +49,12 @@ impl MysqlSource {
     /// # Errors
     /// Neither table nor query, or both; options that are for files; `units` that cannot be.
     pub(super) fn new(config: Arc<MysqlConfig>, extract: &ExtractSpec) -> Result<Self> {
-        Ok(Self { wanted: Arc::new(Wanted::new(config, extract)?), known: OnceCell::new() })
+        Ok(Self {
+            wanted: Arc::new(Wanted::new(config, extract)?),
+            known: OnceCell::new(),
+            splitter: Splitter::default(),
+            declined: Declined::default(),
+        })
     }
 
     async fn known(&self) -> Result<&Known> {
@@ -75,12 +81,13 @@ impl MysqlSource {
     }
 
     /// What is to be read, in which picture, and why.
-    async fn drafts(&self, known: &Known, want: &ReadRequest) -> Result<(Vec<Draft>, String, Option<Taken>)> {
+    async fn drafts(&self, known: &Known, want: &ReadRequest) -> Result<(Vec<Draft>, Decision, Option<Taken>)> {
+        let one = |why: String| Decision { chosen: Chosen::One, why };
         let (spec, readers) = (&self.wanted.units, want.parallelism);
         if let Some(limit) = want.limit {
-            let mut one = Self::one(known);
-            one.iter_mut().for_each(|draft| draft.rows = draft.rows.map(|rows| rows.min(limit)));
-            return Ok((one, format!("one unit: {limit} rows are enough"), None));
+            let mut rows = Self::one(known);
+            rows.iter_mut().for_each(|draft| draft.rows = draft.rows.map(|rows| rows.min(limit)));
+            return Ok((rows, one(format!("one unit: {limit} rows are enough")), None));
         }
         let is_query = matches!(self.wanted.relation, Relation::Query(_));
         let must_count = spec.verify == Some(Verify::Count);
@@ -90,7 +97,7 @@ impl MysqlSource {
                 _ if is_query => "one unit: a query has no key".to_owned(),
                 _ => "one unit: it is small".to_owned(),
             };
-            return Ok((Self::one(known), why, None));
+            return Ok((Self::one(known), one(why), None));
         }
         let hopeful = match (&self.wanted.relation, &known.engine) {
             (Relation::Query(_), _) => Err("a query cannot be locked".to_owned()),
@@ -100,29 +107,29 @@ impl MysqlSource {
         let mut decision = decide(&self.facts(known, hopeful.clone()), spec)?;
         if want.aggregation.is_some() && !is_by_number(&decision, known) {
             // Whether ranges of other keys lose a row is seen by counting rows, and none come.
-            let why = "one unit: for aggregates, only ranges of whole numbers are used".to_owned();
-            decision = Decision { chosen: Chosen::One, why };
+            decision = one("one unit: for aggregates, only ranges of whole numbers are used".to_owned());
         }
         let is_innodb = known.engine.as_ref().is_none_or(|engine| engine.eq_ignore_ascii_case("innodb"));
         if decision.chosen == Chosen::One {
             if !must_count {
-                return Ok((Self::one(known), decision.why, None));
+                return Ok((Self::one(known), decision, None));
             }
             if !is_innodb {
                 return Err(Error::new(ErrorKind::Config, "`verify: count` of `units` cannot be had")
                     .cause("the table's storage engine has no snapshots")
                     .hint("use `verify: none`"));
             }
-            return Ok((Self::one(known), decision.why, Some(Snapshot::alone(&self.wanted).await?)));
+            return Ok((Self::one(known), decision, Some(Snapshot::alone(&self.wanted).await?)));
         }
-        let counted = self.counts(known) && want.aggregation.is_none();
+        // There will be several units.
+        let counted = self.counting(known, &decision, 2, want.aggregation.is_some()).counts();
         let (taken, decision) = match hopeful {
             Ok(()) => match Snapshot::share(&self.wanted, readers, counted).await? {
                 Ok(taken) => (taken, decision),
                 Err(why) => {
                     let decision = decide(&self.facts(known, Err(why)), spec)?;
                     if decision.chosen == Chosen::One && !must_count {
-                        return Ok((Self::one(known), decision.why, None));
+                        return Ok((Self::one(known), decision, None));
                     }
                     (Snapshot::alone(&self.wanted).await?, decision)
                 }
@@ -130,7 +137,7 @@ impl MysqlSource {
             Err(_) => (Snapshot::alone(&self.wanted).await?, decision),
         };
         let drafts = self.units(known, &taken.snapshot, &decision).await?;
-        Ok((drafts, decision.why, Some(taken)))
+        Ok((drafts, decision, Some(taken)))
     }
 
     async fn units(&self, known: &Known, snapshot: &Arc<Snapshot>, decision: &Decision) -> Result<Vec<Draft>> {
@@ -201,13 +208,11 @@ impl MysqlSource {
         pushed.map_or_else(|| self.wanted.clone(), |condition| Arc::new(self.wanted.and(condition)))
     }
 
-    /// Whether the server is to count what is divided into units.
-    fn counts(&self, known: &Known) -> bool {
-        match self.wanted.units.verify {
-            Some(Verify::Count) => true,
-            Some(Verify::None) => false,
-            None => known.all_bytes.is_some_and(|bytes| bytes <= COUNTED_BYTES),
-        }
+    /// Whether the server counts the rows of a plan of so many units.
+    fn counting(&self, known: &Known, decision: &Decision, units: usize, is_aggregated: bool) -> Counting {
+        let by_number = is_by_number(decision, known);
+        let divided = Divided { units, by_number, is_aggregated, bytes: known.all_bytes };
+        Counting::of(self.wanted.units.verify, divided)
     }
 }
 
@@ -254,16 +259,20 @@ impl Source for MysqlSource {
         pushed_down.extend(limit.map(|limit| format!("limit: {limit}")));
         let pushed = (!filters.is_empty()).then(|| pushed::sql(&filters, known));
         // With a condition more, the server expects other rows, and may go another way.
-        let narrowed = Self { wanted: self.narrowed(pushed.as_deref()), known: OnceCell::new() };
+        let wanted = self.narrowed(pushed.as_deref());
+        let narrowed =
+            Self { wanted, known: OnceCell::new(), splitter: Splitter::default(), declined: Declined::default() };
         let (this, known) = match pushed {
             Some(_) => (&narrowed, narrowed.known().await?),
             None => (self, known),
         };
 
-        let (drafts, why, taken) = this.drafts(known, &ReadRequest { limit, ..want.clone() }).await?;
-        let counts =
-            taken.is_some() && this.counts(known) && (strict || drafts.len() > 1) && want.aggregation.is_none();
-        let count = counts.then(|| (this.wanted.select_list("COUNT(*)", &Slice::Whole), strict));
+        let (drafts, decision, taken) = this.drafts(known, &ReadRequest { limit, ..want.clone() }).await?;
+        let counting = match &taken {
+            Some(_) => this.counting(known, &decision, drafts.len(), want.aggregation.is_some()),
+            None => Counting::Never,
+        };
+        let count = counting.counts().then(|| (this.wanted.select_list("COUNT(*)", &Slice::Whole), strict));
         let snapshot = taken.map(|taken| taken.begin_plan(drafts.len(), count));
         let units = (0..)
             .zip(drafts)
@@ -278,9 +287,10 @@ impl Source for MysqlSource {
             })
             .collect::<Result<Vec<_>>>()?;
         let sample = units.first().map_or("", |unit| unit.label.as_str());
-        let mut why = describe(&why, known.stats.rows, units.len(), sample);
-        if counts {
-            why.push_str("; the server counts the rows, too");
+        let mut why = describe(&decision.why, known.stats.rows, units.len(), sample);
+        why.push_str(&counting.said());
+        if want.aggregation.is_none() {
+            why.push_str(&self.declined.said());
         }
         Ok(ReadPlan {
             consistency: if snapshot.is_some() { Consistency::Snapshot } else { Consistency::SingleRead },
@@ -319,7 +329,17 @@ impl Source for MysqlSource {
         let is_countless =
             spec.verify != Some(Verify::Count) && matches!(spec.strategy, UnitStrategy::Auto | UnitStrategy::None);
         let known = self.known.get().filter(|_| is_countless);
-        known.is_some_and(|known| pushed::may_aggregate(aggregation, filters, &self.wanted, known))
+        let Some(known) = known.filter(|known| pushed::may_aggregate(aggregation, filters, &self.wanted, known)) else {
+            return false;
+        };
+        let too_many = too_many_groups(&aggregation.groups, &known.distinct);
+        let may = too_many.is_none();
+        self.declined.note(too_many);
+        may
+    }
+
+    async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {
+        self.splitter.split(&self.wanted, unit, most).await
     }
 
     async fn stats(&self) -> SourceStats {

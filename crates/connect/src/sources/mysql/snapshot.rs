@@ -24,11 +24,17 @@ use crate::units::miscounted;
 use futures::future::try_join_all;
 use gristmill_model::{Error, Result};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinHandle;
 
 /// How long the lock is waited for, in seconds. Whoever wants to write to the table waits behind it.
 const LOCK_WAIT: u32 = 2;
+
+/// How long locking and unlocking may take, and how long the table stays locked for transactions to begin. Whoever waits to
+/// change the table is behind the lock, and a reader that begins is behind them: without a limit they would wait for each
+/// other, and everybody else for them.
+const LOCKED: Duration = Duration::from_secs(10);
 
 /// The snapshots of this process: a unit that another opening of the source reads finds its readers here.
 pub(super) static SNAPSHOTS: Register<Snapshot> = Register::new();
@@ -69,6 +75,12 @@ impl Lent {
     pub(super) async fn of(snapshot: &Arc<Snapshot>) -> Result<Self> {
         let reader = snapshot.pool.take().await.ok_or_else(|| snapshot.lost())?;
         Ok(Self { snapshot: snapshot.clone(), reader: Some(reader) })
+    }
+
+    /// A reader that is idle just now.
+    pub(super) fn idle(snapshot: &Arc<Snapshot>) -> Option<Self> {
+        let reader = snapshot.pool.take_idle()?;
+        Some(Self { snapshot: snapshot.clone(), reader: Some(reader) })
     }
 
     /// # Errors
@@ -147,9 +159,9 @@ impl Snapshot {
     pub(super) async fn share(wanted: &Wanted, readers: usize, counted: bool) -> Result<Result<Taken, String>> {
         let Relation::Table(table) = &wanted.relation else { return Ok(Err("a query cannot be locked".to_owned())) };
         let config = &wanted.config;
-        let mut locker = Session::open(config).await?;
+        let mut locker = Session::open_to_ask(config).await?;
         let mut group = open_readers(config, readers).await?;
-        let mut counter = if counted { Some(Session::open(config).await?) } else { None };
+        let mut counter = if counted { Some(Session::open_to_ask(config).await?) } else { None };
         // All of them are there already: the lock is held for no longer than it takes to begin transactions.
         let lock = async {
             locker
@@ -159,7 +171,10 @@ impl Snapshot {
                 .await?;
             locker.run(&format!("LOCK TABLES {} READ", table.sql())).await
         };
-        match lock.await {
+        let late = |doing: &str| format!("{doing} took longer than {LOCKED:?}");
+        // A lock that comes later is gone with its connection.
+        let Ok(lock) = tokio::time::timeout(LOCKED, lock).await else { return Ok(Err(late("locking the table"))) };
+        match lock {
             Ok(()) => {}
             Err(error) if is_lost(&error) => return Err(server_error(&error, config, "cannot lock the table")),
             Err(Failure::Server(refusal)) => {
@@ -183,10 +198,13 @@ impl Snapshot {
                 session.run(touch).await
             }
         }));
-        let began = began.await.map_err(|error| server_error(&error, config, "cannot take a snapshot"));
+        let began = tokio::time::timeout(LOCKED, began).await;
         // If the lock was lost meanwhile, somebody may have written between two snapshots.
-        let unlocked = locker.run("UNLOCK TABLES").await;
-        began?;
+        let unlocked = tokio::time::timeout(LOCKED, locker.run("UNLOCK TABLES")).await;
+        let (Ok(began), Ok(unlocked)) = (began, unlocked) else {
+            return Ok(Err(late("beginning transactions while the table is locked")));
+        };
+        began.map_err(|error| server_error(&error, config, "cannot take a snapshot"))?;
         unlocked.map_err(|error| server_error(&error, config, "cannot take a snapshot: the lock was lost"))?;
         locker.close().await;
         Ok(Ok(Taken { snapshot: Self::of(wanted, group).await?, counter }))
@@ -246,7 +264,7 @@ impl Snapshot {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return self.pool.lose() };
         runtime.spawn(async move {
             let stopped = async {
-                let mut other = Session::open(&self.config).await?;
+                let mut other = Session::open_to_ask(&self.config).await?;
                 let failed = |error| server_error(&error, &self.config, "cannot stop a statement");
                 other.run(&format!("KILL QUERY {}", reader.session.id)).await.map_err(failed)?;
                 other.close().await;
@@ -297,6 +315,11 @@ impl Snapshot {
             });
             *count = Count::Running { task, strict: *strict };
         }
+    }
+
+    /// A unit of the plan was divided: there is one more, of this number.
+    pub(super) fn add_unit(&self) -> Option<u32> {
+        open(&self.book).as_ref()?.tally.add()
     }
 
     /// A unit has been read to its end. When it was the last of its plan, the rows are reconciled.

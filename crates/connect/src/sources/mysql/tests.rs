@@ -1,3 +1,5 @@
+mod silence;
+mod split;
 mod units;
 
 use super::*;

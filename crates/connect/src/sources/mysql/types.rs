@@ -22,7 +22,6 @@
 
 use super::names::quoted;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, TimeUnit};
-use gristmill_model::{Error, ErrorKind, Result};
 use mysql_async::consts::{ColumnFlags, ColumnType};
 
 /// The number of the character set of bytes.
@@ -151,19 +150,6 @@ fn decimal(length: u32, scale: u8, unsigned: bool) -> DataType {
         (Ok(precision), Ok(scale)) if precision <= DECIMAL256_MAX_PRECISION => DataType::Decimal256(precision, scale),
         _ => DataType::Utf8,
     }
-}
-
-/// The type that `schema:` gives a column.
-///
-/// # Errors
-/// A word that is no type, or a type that nothing here becomes.
-pub(super) fn wanted_type(column: &str, word: &str) -> Result<DataType> {
-    let kind = crate::types::parse_type(word).map_err(|error| error.context(format!("schema of `{column}`")))?;
-    if super::decode::can_fill(&kind) {
-        return Ok(kind);
-    }
-    Err(Error::new(ErrorKind::Config, format!("column `{column}` cannot be read as `{word}` from MySQL"))
-        .hint("read it as `text`, and cast it in SQL"))
 }
 
 #[cfg(test)]

@@ -3,8 +3,9 @@
 use super::config::MysqlConfig;
 use super::connect::{Failure, Session, server_error, unknown_table};
 use super::names::{Mysql, TableName, literal};
-use super::types::{Column, wanted_type};
+use super::types::Column;
 use crate::SourceStats;
+use crate::declared::wanted_type;
 use crate::extract::{self, changed_type, check, duplicate, same_names, unknown_in_condition};
 use crate::units::share::Slice;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -51,6 +52,8 @@ pub(super) struct Known {
     pub(super) engine: Option<String>,
     /// The first column of the index that the rows are kept in.
     pub(super) key: Option<String>,
+    /// About how many values columns have that an index begins with.
+    pub(super) distinct: BTreeMap<String, f64>,
 }
 
 impl Wanted {
@@ -66,7 +69,7 @@ impl Wanted {
             }
             extract::Relation::Query(query) => (Relation::Query(query.to_owned()), None),
         };
-        let typed = |(column, word): (&String, &String)| Ok((column.clone(), wanted_type(column, word)?));
+        let typed = |(column, word): (&String, &String)| Ok((column.clone(), wanted_type(column, word, "MySQL")?));
         Ok(Self {
             config,
             relation,
@@ -208,7 +211,7 @@ impl Wanted {
 
     /// Columns, and what the server's statistics say of rows and bytes.
     pub(super) async fn ask(&self) -> Result<Known> {
-        let mut session = Session::open(&self.config).await?;
+        let mut session = Session::open_to_ask(&self.config).await?;
         let columns = self.describe(&mut session).await?;
         let mut known = Known {
             schema: schema_of(&columns),
@@ -219,6 +222,7 @@ impl Wanted {
             by_index: false,
             engine: None,
             key: None,
+            distinct: BTreeMap::new(),
         };
         if let Some(place) = self.in_schema() {
             let sql = format!(
@@ -238,6 +242,16 @@ impl Wanted {
                  AND nullable <> 'YES' AND sub_part IS NULL ORDER BY index_name <> 'PRIMARY' LIMIT 1"
             );
             known.key = session.value(&sql).await.map_err(|error| self.failed(&error))?;
+            let sql = format!(
+                "SELECT column_name, MAX(cardinality) FROM information_schema.statistics WHERE {place} \
+                 AND seq_in_index = 1 GROUP BY column_name"
+            );
+            let rows = session.ask(&sql).await.map_err(|error| self.failed(&error))?;
+            known.distinct = rows
+                .into_iter()
+                .filter_map(|row| <[Option<String>; 2]>::try_from(row).ok())
+                .filter_map(|[column, values]| Some((column?, values?.parse().ok()?)))
+                .collect();
         }
         let sql = format!("EXPLAIN {}", self.select(&columns, &Slice::Whole));
         let plan = match session.ask_named(&sql).await {
@@ -269,7 +283,7 @@ impl Wanted {
     /// is what counts.
     pub(super) async fn primary_key(&self) -> Result<Vec<String>> {
         let Some(place) = self.in_schema() else { return Ok(Vec::new()) };
-        let mut session = Session::open(&self.config).await?;
+        let mut session = Session::open_to_ask(&self.config).await?;
         let sql = format!(
             "SELECT column_name, sub_part FROM information_schema.statistics WHERE {place} AND index_name = 'PRIMARY' \
              ORDER BY seq_in_index"

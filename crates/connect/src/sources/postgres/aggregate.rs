@@ -31,7 +31,7 @@ pub(super) fn may(aggregation: &Aggregation, filters: &[Filter], wanted: &Wanted
             Kind::Text => known.comparable.get(name) == Some(&Comparable::Texts),
             Kind::Date | Kind::Timestamp | Kind::TimestampTz => is_seen(name),
             Kind::Decimal(precision, _) => precision <= DECIMAL128_MAX_PRECISION && is_seen(name),
-            Kind::Oid | Kind::Jsonb | Kind::NumericText | Kind::List(_) | Kind::Time => false,
+            Kind::Oid | Kind::Jsonb | Kind::NumericText | Kind::List(_) | Kind::Time | Kind::Declared(..) => false,
         })
     };
     aggregation.groups.iter().all(|name| column(name).is_some())

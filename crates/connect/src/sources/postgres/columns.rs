@@ -4,6 +4,7 @@
 use super::numeric::Numeric;
 use super::types::Kind;
 use crate::columns::{Fixed, Long, Place, Refusal, no_array, whole};
+use crate::declared;
 use arrow::array::types::{
     Date32Type, Decimal128Type, Decimal256Type, Float32Type, Float64Type, Int16Type, Int32Type, Int64Type,
     Time64MicrosecondType, TimestampMicrosecondType,
@@ -40,11 +41,15 @@ pub(super) enum Values {
     Decimal128(Fixed<Decimal128Type>, u8, i8),
     Decimal256(Fixed<Decimal256Type>, u8, i8),
     List(Box<List>),
+    /// Of another type than the values come in.
+    Declared(Box<(Kind, declared::Values)>),
 }
 
 impl Values {
-    pub(super) fn new(kind: &Kind) -> Self {
-        match kind {
+    /// # Errors
+    /// A type that nothing becomes, which planning has looked at.
+    pub(super) fn new(kind: &Kind) -> Result<Self> {
+        Ok(match kind {
             Kind::Bool => Self::Bool(BooleanBuilder::new()),
             Kind::Int2 => Self::Int2(Fixed::new(kind.arrow())),
             Kind::Int4 => Self::Int4(Fixed::new(kind.arrow())),
@@ -65,13 +70,18 @@ impl Values {
             }
             Kind::Decimal(precision, scale) => Self::Decimal256(Fixed::new(kind.arrow()), *precision, *scale),
             Kind::List(item) => Self::List(Box::new(List {
-                items: Self::new(item),
+                items: Self::new(item)?,
                 kind: (**item).clone(),
                 length: 0,
                 ends: vec![0],
                 nulls: NullBufferBuilder::new(0),
             })),
-        }
+            Kind::Declared(own, wanted) => {
+                let values = declared::Values::new(wanted)
+                    .ok_or_else(|| Error::internal(format!("nothing becomes {wanted} here")))?;
+                Self::Declared(Box::new(((**own).clone(), values)))
+            }
+        })
     }
 
     /// Takes the values of some rows. A value that cannot be had becomes NULL, and `refuse` is told of it: which of these
@@ -108,13 +118,9 @@ impl Values {
             Self::Float8(values) => {
                 values.extend(bytes, places, refuse, |it| Ok(f64::from_be_bytes(fixed(it, "double precision")?)));
             }
-            Self::Date(values) => {
-                values.extend(bytes, places, refuse, |it| date(i32::from_be_bytes(fixed(it, "date")?)));
-            }
+            Self::Date(values) => values.extend(bytes, places, refuse, date),
             Self::Time(values) => values.extend(bytes, places, refuse, time),
-            Self::Timestamp(values) => {
-                values.extend(bytes, places, refuse, |it| timestamp(i64::from_be_bytes(fixed(it, "timestamp")?)));
-            }
+            Self::Timestamp(values) => values.extend(bytes, places, refuse, timestamp),
             Self::Decimal128(values, precision, scale) => {
                 values.extend(bytes, places, refuse, |it| Numeric::parse(it)?.to_i128(*precision, *scale));
             }
@@ -122,10 +128,7 @@ impl Values {
                 values.extend(bytes, places, refuse, |it| Numeric::parse(it)?.to_i256(*precision, *scale));
             }
             Self::Text(values) => values.extend_texts(bytes, places, refuse, whole),
-            Self::Jsonb(values) => values.extend_texts(bytes, places, refuse, |it| match it.split_first() {
-                Some((1, json)) => Ok(json),
-                _ => Err("jsonb of a version that is not known".to_owned()),
-            }),
+            Self::Jsonb(values) => values.extend_texts(bytes, places, refuse, json),
             Self::Uuid(values) => values.extend(bytes, places, refuse, |it, into| {
                 let id = uuid::Uuid::from_bytes(fixed(it, "uuid")?);
                 let mut buffer = uuid::Uuid::encode_buffer();
@@ -155,6 +158,10 @@ impl Values {
                     }
                 }
             }
+            Self::Declared(declared) => {
+                let (own, values) = &mut **declared;
+                values.extend(own, bytes, places, refuse);
+            }
         }
     }
 
@@ -181,6 +188,7 @@ impl Values {
             }
             Self::Bytea(values) => values.finish_bytes(rows)?,
             Self::List(list) => list.finish(rows)?,
+            Self::Declared(declared) => declared.1.finish(rows)?,
         })
     }
 }
@@ -263,7 +271,7 @@ impl List {
     }
 }
 
-fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], Refusal> {
+pub(super) fn fixed<const N: usize>(bytes: &[u8], what: &str) -> Result<[u8; N], Refusal> {
     bytes.try_into().map_err(|_| misshapen(what, bytes))
 }
 
@@ -272,23 +280,30 @@ pub(super) fn misshapen(what: &str, bytes: &[u8]) -> Refusal {
     format!("a {what} of {} bytes", bytes.len())
 }
 
-fn date(days: i32) -> Result<i32, Refusal> {
-    match days {
+pub(super) fn json(bytes: &[u8]) -> Result<&[u8], Refusal> {
+    match bytes.split_first() {
+        Some((1, json)) => Ok(json),
+        _ => Err("jsonb of a version that is not known".to_owned()),
+    }
+}
+
+pub(super) fn date(bytes: &[u8]) -> Result<i32, Refusal> {
+    match i32::from_be_bytes(fixed(bytes, "date")?) {
         i32::MAX => Err("the date `infinity`".to_owned()),
         i32::MIN => Err("the date `-infinity`".to_owned()),
         days => days.checked_add(EPOCH_DAYS).ok_or_else(|| "a date too far away".to_owned()),
     }
 }
 
-fn time(bytes: &[u8]) -> Result<i64, Refusal> {
+pub(super) fn time(bytes: &[u8]) -> Result<i64, Refusal> {
     match i64::from_be_bytes(fixed(bytes, "time")?) {
         micros @ 0..86_400_000_000 => Ok(micros),
         _ => Err("the time 24:00:00 is not within a day".to_owned()),
     }
 }
 
-fn timestamp(micros: i64) -> Result<i64, Refusal> {
-    match micros {
+pub(super) fn timestamp(bytes: &[u8]) -> Result<i64, Refusal> {
+    match i64::from_be_bytes(fixed(bytes, "timestamp")?) {
         i64::MAX => Err("the timestamp `infinity`".to_owned()),
         i64::MIN => Err("the timestamp `-infinity`".to_owned()),
         micros => micros.checked_add(EPOCH_MICROS).ok_or_else(|| "a timestamp too far away".to_owned()),
@@ -303,7 +318,7 @@ mod tests {
     proptest! {
         #[test]
         fn an_array_of_any_bytes_is_a_row_or_a_refusal(arrays in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40), 0..6)) {
-            let mut column = Values::new(&Kind::List(Box::new(Kind::Int4)));
+            let mut column = Values::new(&Kind::List(Box::new(Kind::Int4))).unwrap();
             for bytes in &arrays {
                 column.extend(bytes, &[Place::new(0, bytes.len()).unwrap()], &mut |_, _| {});
             }

@@ -2,6 +2,7 @@
 
 use super::libpq::{self, Places};
 use super::names::did_you_mean_key;
+use super::tls::{ChannelBinding, SslMode, Tls, TlsKeys};
 use crate::sinks::postgres::way::Held;
 use crate::wrap::readers::Readers;
 use gristmill_model::Duration;
@@ -46,15 +47,29 @@ pub struct PostgresKeys {
     /// How much TLS: `prefer` by default.
     #[serde(default)]
     sslmode: Option<SslMode>,
-    /// A file with the certificates to trust (PEM), for `verify-full`; the usual public ones by default.
+    /// A file with the certificates to trust (PEM), for `verify-full` and `verify-ca`; `verify-full` takes the usual public
+    /// ones by default.
     #[serde(default)]
     sslrootcert: Option<PathBuf>,
+    /// A file with our own certificate (PEM), for servers that ask for one.
+    #[serde(default)]
+    sslcert: Option<PathBuf>,
+    /// The key of `sslcert` (PEM), a file that only its owner may read.
+    #[serde(default)]
+    sslkey: Option<PathBuf>,
+    /// Whether the password is bound to the TLS it is sent through; `prefer` by default.
+    #[serde(default)]
+    channel_binding: Option<ChannelBinding>,
     /// How long connecting may take; ten seconds by default.
     #[serde(default)]
     connect_timeout: Option<Duration>,
     /// How long the server may take for one statement of a read, such as one unit; what the server says by default.
     #[serde(default)]
     statement_timeout: Option<Duration>,
+    /// How long the server may send nothing while it is read from, before it is taken for dead; an hour by default. A query
+    /// that takes longer than that for its first row needs more.
+    #[serde(default)]
+    read_timeout: Option<Duration>,
     /// The schema of tables that name none; by default the first one of the server's `search_path` that has them.
     #[serde(default)]
     schema: Option<String>,
@@ -64,32 +79,18 @@ pub struct PostgresKeys {
     max_connections: Option<u32>,
 }
 
-/// How much TLS a connection wants (libpq: `sslmode`).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum SslMode {
-    /// None.
-    Disable,
-    /// TLS where the server has it; its certificate is not checked.
-    Prefer,
-    /// TLS or nothing; the certificate is not checked.
-    Require,
-    /// TLS or nothing; certificate and host name are checked.
-    VerifyFull,
-}
-
 /// A checked configuration: where to connect, as whom, how.
 #[derive(Clone)]
 pub struct PostgresConfig {
     /// Host, port, user, password, database.
     pub(crate) server: tokio_postgres::Config,
-    pub(crate) sslmode: SslMode,
-    pub(crate) sslrootcert: Option<PathBuf>,
+    pub(crate) tls: Tls,
     /// Where a password is looked for when there is none.
     pub(crate) passfile: Option<PathBuf>,
     pub(crate) connect_timeout: std::time::Duration,
     /// Of sessions that read.
     pub(crate) statement_timeout: Option<std::time::Duration>,
+    pub(crate) read_timeout: std::time::Duration,
     pub(crate) schema: Option<String>,
     /// `user@host:port/database`: all that may be shown.
     pub(crate) place: String,
@@ -105,7 +106,7 @@ impl fmt::Debug for PostgresConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresConfig")
             .field("place", &self.place)
-            .field("sslmode", &self.sslmode)
+            .field("sslmode", &self.tls.mode)
             .finish_non_exhaustive()
     }
 }
@@ -131,8 +132,14 @@ impl PostgresConfig {
             let hint = "write how many connections may read at once, or leave it out".to_owned();
             return Err(("max_connections", "`max_connections` is 0".to_owned(), Some(hint)));
         }
-        let mut sslmode = keys.sslmode;
-        let mut sslrootcert = keys.sslrootcert;
+        let read_timeout = patience(keys.read_timeout)?;
+        let mut tls = TlsKeys {
+            mode: keys.sslmode,
+            roots: keys.sslrootcert,
+            certificate: keys.sslcert,
+            key: keys.sslkey,
+            binding: keys.channel_binding,
+        };
         let mut connect_timeout = keys.connect_timeout.map(|duration| duration.0);
         let base = match (&keys.url, &keys.service) {
             (Some(_), Some(_)) => {
@@ -147,8 +154,7 @@ impl PostgresConfig {
         let mut server = match base {
             Some(url) => {
                 passfile = passfile.or(url.passfile);
-                sslmode = sslmode.or(url.sslmode);
-                sslrootcert = sslrootcert.or(url.sslrootcert);
+                tls = tls.or(url.tls);
                 connect_timeout = connect_timeout.or(url.connect_timeout);
                 url.server
             }
@@ -223,12 +229,11 @@ impl PostgresConfig {
         let user = server.get_user().unwrap_or("postgres").to_owned();
         let database = server.get_dbname().unwrap_or(&user).to_owned();
         server.user(&user).dbname(&database);
-        let sslmode = sslmode.unwrap_or(SslMode::Prefer);
-        must_look_at(sslrootcert.as_deref(), sslmode)?;
-        server.ssl_mode(match sslmode {
+        let (tls, binding) = tls.checked(project)?;
+        server.channel_binding(binding.driver()).ssl_mode(match tls.mode {
             SslMode::Disable => Negotiation::Disable,
             SslMode::Prefer => Negotiation::Prefer,
-            SslMode::Require | SslMode::VerifyFull => Negotiation::Require,
+            SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Negotiation::Require,
         });
         let connect_timeout = connect_timeout.unwrap_or(std::time::Duration::from_secs(10));
         server.connect_timeout(connect_timeout);
@@ -240,13 +245,13 @@ impl PostgresConfig {
         }
         let place = place(&server, &user, &database);
         Ok(Self {
-            sslrootcert: sslrootcert.map(|path| project.join(path)),
+            tls,
             passfile: passfile.or_else(|| places.passfile.clone()),
             schema: keys.schema,
             server,
-            sslmode,
             connect_timeout,
             statement_timeout: keys.statement_timeout.map(|duration| duration.0),
+            read_timeout,
             place,
             user,
             database,
@@ -257,23 +262,31 @@ impl PostgresConfig {
 }
 
 /// The key it belongs to, what is wrong, what to do.
-type Mistake = (&'static str, String, Option<String>);
+pub(super) type Mistake = (&'static str, String, Option<String>);
 
-/// Whoever names the certificates to trust expects the server's to be checked; libpq would, for `require` as well.
-pub(crate) fn must_look_at(sslrootcert: Option<&Path>, sslmode: SslMode) -> Result<(), Mistake> {
-    if sslrootcert.is_none() || sslmode == SslMode::VerifyFull {
-        return Ok(());
+/// How long the silence of a server is borne that is read from.
+const SILENCE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// How long the silence of a server is borne, where the connection may say it.
+///
+/// # Errors
+/// Not at all.
+pub(crate) fn patience(read_timeout: Option<Duration>) -> Result<std::time::Duration, Mistake> {
+    match read_timeout {
+        None => Ok(SILENCE),
+        Some(limit) if limit.0.is_zero() => {
+            let hint = "write how long the server may be silent, such as `10m`, or leave it out".to_owned();
+            Err(("read_timeout", "`read_timeout` is 0".to_owned(), Some(hint)))
+        }
+        Some(limit) => Ok(limit.0),
     }
-    let message = "`sslrootcert` is only looked at with `sslmode: verify-full`".to_owned();
-    Err(("sslrootcert", message, Some("say `sslmode: verify-full`, or leave `sslrootcert` out".to_owned())))
 }
 
 /// A connection URL or a service, its TLS options taken out: the driver knows fewer of them than libpq does.
 struct Url {
     server: tokio_postgres::Config,
     passfile: Option<PathBuf>,
-    sslmode: Option<SslMode>,
-    sslrootcert: Option<PathBuf>,
+    tls: TlsKeys,
     connect_timeout: Option<std::time::Duration>,
 }
 
@@ -285,16 +298,14 @@ impl Url {
             return Err(("url", "this is not the URL of a PostgreSQL server".to_owned(), Some(hint)));
         }
         let (address, query) = url.split_once('?').unwrap_or((url, ""));
-        let (mut sslmode, mut sslrootcert, mut connect_timeout, mut passfile) = (None, None, None, None);
+        let (mut tls, mut connect_timeout, mut passfile) = (TlsKeys::default(), None, None);
         let mut rest = Vec::new();
-        let path_of =
-            |value: &str| PathBuf::from(percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned());
+        let decoded = |value: &str| percent_encoding::percent_decode_str(value).decode_utf8_lossy().into_owned();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             match name {
-                "sslmode" => sslmode = Some(parse_sslmode(value, "URL")?),
-                "sslrootcert" => sslrootcert = Some(path_of(value)),
-                "passfile" => passfile = Some(path_of(value)),
+                name if tls.take(name, &decoded(value), "URL")? => {}
+                "passfile" => passfile = Some(PathBuf::from(decoded(value))),
                 "connect_timeout" => connect_timeout = Some(parse_timeout("url", value)?),
                 "application_name"
                 | "options"
@@ -322,20 +333,17 @@ impl Url {
                         the keys `host`, `port`, `user`, `password`, `database`";
             ("url", "the URL cannot be read".to_owned(), Some(hint.to_owned()))
         })?;
-        Ok(Self { server, passfile, sslmode, sslrootcert, connect_timeout })
+        Ok(Self { server, passfile, tls, connect_timeout })
     }
 
     fn of_service(name: &str, places: &Places) -> Result<Self, Mistake> {
         let wrong = |message: String, hint: Option<String>| ("service", message, hint);
         let options = libpq::service(places, name).map_err(|(message, hint)| wrong(message, hint))?;
-        let (mut sslmode, mut sslrootcert, mut connect_timeout, mut passfile) = (None, None, None, None);
+        let (mut tls, mut connect_timeout, mut passfile) = (TlsKeys::default(), None, None);
         let mut plain = String::new();
         for (key, value) in options {
             match key.as_str() {
-                "sslmode" => {
-                    sslmode = Some(parse_sslmode(&value, "service").map_err(|(_, message, hint)| wrong(message, hint))?)
-                }
-                "sslrootcert" => sslrootcert = Some(PathBuf::from(value)),
+                key if tls.take(key, &value, "service").map_err(|(_, message, hint)| wrong(message, hint))? => {}
                 "passfile" => passfile = Some(PathBuf::from(value)),
                 "connect_timeout" => connect_timeout = Some(parse_timeout("service", &value)?),
                 "host"
@@ -359,27 +367,13 @@ impl Url {
         let server = plain
             .parse::<tokio_postgres::Config>()
             .map_err(|_| wrong(format!("the options of the service `{name}` cannot be read"), None))?;
-        Ok(Self { server, passfile, sslmode, sslrootcert, connect_timeout })
+        Ok(Self { server, passfile, tls, connect_timeout })
     }
 }
 
 fn parse_timeout(key: &'static str, text: &str) -> Result<std::time::Duration, Mistake> {
     let seconds = text.parse().map_err(|_| (key, "`connect_timeout` is not a number of seconds".to_owned(), None))?;
     Ok(std::time::Duration::from_secs(seconds))
-}
-
-fn parse_sslmode(text: &str, place: &str) -> Result<SslMode, Mistake> {
-    Ok(match text {
-        "disable" => SslMode::Disable,
-        "prefer" | "allow" => SslMode::Prefer,
-        "require" => SslMode::Require,
-        // Checking more than was asked for is safe; checking less is not.
-        "verify-ca" | "verify-full" => SslMode::VerifyFull,
-        _ => {
-            let valid = "valid: `disable`, `prefer`, `require`, `verify-full`".to_owned();
-            return Err(("url", format!("unknown `sslmode` `{text}` in the {place}"), Some(valid)));
-        }
-    })
 }
 
 fn place(server: &tokio_postgres::Config, user: &str, database: &str) -> String {

@@ -1,20 +1,18 @@
 //! Sessions: connecting, TLS, and what the server's refusals mean.
 
-use super::config::{PostgresConfig, SslMode};
+use super::config::PostgresConfig;
 use super::libpq::{Found, look_up};
 use super::names::{literal, quoted};
+use super::tls::client_config;
 use gristmill_model::{Error, ErrorKind, Result, one_of};
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use std::error::Error as _;
-use std::path::Path;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_postgres::error::SqlState;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Client, Config, CopyOutStream, Row, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What every session of ours relies on: one time zone, one way to write values as text.
@@ -24,7 +22,10 @@ const SETTINGS: &str = "SET timezone = 'UTC'; SET datestyle = 'ISO, YMD'; SET in
 
 /// How long a reader of a shared snapshot waits for a lock. Its table is locked by the snapshot's holder already, so that
 /// only somebody who waits in between can keep it out, for longer than anybody should wait.
-pub(crate) const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs(3);
+pub(crate) const LOCK_WAIT: Duration = Duration::from_secs(3);
+
+/// What a statement's parameters are filled with.
+type Values<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 /// One connection to a server. Dropping it hangs up at once, so that a reader that stops early does not make the server
 /// send the rest of a table.
@@ -32,14 +33,18 @@ pub(crate) const LOCK_WAIT: std::time::Duration = std::time::Duration::from_secs
 pub(crate) struct Session {
     client: Client,
     line: Line,
+    /// How long an answer is waited for; none where what is asked for may take its time, as a commit may.
+    patience: Option<Duration>,
 }
 
 /// The task that talks to the server; gone when dropped.
 #[derive(Debug)]
 struct Line {
     task: JoinHandle<()>,
-    /// Why the server ended it: the SQLSTATE, if there was one, and the words.
+    /// Why it ended: the server's SQLSTATE, if there was one, and the words.
     ended: Arc<OnceLock<(Option<SqlState>, String)>>,
+    /// For how long the server was silent, where that is why we ended it.
+    silent: OnceLock<Duration>,
 }
 
 impl std::ops::Deref for Session {
@@ -62,7 +67,8 @@ impl Session {
     /// # Errors
     /// One clear error for each way in which it can fail; never with the password in it.
     pub(crate) async fn open(config: &PostgresConfig) -> Result<Self> {
-        let session = Self::open_to(config, &config.server).await?;
+        let mut session = Self::open_to(config, &config.server).await?;
+        session.patience = Some(config.connect_timeout);
         let mut settings = SETTINGS.to_owned();
         if let Some(schema) = &config.schema {
             settings.push_str("; SET search_path = ");
@@ -72,8 +78,67 @@ impl Session {
         session
             .batch_execute(&settings)
             .await
-            .map_err(|error| server_error(&error, config, "cannot set up a session"))?;
+            .map_err(|error| session.told(server_error(&error, config, "cannot set up a session")))?;
+        session.patience = None;
         Ok(session)
+    }
+
+    /// The same for a session that reads: where the server stays silent for longer than `read_timeout`, the connection is
+    /// taken for lost.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) async fn open_to_read(config: &PostgresConfig) -> Result<Self> {
+        Ok(Self { patience: Some(config.read_timeout), ..Self::open(config).await? })
+    }
+
+    /// Waits for something of the server for as long as the session has patience. Then it hangs up, so that whoever waits
+    /// is told that the connection is closed: a server that was stopped keeps its connections, and never answers.
+    pub(crate) async fn heard<T>(&self, answer: impl Future<Output = T>) -> T {
+        let Some(patience) = self.patience else { return answer.await };
+        let mut answer = pin!(answer);
+        if let Ok(answer) = tokio::time::timeout(patience, &mut answer).await {
+            return answer;
+        }
+        let _ = self.line.ended.set((None, format!("the server sent nothing for {patience:?}")));
+        let _ = self.line.silent.set(patience);
+        self.line.task.abort();
+        answer.await
+    }
+
+    /// The error of a session, with the silence that ended it where that was it.
+    pub(crate) fn told(&self, error: Error) -> Error {
+        match self.line.silent.get() {
+            Some(limit) => error
+                .cause(format!("the server sent nothing for {limit:?}"))
+                .hint("see what the server does; where it takes its time, raise `read_timeout`"),
+            None => error,
+        }
+    }
+
+    /// As the driver's, for as long as the session has patience.
+    pub(crate) async fn query(&self, sql: &str, values: Values<'_>) -> Result<Vec<Row>, tokio_postgres::Error> {
+        self.heard(self.client.query(sql, values)).await
+    }
+
+    /// As the driver's, for as long as the session has patience.
+    pub(crate) async fn query_one(&self, sql: &str, values: Values<'_>) -> Result<Row, tokio_postgres::Error> {
+        self.heard(self.client.query_one(sql, values)).await
+    }
+
+    /// As the driver's, for as long as the session has patience.
+    pub(crate) async fn prepare(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
+        self.heard(self.client.prepare(sql)).await
+    }
+
+    /// As the driver's, for as long as the session has patience.
+    pub(crate) async fn batch_execute(&self, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.heard(self.client.batch_execute(sql)).await
+    }
+
+    /// As the driver's, for as long as the session has patience.
+    pub(crate) async fn copy_out(&self, sql: &str) -> Result<CopyOutStream, tokio_postgres::Error> {
+        self.heard(self.client.copy_out(sql)).await
     }
 
     async fn open_to(config: &PostgresConfig, server: &Config) -> Result<Self> {
@@ -105,7 +170,7 @@ impl Session {
     }
 
     async fn dial(config: &PostgresConfig, server: &Config) -> Result<Self> {
-        let tls = client_config(config.sslmode, config.sslrootcert.as_deref()).await?;
+        let tls = client_config(&config.tls).await?;
         match server.connect(MakeRustlsConnect::new(tls)).await {
             Ok((client, connection)) => {
                 let ended = Arc::new(OnceLock::new());
@@ -117,7 +182,7 @@ impl Session {
                         let _ = reason.set((error.code().cloned(), error.to_string()));
                     }
                 });
-                Ok(Self { client, line: Line { task, ended } })
+                Ok(Self { client, line: Line { task, ended, silent: OnceLock::new() }, patience: None })
             }
             Err(error) if error.code() == Some(&SqlState::UNDEFINED_DATABASE) => {
                 Err(unknown_database(config, server).await)
@@ -168,10 +233,10 @@ impl Session {
 
     /// Ends the session in good order: the server is told.
     pub(crate) async fn close(self) {
-        let Self { client, mut line } = self;
+        let Self { client, mut line, .. } = self;
         drop(client);
         // A server that does not hear is hung up on by the drop.
-        let _ = tokio::time::timeout(std::time::Duration::from_secs(2), &mut line.task).await;
+        let _ = tokio::time::timeout(Duration::from_secs(2), &mut line.task).await;
     }
 }
 
@@ -182,7 +247,7 @@ async fn unknown_database(config: &PostgresConfig, server: &Config) -> Error {
         ErrorKind::NotFound,
         format!("the database `{}` does not exist at `{}`", config.database, config.place),
     );
-    let Ok(tls) = client_config(config.sslmode, config.sslrootcert.as_deref()).await else { return error };
+    let Ok(tls) = client_config(&config.tls).await else { return error };
     let names = async {
         let (client, connection) = other.connect(MakeRustlsConnect::new(tls)).await.ok()?;
         let task = tokio::spawn(connection);
@@ -193,91 +258,6 @@ async fn unknown_database(config: &PostgresConfig, server: &Config) -> Error {
     match names.await {
         Some(names) => error.hint(one_of(&config.database, names.iter().map(String::as_str))),
         None => error,
-    }
-}
-
-/// The TLS side of a session with a database.
-///
-/// # Errors
-/// A certificate file that cannot be read.
-pub(crate) async fn client_config(sslmode: SslMode, sslrootcert: Option<&Path>) -> Result<ClientConfig> {
-    let provider = Arc::new(ring::default_provider());
-    let internal = |error: rustls::Error| Error::internal("cannot set up TLS").cause(error);
-    let builder = ClientConfig::builder_with_provider(provider.clone())
-        .with_safe_default_protocol_versions()
-        .map_err(internal)?;
-    if sslmode != SslMode::VerifyFull {
-        let verifier = Arc::new(AnyCertificate { provider });
-        return Ok(builder.dangerous().with_custom_certificate_verifier(verifier).with_no_client_auth());
-    }
-    let mut roots = RootCertStore::empty();
-    match sslrootcert {
-        None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-        Some(path) => {
-            for certificate in certificates(path).await? {
-                roots.add(certificate).map_err(|error| unreadable(path, error))?;
-            }
-        }
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// The certificates of a PEM file, which are to be trusted.
-///
-/// # Errors
-/// A file that cannot be read, or that holds none.
-pub(crate) async fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    let bytes = tokio::fs::read(path)
-        .await
-        .map_err(|error| Error::io(&error, format!("the certificate file `{}`", path.display())))?;
-    let found = CertificateDer::pem_slice_iter(&bytes).collect::<Result<Vec<_>, _>>();
-    let found = found.map_err(|error| unreadable(path, error))?;
-    if found.is_empty() { Err(unreadable(path, "it holds no certificate")) } else { Ok(found) }
-}
-
-fn unreadable(path: &Path, cause: impl std::fmt::Display) -> Error {
-    Error::new(ErrorKind::Config, format!("the certificate file `{}` cannot be read", path.display())).cause(cause)
-}
-
-/// For `prefer` and `require`, which encrypt without asking who is there (libpq does the same). The handshake's
-/// signatures are still checked.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
 
@@ -292,7 +272,7 @@ fn connect_error(error: &tokio_postgres::Error, config: &PostgresConfig) -> Erro
         } else if *code == SqlState::INVALID_AUTHORIZATION_SPECIFICATION {
             Error::new(ErrorKind::Denied, format!("PostgreSQL at `{place}` refused `{}`", config.user))
                 .cause(refusal.message())
-                .hint("check `user` and `sslmode` of the connection, and pg_hba.conf of the server")
+                .hint("check `user`, `sslmode` and `sslcert` of the connection, and pg_hba.conf of the server")
         } else {
             server_error(error, config, &format!("cannot connect to PostgreSQL at `{place}`"))
         };
@@ -315,8 +295,12 @@ fn connect_error(error: &tokio_postgres::Error, config: &PostgresConfig) -> Erro
         return error.cause(cause).hint("give the connection a `password`");
     }
     if text == "authentication error" {
+        let hint = cause.contains("channel binding").then(|| {
+            "the server must ask for SCRAM through TLS; or use `channel_binding: prefer`, which does without".to_owned()
+        });
         return Error::new(ErrorKind::Denied, format!("PostgreSQL at `{place}` and we cannot agree how to log in"))
-            .cause(cause);
+            .cause(cause)
+            .maybe_hint(hint);
     }
     Error::new(ErrorKind::Unavailable, format!("cannot reach PostgreSQL at `{place}`"))
         .cause(cause)

@@ -49,22 +49,23 @@ pub(crate) struct Refused {
 }
 
 impl Decoder {
-    pub(crate) fn new(columns: &[Column], schema: SchemaRef, batch_size: usize) -> Self {
-        let building = |column: &Column| Building {
-            name: column.name.clone(),
-            values: Values::new(&column.kind),
-            places: Vec::with_capacity(GATHERED_ROWS),
+    /// # Errors
+    /// A type that nothing becomes, which planning has looked at.
+    pub(crate) fn new(columns: &[Column], schema: SchemaRef, batch_size: usize) -> Result<Self> {
+        let building = |column: &Column| {
+            let name = column.name.clone();
+            Ok(Building { name, values: Values::new(&column.kind)?, places: Vec::with_capacity(GATHERED_ROWS) })
         };
-        Self {
+        Ok(Self {
             schema,
-            columns: columns.iter().map(building).collect(),
+            columns: columns.iter().map(building).collect::<Result<_>>()?,
             gathered: Vec::new(),
             gathered_rows: 0,
             rows: 0,
             bytes: 0,
             batch_size: batch_size.max(1),
             refused: Vec::new(),
-        }
+        })
     }
 
     /// Takes one row.

@@ -6,7 +6,7 @@ pub(crate) use super::copy::SIGNATURE;
 use super::decode::Decoder;
 use super::libpq;
 use super::types::{Column, Kind};
-use arrow::datatypes::{Field, Schema};
+use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use bytes::Bytes;
 use std::sync::Arc;
 
@@ -34,13 +34,21 @@ pub(crate) fn copy(bytes: &[u8]) {
         Kind::NumericText,
         Kind::List(Box::new(Kind::Int4)),
         Kind::List(Box::new(Kind::NumericText)),
+        Kind::Declared(Box::new(Kind::NumericText), DataType::Int32),
+        Kind::Declared(Box::new(Kind::Text), DataType::Decimal256(60, 10)),
+        Kind::Declared(Box::new(Kind::Jsonb), DataType::Boolean),
+        Kind::Declared(Box::new(Kind::Timestamp), DataType::Date32),
+        Kind::Declared(Box::new(Kind::Date), DataType::Timestamp(TimeUnit::Nanosecond, None)),
+        Kind::Declared(Box::new(Kind::Time), DataType::Utf8),
+        Kind::Declared(Box::new(Kind::Uuid), DataType::Binary),
+        Kind::Declared(Box::new(Kind::Float4), DataType::Float64),
     ];
     // All of a row is of the kind that its place says: each kind gets every value.
     for kind in kinds {
         let columns: Vec<Column> =
             ["a", "b"].map(|name| Column { name: name.to_owned(), kind: kind.clone(), cast: None }).into();
         let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, kind.arrow(), true)).collect();
-        let mut decoder = Decoder::new(&columns, Arc::new(Schema::new(fields)), 100);
+        let Ok(mut decoder) = Decoder::new(&columns, Arc::new(Schema::new(fields)), 100) else { continue };
         let mut frames = Frames::new(columns.len());
         'all: for chunk in bytes.chunks(usize::from(*size) + 1) {
             frames.push(Bytes::copy_from_slice(chunk));

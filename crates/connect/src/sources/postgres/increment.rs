@@ -20,7 +20,7 @@ impl Wanted {
         if !names().any(|known| known == name) {
             return Err(unknown_column(name, &self.label(), names()).context("incremental_key"));
         }
-        let session = Session::open(&self.config).await?;
+        let session = Session::open_to_read(&self.config).await?;
         let key = self.key(&session, name).await?;
         let column = quoted(name);
         let from = match &increment.since {

@@ -13,6 +13,7 @@
 //! values that arrow has no place for.
 
 mod aggregate;
+mod cells;
 mod columns;
 mod config;
 pub(crate) mod connect;
@@ -29,6 +30,7 @@ mod read;
 mod snapshot;
 mod split;
 mod stream;
+pub(crate) mod tls;
 pub mod types;
 mod units;
 mod wanted;
@@ -36,9 +38,11 @@ mod wanted;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use config::must_look_at;
-pub use config::{PostgresConfig, PostgresKeys, SslMode};
+pub(crate) use config::patience;
+pub use config::{PostgresConfig, PostgresKeys};
 pub use read::PostgresSource;
+pub use tls::{ChannelBinding, SslMode};
+pub(crate) use tls::{Tls, must_look_at};
 
 use crate::cursors::candidates;
 use crate::registry::Connector;
@@ -90,7 +94,7 @@ impl Connection for PostgresConnection {
     }
 
     async fn test(&self) -> Result<ConnectionInfo> {
-        let session = Session::open(&self.config).await?;
+        let session = Session::open_to_read(&self.config).await?;
         let sql = "SELECT current_setting('server_version'), current_database()::text, current_user::text, \
                    coalesce((SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()), false), pg_is_in_recovery(), \
                    (SELECT count(*) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
@@ -178,7 +182,7 @@ fn plain(name: &str) -> String {
 impl PostgresConnection {
     /// The tables and views that this user may find, those that are Gristmill's own and partitions left out.
     async fn list(&self, limit: &str) -> Result<Vec<Listed>> {
-        let session = Session::open(&self.config).await?;
+        let session = Session::open_to_read(&self.config).await?;
         let sql = format!(
             "SELECT n.nspname::text, c.relname::text, pg_table_is_visible(c.oid), \
                CASE WHEN c.relkind = 'p' THEN parts.rows WHEN c.reltuples >= 0 AND c.relkind <> 'v' THEN c.reltuples::bigint END, \

@@ -39,7 +39,8 @@ impl crate::units::share::Dialect for Postgres {
 /// A hint for an unknown option of a connection URL or a service.
 pub(crate) fn did_you_mean_key(name: &str) -> String {
     let known = ["host", "port", "user", "password", "dbname", "passfile", "sslmode", "sslrootcert", "connect_timeout"];
-    one_of(name, known.into_iter().chain(["application_name", "options", "target_session_attrs"]))
+    let more = ["application_name", "options", "target_session_attrs", "sslcert", "sslkey", "channel_binding"];
+    one_of(name, known.into_iter().chain(more))
 }
 
 /// A table as a pipeline names it: `table`, `schema.table`, either part in double quotes where it has dots.

@@ -12,7 +12,9 @@ use super::units::decide::{Chosen, Decision, Facts, Relation as Kind, decide, de
 use super::units::keys::{cuts, masses, slices};
 use super::units::share::{Share, Slice};
 use super::wanted::{Known, Relation, Wanted, unknown_column};
+use crate::aggregate::{Declined, too_many_groups};
 use crate::source::whole_key;
+use crate::units::counting::{Counting, Divided};
 use crate::units::decide::ONE_UNIT;
 use crate::{
     Aggregation, Consistency, Filter, Increment, Narrowed, Pin, ReadPlan, ReadRequest, Retry, Rows, Scan, Source,
@@ -26,9 +28,6 @@ use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use tokio::sync::OnceCell;
 
-/// Tables that are read by ctid ranges are counted by the server up to this size, unless the user says otherwise: scanning
-/// them a second time takes it a small part of what sending them takes, out of pages that are in memory anyway.
-const COUNTED_BYTES: u64 = 512 << 20;
 /// A page of a heap; it is another size only where somebody compiled the server so.
 pub(super) const PAGE: u64 = 8192;
 
@@ -41,6 +40,7 @@ pub struct PostgresSource {
     /// The snapshot of the plans that are still held, so that all of them see the same picture.
     snapshot: Mutex<Weak<Snapshot>>,
     splitter: Splitter,
+    declined: Declined,
 }
 
 /// A unit before it has its number.
@@ -61,6 +61,7 @@ impl PostgresSource {
             known: OnceCell::new(),
             snapshot: Mutex::default(),
             splitter: Splitter::default(),
+            declined: Declined::default(),
         })
     }
 
@@ -166,33 +167,32 @@ impl PostgresSource {
         })
     }
 
-    /// What the server is to count while the units are read, and whether it must.
+    /// Whether the server counts the rows while the units are read.
     ///
     /// # Errors
     /// When it must, and cannot.
-    fn count(wanted: &Wanted, facts: &Facts, decision: &Decision, units: usize) -> Result<Option<(String, bool)>> {
-        let strict = match wanted.units.verify {
-            Some(Verify::None) => return Ok(None),
+    fn counting(
+        wanted: &Wanted,
+        facts: &Facts,
+        decision: &Decision,
+        units: usize,
+        aggregated: bool,
+    ) -> Result<Counting> {
+        let bytes = facts.heaps.as_ref().ok().map(|heaps| {
+            let pages: u64 = heaps.iter().map(|heap| heap.pages).sum();
+            pages.saturating_mul(PAGE)
+        });
+        let by_number = matches!(decision.chosen, Chosen::Ctid { .. });
+        let counting =
+            Counting::of(wanted.units.verify, Divided { units, by_number, is_aggregated: aggregated, bytes });
+        match counting {
             // Rows from another server may change between two looks.
-            Some(Verify::Count) if facts.foreign => {
-                return Err(uncountable("its rows come from another server, which shares no snapshot with this one"));
+            Counting::Must if facts.foreign => {
+                Err(uncountable("its rows come from another server, which shares no snapshot with this one"))
             }
-            Some(Verify::Count) => true,
-            None => {
-                let Some(heaps) = facts.heaps.as_ref().ok().filter(|_| units > 1 && !facts.foreign) else {
-                    return Ok(None);
-                };
-                let pages: u64 = heaps.iter().map(|heap| heap.pages).sum();
-                // Pages are told apart by number; whether keys are depends on the order of their type, too.
-                let by_pages = matches!(decision.chosen, Chosen::Ctid { .. });
-                if by_pages && pages.saturating_mul(PAGE) > COUNTED_BYTES {
-                    return Ok(None);
-                }
-                false
-            }
-        };
-        let sql = Slice::Whole.select(&Postgres, "count(*)", &wanted.relation_sql(), wanted.filter.as_deref());
-        Ok(Some((sql, strict)))
+            Counting::Does if facts.foreign => Ok(Counting::Not("they come from another server")),
+            counting => Ok(counting),
+        }
     }
 }
 
@@ -244,6 +244,7 @@ impl Source for PostgresSource {
         let is_query = matches!(self.wanted.relation, Relation::Query(_));
         let is_alone = self.held().is_none() && spec.verify != Some(Verify::Count);
         let limit = want.limit.filter(|limit| is_alone && *limit <= ONE_UNIT && filters.len() == want.filters.len());
+        let mut said = String::new();
         let (drafts, why, snapshot, tally) = if let Some(limit) = limit {
             pushed_down.push(format!("limit: {limit}"));
             let mut one = self.one(known);
@@ -267,14 +268,18 @@ impl Source for PostgresSource {
                         decision = Decision { chosen: Chosen::One, why };
                     }
                     let drafts = self.drafts(wanted, &decision, &facts, known, &snapshot).await?;
-                    let tally = match &want.aggregation {
-                        Some(_) => None,
-                        None => Self::count(wanted, &facts, &decision, drafts.len())?,
-                    };
+                    let counting = Self::counting(wanted, &facts, &decision, drafts.len(), want.aggregation.is_some())?;
+                    let tally = counting.counts().then(|| {
+                        let relation = wanted.relation_sql();
+                        let sql = Slice::Whole.select(&Postgres, "count(*)", &relation, wanted.filter.as_deref());
+                        (sql, counting == Counting::Must)
+                    });
                     // One unit alone is one statement; it needs no picture to share, unless another plan or whoever
                     // counts shares it.
                     let is_shared = drafts.len() > 1 || tally.is_some() || Arc::strong_count(&snapshot) > 1;
-                    (drafts, decision.why, is_shared.then_some(snapshot), tally)
+                    let why = decision.why;
+                    said = counting.said();
+                    (drafts, why, is_shared.then_some(snapshot), tally)
                 }
                 Err(why) if spec.verify == Some(Verify::Count) => return Err(uncountable(&why)),
                 Err(why) => {
@@ -292,7 +297,6 @@ impl Source for PostgresSource {
                 }
             }
         };
-        let counted = tally.is_some();
         let is_ordered = drafts.iter().all(|draft| draft.slice.is_ordered());
         let goes_on = is_ordered && wanted.filter.is_none() && want.aggregation.is_none();
         let id = snapshot.as_ref().map(|snapshot| (snapshot.id.clone(), snapshot.begin_plan(drafts.len(), tally)));
@@ -309,8 +313,9 @@ impl Source for PostgresSource {
             .collect::<Result<Vec<_>>>()?;
         let sample = units.first().map_or("", |unit| unit.label.as_str());
         let mut why = describe(&why, known.stats.rows, units.len(), sample);
-        if counted {
-            why.push_str("; the server counts the rows, too");
+        why.push_str(&said);
+        if want.aggregation.is_none() {
+            why.push_str(&self.declined.said());
         }
         Ok(ReadPlan {
             consistency: match &snapshot {
@@ -358,7 +363,13 @@ impl Source for PostgresSource {
         let is_countless = !matches!(spec.verify, Some(Verify::Count))
             && matches!(spec.strategy, UnitStrategy::Auto | UnitStrategy::Ctid | UnitStrategy::None);
         let known = self.known.get().filter(|_| is_countless && filters.iter().all(|filter| self.can_filter(filter)));
-        known.is_some_and(|known| aggregate::may(aggregation, filters, &self.wanted, known))
+        let Some(known) = known.filter(|known| aggregate::may(aggregation, filters, &self.wanted, known)) else {
+            return false;
+        };
+        let too_many = too_many_groups(&aggregation.groups, &known.distinct);
+        let may = too_many.is_none();
+        self.declined.note(too_many);
+        may
     }
 
     async fn split(&self, unit: &WorkUnit, most: u64) -> Option<(WorkUnit, WorkUnit)> {

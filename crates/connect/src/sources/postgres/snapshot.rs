@@ -90,7 +90,7 @@ impl Snapshot {
     /// snapshot to share here, for people.
     pub(super) async fn export(wanted: &Wanted) -> Result<Result<Arc<Self>, String>> {
         let config = &wanted.config;
-        let session = Session::open(config).await?;
+        let session = Session::open_to_read(config).await?;
         let failed = |error: tokio_postgres::Error| server_error(&error, config, "cannot take a snapshot");
         let settings = "SET application_name = 'gristmill snapshot'";
         session.batch_execute(settings).await.map_err(failed)?;
@@ -193,7 +193,7 @@ impl Snapshot {
         let task = tokio::spawn(async move {
             let failed = |error| server_error(&error, &config, "cannot count the rows");
             let _place = config.readers.place().await?;
-            let session = Session::open(&config).await?;
+            let session = Session::open_to_read(&config).await?;
             session.begin_to_read(&config, Some(&id)).await.map_err(failed)?;
             let row = session.query_one(&sql, &[]).await.map_err(failed)?;
             let count: i64 = row.try_get(0).map_err(failed)?;

@@ -119,7 +119,7 @@ impl UnitReader {
         }
         Ok(Copying {
             frames: Frames::new(columns.len()),
-            decoder: Decoder::new(&columns, self.scan.schema.clone(), self.scan.batch_size),
+            decoder: Decoder::new(&columns, self.scan.schema.clone(), self.scan.batch_size)?,
             stream,
             reader,
             ended: false,
@@ -199,10 +199,11 @@ impl Copying {
             } else if self.ended {
                 break;
             } else {
-                match self.stream.next().await {
+                match self.reader.session.heard(self.stream.next()).await {
                     Some(Ok(chunk)) => self.frames.push(chunk),
                     Some(Err(error)) => {
-                        return Err(server_error(&error, &wanted.config, &format!("reading `{label}` failed")));
+                        let error = server_error(&error, &wanted.config, &format!("reading `{label}` failed"));
+                        return Err(self.reader.session.told(error));
                     }
                     None => {
                         self.frames.finish().context(|| format!("reading `{label}`"))?;
@@ -239,7 +240,7 @@ pub(super) async fn open_reader(
         return Ok((reader, None));
     }
     let place = wanted.config.readers.place().await?;
-    let session = Session::open(&wanted.config).await?;
+    let session = Session::open_to_read(&wanted.config).await?;
     if let Err(error) = session.begin_to_read(&wanted.config, id).await {
         // Invalid identifier, does not exist (from 17 on), or its holder is not running any more.
         let refused = error.code().is_some_and(|code| matches!(code.code(), "22023" | "42704" | "55000"));

@@ -1,3 +1,6 @@
+mod aggregates;
+mod silence;
+mod tls;
 mod units;
 
 use super::*;
@@ -267,6 +270,86 @@ async fn a_numeric_without_precision_becomes_the_decimal_that_is_declared_or_a_b
 }
 
 #[tokio::test]
+async fn a_value_that_does_not_fit_its_declared_type_is_a_bad_row_and_never_rounded() {
+    let database = postgres::database();
+    // The column's type; a value that fits, and how it is shown; one that does not; the declared type.
+    for (of, good, shown, bad, word) in [
+        ("numeric", "2.0", "2", "1.5", "int"),
+        ("numeric(12,2)", "-7.00", "-7", "2147483648", "int"),
+        ("double precision", "3", "3", "2.5", "bigint"),
+        ("double precision", "0.1", "0.10", "1.005", "\"decimal(10,2)\""),
+        ("real", "0.1", "0.1", "1e30", "\"decimal(4,1)\""),
+        ("bigint", "32767", "32767", "32768", "smallint"),
+        ("bigint", "9007199254740992", "9007199254740992.0", "9007199254740993", "double"),
+        ("bigint", "255", "255", "-1", "utinyint"),
+        ("int", "1", "true", "2", "boolean"),
+        ("double precision", "1.5", "1.5", "1e39", "real"),
+        ("numeric", "'Infinity'", "inf", "1e309", "double"),
+        ("text", "' 12 '", "12", "'12a'", "int"),
+        ("text", "'t'", "true", "'perhaps'", "boolean"),
+        ("text", "'2024-02-29'", "2024-02-29", "'2023-02-29'", "date"),
+        ("text", "'12.5'", "12.50", "'12.505'", "\"decimal(60,2)\""),
+        ("jsonb", "'5'", "5", "'\"5\"'", "int"),
+        ("timestamp", "'2024-01-15'", "2024-01-15", "'2024-01-15 00:00:01'", "date"),
+        ("timestamptz", "'2024-01-15 02:00+02'", "2024-01-15T00:00:00", "'infinity'", "timestamp"),
+        ("timestamp", "'2024-01-15 00:00:01'", "2024-01-15T00:00:01", "'2024-01-15 00:00:00.5'", "timestamp_s"),
+        ("date", "'-infinity'", "", "'2024-01-15'", "time"),
+        ("date", "'2024-01-15'", "2024-01-15T00:00:00Z", "'infinity'", "timestamptz"),
+        ("money", "12.5", "12.50", "123.45", "\"decimal(4,2)\""),
+        ("exact", "2", "2", "2.5", "bigint"),
+        ("timetz", "'10:00+00'", "", "'10:00+02'", "time"),
+    ] {
+        database.sql(&format!(
+            "drop table if exists t; drop domain if exists exact; create domain exact as numeric(6,2);
+             create table t(id int, v {of}); insert into t values (1, {good}), (2, null), (3, {bad})"
+        ));
+        let source = source(&database, &format!("table: t\nschema: {{v: {word}}}"));
+        let error = read(source.as_ref()).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data, "{of} as {word}: {error}");
+        assert!(error.message().contains("column `v`"), "{error}");
+
+        let rejects = Arc::new(Mutex::new(Vec::new()));
+        let seen = rejects.clone();
+        let sink = RejectSink::new(move |reject| seen.lock().unwrap().push(reject));
+        let batches = read_with(source.as_ref(), OnFail::DeadLetter, Some(sink)).await.unwrap();
+        let refused: Vec<String> = rejects.lock().unwrap().iter().map(|reject| reject.record.clone()).collect();
+        let rows = sorted_rows(&batches).unwrap();
+        if shown.is_empty() {
+            // Nothing of this type becomes the other.
+            assert_eq!((rows, refused.len()), (vec!["2│∅│".to_owned()], 2), "{of} as {word}");
+        } else {
+            assert_eq!(rows, [format!("1│{shown}│"), "2│∅│".to_owned()], "{of} as {word}");
+            assert!(refused.len() == 1 && refused[0].contains("id: 3"), "{of} as {word}: {refused:?}");
+        }
+    }
+    // What no value can ever become is said before anything is read.
+    database.sql("create table bits(v bit(3)); insert into bits values (B'101')");
+    let error = source(&database, "table: bits\nschema: {v: int}").schema().await.unwrap_err();
+    assert_eq!(error.message(), "column `v` is bit, which cannot be read as `int`");
+}
+
+#[tokio::test]
+async fn conditions_and_aggregates_of_a_declared_column_are_not_the_servers() {
+    let database = postgres::database();
+    database.sql("create table t(id int, v text); insert into t values (1, '9'), (2, '10'), (3, '010')");
+    let source = source(&database, "table: t\nschema: {v: int}");
+    source.schema().await.unwrap();
+    let greater = crate::Test::Is(crate::Comparison::Greater, crate::Literal::Integer(9));
+    let filter = |column: &str| crate::Filter { column: column.to_owned(), test: greater.clone() };
+    assert!(source.can_filter(&filter("id")) && !source.can_filter(&filter("v")));
+    let max = |column: &str| crate::Aggregation {
+        groups: Vec::new(),
+        values: vec![crate::Aggregate::new(crate::AggregateFunction::Max, Some(column))],
+    };
+    assert!(source.can_aggregate(&max("id"), &[]) && !source.can_aggregate(&max("v"), &[]));
+    let want = ReadRequest { filters: vec![filter("v")], ..ReadRequest::default() };
+    let plan = source.plan(&want).await.unwrap();
+    assert_eq!(plan.pushed_down, ["columns: id, v"]);
+    let batches = read(source.as_ref()).await.unwrap();
+    assert_eq!(sorted_rows(&batches).unwrap(), ["1│9│", "2│10│", "3│10│"]);
+}
+
+#[tokio::test]
 async fn random_numerics_are_read_digit_by_digit() {
     use proptest::prelude::*;
     use proptest::strategy::ValueTree;
@@ -415,46 +498,6 @@ async fn what_cannot_be_connected_to_is_one_clear_error_each() {
 }
 
 #[tokio::test]
-async fn a_server_with_tls_is_spoken_to_in_tls_and_its_certificate_is_checked_when_that_is_asked_for() {
-    let server = postgres::PostgresServer::start_with_tls().unwrap();
-    let database = server.database();
-    database.sql("create table t as select n from generate_series(1, 3000) n; analyze t");
-    let open = |host: &str, more: &str| {
-        connect(&format!(
-            "{{type: postgres, host: {host}, port: {}, user: {USER}, password: \"{PASSWORD}\", database: {}{more}}}",
-            server.port, database.name
-        ))
-        .unwrap()
-    };
-    let authority = format!(", sslmode: verify-full, sslrootcert: {}", server.authority().display());
-    for (host, more, tls) in [
-        ("127.0.0.1", "", "yes"),
-        ("127.0.0.1", ", sslmode: require", "yes"),
-        ("localhost", authority.as_str(), "yes"),
-        ("127.0.0.1", ", sslmode: disable", "no"),
-    ] {
-        let info = open(host, more).test().await.unwrap();
-        assert!(info.details.contains(&("tls".to_owned(), tls.to_owned())), "{host}{more}: {info:?}");
-    }
-    // An authority that nobody trusts, and a name that is not the certificate's.
-    for (host, more) in [("localhost", ", sslmode: verify-full"), ("127.0.0.1", authority.as_str())] {
-        let error = open(host, more).test().await.unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Denied, "{host}{more}: {error:?}");
-        assert!(error.hint_text().unwrap().contains("sslrootcert"), "{error:?}");
-    }
-    let source = open("localhost", &authority).source(&extract("table: t\nunits: {target_rows: 1000}")).unwrap();
-    let plan = source.plan(&ReadRequest::default()).await.unwrap();
-    assert_eq!(plan.units.len(), 3);
-    let scan =
-        Scan { schema: source.schema().await.unwrap(), batch_size: 500, on_bad_row: OnFail::Fail, rejects: None };
-    let mut rows = 0;
-    for unit in &plan.units {
-        rows += source.read(unit, &scan).collect().await.unwrap().iter().map(RecordBatch::num_rows).sum::<usize>();
-    }
-    assert_eq!(rows, 3000);
-}
-
-#[tokio::test]
 async fn a_peer_that_is_no_postgres_is_an_error_and_not_a_panic() {
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = server.local_addr().unwrap();
@@ -480,11 +523,30 @@ fn wrong_keys_are_told_with_their_place_and_without_the_password() {
         ("{type: postgres, url: \"postgres://u:s3cr3t@h/d?sslmode=yes\"}", "unknown `sslmode` `yes` in the URL"),
         ("{type: postgres, sslmode: verify}", "unknown value `verify`"),
         ("{type: postgres, url: \"postgres://u:p?s3cr3t@h/d\"}", "an option of the URL cannot be read"),
-        ("{type: postgres, sslrootcert: a.pem}", "`sslrootcert` is only looked at with `sslmode: verify-full`"),
+        (
+            "{type: postgres, sslrootcert: a.pem}",
+            "`sslrootcert` is only looked at with `sslmode: verify-full` or `verify-ca`",
+        ),
         (
             "{type: postgres, url: \"postgres://h/d?sslmode=require&sslrootcert=a.pem\"}",
-            "`sslrootcert` is only looked at with `sslmode: verify-full`",
+            "`sslrootcert` is only looked at with `sslmode: verify-full` or `verify-ca`",
         ),
+        ("{type: postgres, sslmode: verify-ca}", "`sslmode: verify-ca` needs `sslrootcert`"),
+        ("{type: postgres, sslcert: a.pem}", "`sslcert` goes with `sslkey`"),
+        ("{type: postgres, url: \"postgres://h/d?sslkey=a.pem\"}", "`sslkey` goes with `sslcert`"),
+        (
+            "{type: postgres, sslmode: disable, sslcert: a.pem, sslkey: a.key}",
+            "`sslcert` is of no use with `sslmode: disable`",
+        ),
+        (
+            "{type: postgres, sslmode: disable, channel_binding: require}",
+            "`channel_binding` is of no use with `sslmode: disable`",
+        ),
+        (
+            "{type: postgres, url: \"postgres://h/d?channel_binding=always\"}",
+            "unknown `channel_binding` `always` in the URL",
+        ),
+        ("{type: postgres, read_timeout: 0s}", "`read_timeout` is 0"),
         (
             "{type: postgres, url: \"postgres:///d?hostaddr=10.0.0.5\"}",
             "`hostaddr` is given without the host that it belongs to",

@@ -18,9 +18,11 @@
 //!
 //! Nothing is rounded. What arrow has no place for (NaN and infinity as a decimal, infinite or too distant dates and
 //! times, arrays of more dimensions than one) is a bad row, and follows `on_bad_row`; `schema: {column: text}` reads it
-//! as text. A numeric without precision becomes a decimal by `schema: {column: "decimal(20,4)"}`; a value that would
-//! have to be rounded to fit is a bad row too.
+//! as text. A column of another type by `schema:` (a numeric without precision as `"decimal(20,4)"`, a text as `date`) is
+//! read in its own, and each value is converted here by the rules that all databases share ([`crate::declared`]): a
+//! value that would have to be rounded, or does not fit, is a bad row too. A cast by the server would round it.
 
+use crate::declared::wanted_type;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, Field, TimeUnit};
 use gristmill_model::{Error, ErrorKind, Result};
 use std::sync::Arc;
@@ -51,6 +53,8 @@ pub(crate) enum Kind {
     /// Base-10000 digits as text.
     NumericText,
     List(Box<Kind>),
+    /// As the first says, and then held to a type that was declared.
+    Declared(Box<Kind>, DataType),
 }
 
 impl Kind {
@@ -73,6 +77,7 @@ impl Kind {
             }
             Self::Decimal(precision, scale) => DataType::Decimal256(*precision, *scale),
             Self::List(item) => DataType::List(Arc::new(Field::new_list_field(item.arrow(), true))),
+            Self::Declared(_, wanted) => wanted.clone(),
         }
     }
 }
@@ -89,11 +94,11 @@ impl Column {
     /// What a column of the server becomes; `wanted` is the type that `schema:` gives it.
     ///
     /// # Errors
-    /// A wanted type that there is not.
+    /// A wanted type that there is not, or that the column cannot be read as.
     pub(crate) fn new(name: &str, server: &Type, modifier: i32, wanted: Option<&str>) -> Result<Self> {
         let name = name.to_owned();
         if let Some(wanted) = wanted {
-            let (kind, cast) = wanted_kind(&name, wanted, server)?;
+            let (kind, cast) = declared_kind(&name, wanted, server, modifier)?;
             return Ok(Self { name, kind, cast });
         }
         Ok(match kind_of(server, modifier) {
@@ -157,61 +162,51 @@ fn numeric(modifier: i32) -> Kind {
     }
 }
 
-/// The words that `schema:` knows, in pairs with what the server casts to.
-const WORDS: [(&str, Kind, &str); 24] = [
-    ("bool", Kind::Bool, "boolean"),
-    ("boolean", Kind::Bool, "boolean"),
-    ("int16", Kind::Int2, "smallint"),
-    ("smallint", Kind::Int2, "smallint"),
-    ("int32", Kind::Int4, "integer"),
-    ("int", Kind::Int4, "integer"),
-    ("integer", Kind::Int4, "integer"),
-    ("int64", Kind::Int8, "bigint"),
-    ("bigint", Kind::Int8, "bigint"),
-    ("float32", Kind::Float4, "real"),
-    ("real", Kind::Float4, "real"),
-    ("float64", Kind::Float8, "double precision"),
-    ("double", Kind::Float8, "double precision"),
-    ("text", Kind::Text, "text"),
-    ("string", Kind::Text, "text"),
-    ("utf8", Kind::Text, "text"),
-    ("varchar", Kind::Text, "text"),
-    ("binary", Kind::Bytea, "bytea"),
-    ("bytea", Kind::Bytea, "bytea"),
-    ("date", Kind::Date, "date"),
-    ("time", Kind::Time, "time"),
-    ("timestamp", Kind::Timestamp, "timestamp"),
-    ("timestamptz", Kind::TimestampTz, "timestamptz"),
-    ("uuid", Kind::Uuid, "uuid"),
-];
-
-fn wanted_kind(column: &str, wanted: &str, server: &Type) -> Result<(Kind, Option<&'static str>)> {
-    let folded = wanted.trim().to_ascii_lowercase();
-    if let Some((_, kind, cast)) = WORDS.iter().find(|(word, ..)| *word == folded) {
-        let as_it_is =
-            simple(server, -1).is_some_and(|own| own == *kind) || matches!(server.kind(), ServerKind::Enum(_));
-        return Ok((kind.clone(), (!as_it_is || *kind == Kind::Text).then_some(*cast)));
+/// How a column is read that `schema:` gives a type: in its own, and each value is held to the one that is declared. Only
+/// texts are the server's: it has one for every value.
+///
+/// # Errors
+/// A word that is no type, or a type that the column's values can never have.
+fn declared_kind(column: &str, word: &str, server: &Type, modifier: i32) -> Result<(Kind, Option<&'static str>)> {
+    let wanted = wanted_type(column, word, "PostgreSQL")?;
+    if wanted == DataType::Utf8 {
+        return Ok((Kind::Text, Some("text")));
     }
-    let unknown = || {
-        let names = WORDS.iter().map(|(word, ..)| *word).chain(["decimal(10,2)"]);
-        Error::new(ErrorKind::Config, format!("unknown type `{wanted}` for the column `{column}`"))
-            .hint(gristmill_model::one_of(&folded, names))
+    let of = base(server);
+    let (own, cast) = match kind_of(server, modifier) {
+        Some(own) => (own, None),
+        // Its text has a currency and groups of digits; as a numeric it is the same amount.
+        None if *of == Type::MONEY => (Kind::NumericText, Some("numeric")),
+        None => (Kind::Text, Some("text")),
     };
-    let inner = ["decimal", "numeric"]
-        .iter()
-        .find_map(|word| folded.strip_prefix(word))
-        .and_then(|rest| rest.trim().strip_prefix('(')?.strip_suffix(')'))
-        .ok_or_else(unknown)?;
-    let (precision, scale) = inner.split_once(',').unwrap_or((inner, "0"));
-    match (precision.trim().parse::<u8>(), scale.trim().parse::<i8>()) {
-        (Ok(precision @ 1..=DECIMAL256_MAX_PRECISION), Ok(scale))
-            if scale >= 0 && scale.unsigned_abs() <= precision =>
-        {
-            // The digits come as they are, and are refused where they do not fit: a cast would round them.
-            Ok((Kind::Decimal(precision, scale), (*server != Type::NUMERIC).then_some("numeric")))
+    if own.arrow() == wanted {
+        return Ok((own, cast));
+    }
+    let kind = match (own, wanted) {
+        (Kind::Decimal(..) | Kind::NumericText, DataType::Decimal128(precision, scale))
+        | (Kind::Decimal(..) | Kind::NumericText, DataType::Decimal256(precision, scale)) => {
+            Kind::Decimal(precision, scale)
         }
-        _ => Err(Error::new(ErrorKind::Config, format!("`{wanted}` for the column `{column}` is not a decimal"))
-            .hint("write `decimal(precision, scale)` with a precision of 1 to 76 and a scale of 0 to the precision")),
+        // A row of bits would be taken for a decimal number; bytes, arrays and ids for nothing at all.
+        (own, wanted)
+            if matches!(own, Kind::List(_) | Kind::Bytea | Kind::Uuid)
+                || matches!(*of, Type::BIT | Type::VARBIT)
+                || (wanted == DataType::Binary && !matches!(own, Kind::Text | Kind::Jsonb)) =>
+        {
+            let message = format!("column `{column}` is {}, which cannot be read as `{word}`", server.name());
+            return Err(Error::new(ErrorKind::Config, message)
+                .hint("read it as `text`, or let the server convert it: `query: select …::… from …`"));
+        }
+        (own, wanted) => Kind::Declared(Box::new(own), wanted),
+    };
+    Ok((kind, cast))
+}
+
+/// The type below all domains.
+fn base(server: &Type) -> &Type {
+    match server.kind() {
+        ServerKind::Domain(of) => base(of),
+        _ => server,
     }
 }
 
@@ -240,5 +235,27 @@ mod tests {
         assert!(Column::new("a", &Type::NUMERIC, -1, Some("decimal(5,6)")).is_err());
         let column = Column::new("a", &Type::NUMERIC, -1, Some("Decimal(20, 4)")).unwrap();
         assert_eq!((column.kind, column.cast), (Kind::Decimal(20, 4), None));
+    }
+
+    #[test]
+    fn a_declared_column_is_read_in_its_own_type() {
+        let kind = |server: &Type, wanted| Column::new("a", server, -1, Some(wanted)).map(|of| (of.kind, of.cast));
+        let held = |own, wanted| Kind::Declared(Box::new(own), wanted);
+        assert_eq!(kind(&Type::INT4, "int").unwrap(), (Kind::Int4, None));
+        assert_eq!(kind(&Type::NUMERIC, "int").unwrap(), (held(Kind::NumericText, DataType::Int32), None));
+        assert_eq!(kind(&Type::FLOAT8, "decimal(40,2)").unwrap().0, held(Kind::Float8, DataType::Decimal256(40, 2)));
+        assert_eq!(kind(&Type::MONEY, "decimal(12,2)").unwrap(), (Kind::Decimal(12, 2), Some("numeric")));
+        assert_eq!(kind(&Type::INTERVAL, "time").unwrap().1, Some("text"));
+        assert_eq!(kind(&Type::DATE, "text").unwrap(), (Kind::Text, Some("text")));
+        for (server, wanted) in [
+            (Type::BIT, "int"),
+            (Type::INT4_ARRAY, "int"),
+            (Type::BYTEA, "int"),
+            (Type::UUID, "bigint"),
+            (Type::INT4, "binary"),
+        ] {
+            let error = kind(&server, wanted).unwrap_err();
+            assert!(error.message().contains("cannot be read as"), "{error}");
+        }
     }
 }

@@ -49,6 +49,8 @@ pub(super) struct Known {
     pub(super) foreign: bool,
     /// The columns that conditions may be on.
     pub(super) comparable: BTreeMap<String, Comparable>,
+    /// About how many values columns have, where statistics know.
+    pub(super) distinct: BTreeMap<String, f64>,
 }
 
 impl Wanted {
@@ -152,7 +154,7 @@ impl Wanted {
     /// The columns of the table's primary key, in its order; none for views and queries.
     pub(super) async fn primary_key(&self) -> Result<Vec<String>> {
         let Relation::Table(table) = &self.relation else { return Ok(Vec::new()) };
-        let session = Session::open(&self.config).await?;
+        let session = Session::open_to_read(&self.config).await?;
         let sql = format!(
             "SELECT ARRAY(SELECT a.attname::text FROM pg_index i CROSS JOIN LATERAL \
                unnest(i.indkey) WITH ORDINALITY k(num, place) \
@@ -187,13 +189,13 @@ impl Wanted {
                 return unknown_in_condition(&table.to_string(), &words, wrong, &columns);
             }
         }
-        server_error(error, &self.config, &format!("cannot read `{}`", self.label()))
+        session.told(server_error(error, &self.config, &format!("cannot read `{}`", self.label())))
     }
 
     /// Columns, and the planner's guess of rows and bytes: right for whole tables, the best there is for conditions and
     /// queries. Explaining also asks for the right to read, which describing does not.
     pub(super) async fn ask(&self) -> Result<Known> {
-        let session = Session::open(&self.config).await?;
+        let session = Session::open_to_read(&self.config).await?;
         let columns = self.describe(&session).await?;
         let sql = format!("EXPLAIN (FORMAT JSON) {}", self.select(&columns, &Slice::Whole));
         let rows = match session.query(&sql, &[]).await {
@@ -205,6 +207,7 @@ impl Wanted {
             serde_json::from_str(&text.0).ok()
         });
         let comparable = pushed::comparable(self, &session).await;
+        let distinct = self.distinct(&session).await;
         session.close().await;
         let number = |key: &str| plan.as_ref()?.pointer(&format!("/0/Plan/{key}"))?.as_u64();
         let rows = number("Plan Rows");
@@ -220,8 +223,25 @@ impl Wanted {
             by_index: self.filter.is_some() && (any("Index") || any("Bitmap")) && !any("Seq Scan"),
             foreign: any("Foreign Scan"),
             comparable,
+            distinct,
             columns,
         })
+    }
+
+    /// About how many values the columns of a table have. Nothing is an error: it is only a guess.
+    async fn distinct(&self, session: &Session) -> BTreeMap<String, f64> {
+        let Relation::Table(table) = &self.relation else { return BTreeMap::new() };
+        // Below zero, it is a share of the rows.
+        let sql = format!(
+            "SELECT s.attname::text, max(CASE WHEN s.n_distinct < 0 THEN -s.n_distinct * greatest(c.reltuples, 0) \
+               ELSE s.n_distinct END)::float8 \
+             FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
+               JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname \
+             WHERE c.oid = to_regclass({}) GROUP BY 1",
+            literal(&table.sql())
+        );
+        let rows = session.query(&sql, &[]).await.unwrap_or_default();
+        rows.iter().filter_map(|row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?))).collect()
     }
 
     /// The columns of `wanted` among those that the server has now.

@@ -8,6 +8,7 @@ use super::picture::{Picture, share};
 use super::units::{Shape, label, look};
 use super::{Wanted, What};
 use crate::sources::sqlite::database::{Database, quoted};
+use crate::units::counting::{Counting, Divided};
 use crate::units::decide::{Chosen, Decision, ONE_UNIT, asked, count, describe, most, needs_facts, target};
 use crate::units::keys::{KeyKind, Mass, ascending, cuts, slices};
 use crate::units::share::{Dialect, Share, Slice};
@@ -116,10 +117,11 @@ pub(super) fn plan(
     } else if spec.strategy == UnitStrategy::None {
         decision.why = "one unit, as `units` says".to_owned();
     }
-    let counted = spec.verify == Some(Verify::Count);
+    let strict = spec.verify == Some(Verify::Count);
+    let mut counting = Counting::Never;
     let mut slices = vec![(Slice::Whole, stats.rows)];
     let mut picture = None;
-    if decision.chosen != Chosen::One || counted {
+    if decision.chosen != Chosen::One || strict {
         let several = decision.chosen != Chosen::One;
         let (connections, why_alone) = share(database, if several { readers } else { 1 })?;
         if let (Some(why), true) = (why_alone, several) {
@@ -131,9 +133,12 @@ pub(super) fn plan(
         }
         if let Some(first) = connections.first() {
             slices = divided(wanted, first, &decision, stats.rows)?;
+            let by_number = matches!(decision.chosen, Chosen::Keys { .. });
+            let (units, is_aggregated, bytes) = (slices.len(), aggregation.is_some(), size(first));
+            counting = Counting::of(spec.verify, Divided { units, by_number, is_aggregated, bytes });
         }
-        if slices.len() > 1 || counted {
-            picture = Some(Picture::of(database, connections, slices.len(), counted));
+        if slices.len() > 1 || strict {
+            picture = Some(Picture::of(database, connections, slices.len(), counting.counts()));
         }
     }
     let whole = label(wanted);
@@ -155,7 +160,7 @@ pub(super) fn plan(
     let sample = units.first().map_or("", |unit| unit.label.as_str());
     let why = match &decision.chosen {
         Chosen::One if decision.why == "one read transaction" => decision.why,
-        _ => describe(&decision.why, stats.rows, units.len(), sample),
+        _ => describe(&decision.why, stats.rows, units.len(), sample) + &counting.said(),
     };
     Ok(ReadPlan {
         consistency: if picture.is_some() { Consistency::Snapshot } else { Consistency::SingleRead },
@@ -165,6 +170,12 @@ pub(super) fn plan(
         retry: Retry::Never,
         pin: picture.map(|picture| Pin::new(picture)),
     })
+}
+
+/// The bytes of the database's file.
+fn size(connection: &Connection) -> Option<u64> {
+    let sql = "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size";
+    connection.query_row(sql, [], |row| row.get::<_, i64>(0)).ok().and_then(|bytes| u64::try_from(bytes).ok())
 }
 
 fn facts(shape: &Shape, connection: &Connection, rows: Option<u64>) -> Facts {

@@ -4,6 +4,7 @@ use super::picture::{Lent, Picture};
 use super::units::{look, no_such_column};
 use super::values::{Moment, integer_to_decimal, parse_time, real_to_decimal, text_to_decimal};
 use super::{Wanted, What};
+use crate::cells::truth;
 use crate::units::share::Slice;
 use crate::{Aggregation, Reject, Rows, Scan};
 use arrow::array::{
@@ -522,9 +523,7 @@ fn to_boolean(value: ValueRef<'_>) -> Option<bool> {
         ValueRef::Text(text) => match text {
             b"0" => Some(false),
             b"1" => Some(true),
-            _ if [&b"true"[..], b"t", b"yes"].iter().any(|word| text.eq_ignore_ascii_case(word)) => Some(true),
-            _ if [&b"false"[..], b"f", b"no"].iter().any(|word| text.eq_ignore_ascii_case(word)) => Some(false),
-            _ => None,
+            _ => truth(text),
         },
         _ => None,
     }

@@ -361,7 +361,7 @@ async fn a_large_table_is_read_in_ranges_of_row_ids_in_one_picture() {
         assert_eq!(plan.consistency, crate::Consistency::Snapshot);
         assert_eq!(
             plan.why,
-            "about 60,000 rows; ranges of row ids, in whose order the rows are kept; 2 units of about 30,000 rows, such as `big rowid < 30001`"
+            "about 60,000 rows; ranges of row ids, in whose order the rows are kept; 2 units of about 30,000 rows, such as `big rowid < 30001`; the database counts the rows, too"
         );
         let mut rows = rows_of(source.as_ref(), &plan.units[..1]).await.unwrap();
         assert_eq!(rows.len(), 30_000);
@@ -376,6 +376,20 @@ async fn a_large_table_is_read_in_ranges_of_row_ids_in_one_picture() {
         let open = || connection.source(&extract("table: big\nwhere: id < 3000\nunits: {target_rows: 500}")).unwrap();
         source_suite(&open, None).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn rows_that_units_lose_are_told_of_though_nobody_asked_to_count() {
+    let (_folder, connection) = project(MANY);
+    let source = connection.source(&extract("table: big\nunits: {target_rows: 20000}")).unwrap();
+    let mut plan = plan_of(source.as_ref()).await;
+    let last = plan.units.last_mut().unwrap();
+    let from = &mut last.payload["slice"]["keys"]["from"]["value"];
+    *from = (from.as_str().unwrap().parse::<i64>().unwrap() + 1).to_string().into();
+    let error = rows_of(source.as_ref(), &plan.units).await.unwrap_err();
+    assert!(error.message().contains("but the server counts 60,000 in the same snapshot: rows were lost"), "{error}");
+    let unverified = connection.source(&extract("table: big\nunits: {target_rows: 20000, verify: none}")).unwrap();
+    assert!(!plan_of(unverified.as_ref()).await.why.contains("count"));
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use tokio::task::JoinSet;
 
-async fn plan(source: &dyn Source) -> ReadPlan {
+pub(super) async fn plan(source: &dyn Source) -> ReadPlan {
     source.plan(&ReadRequest { parallelism: 4, ..ReadRequest::default() }).await.unwrap()
 }
 
@@ -15,13 +15,13 @@ async fn scan(source: &dyn Source) -> Scan {
     Scan { schema: source.schema().await.unwrap(), batch_size: 500, on_bad_row: OnFail::Fail, rejects: None }
 }
 
-async fn unit_rows(source: &dyn Source, unit: &WorkUnit) -> Result<Vec<String>> {
+pub(super) async fn unit_rows(source: &dyn Source, unit: &WorkUnit) -> Result<Vec<String>> {
     let batches = source.read(unit, &scan(source).await).collect().await?;
     sorted_rows(&batches)
 }
 
 /// The rows of all units, four at a time.
-async fn all_rows(source: &Arc<dyn Source>, plan: &ReadPlan) -> Result<Vec<String>> {
+pub(super) async fn all_rows(source: &Arc<dyn Source>, plan: &ReadPlan) -> Result<Vec<String>> {
     let mut rows = Vec::new();
     for units in plan.units.chunks(4) {
         let mut set = JoinSet::new();
@@ -38,7 +38,7 @@ async fn all_rows(source: &Arc<dyn Source>, plan: &ReadPlan) -> Result<Vec<Strin
 }
 
 /// The rows of the table as one unit reads them.
-async fn whole(database: &TestDatabase, yaml: &str) -> Vec<String> {
+pub(super) async fn whole(database: &TestDatabase, yaml: &str) -> Vec<String> {
     let source = source(database, &format!("{yaml}\nunits: {{strategy: none}}"));
     let plan = plan(source.as_ref()).await;
     assert_eq!(plan.units.len(), 1);
@@ -57,7 +57,7 @@ async fn a_large_table_is_read_in_ranges_of_its_key_in_one_picture() {
     assert_eq!(plan.consistency, Consistency::Snapshot);
     assert!(plan.why.contains("ranges of the key `id`, in whose order the rows are kept"), "{}", plan.why);
     assert!((3..=6).contains(&plan.units.len()), "{}", plan.why);
-    assert!(plan.why.ends_with("the server counts the rows, too"), "{}", plan.why);
+    assert!(plan.why.ends_with("the database counts the rows, too"), "{}", plan.why);
     // What happens after the plan is not seen, whichever unit is read when.
     let first = unit_rows(source.as_ref(), &plan.units[0]).await.unwrap();
     database.sql("delete from big where id % 2 = 0; update big set v = 'new'; insert into big values (-5, 0, 'new')");
@@ -205,7 +205,7 @@ async fn a_writer_that_does_not_end_makes_it_one_connection() {
 }
 
 /// Columns whose keys are divided, and values for them.
-fn keys(runner: &mut proptest::test_runner::TestRunner, rows: usize) -> Vec<(&'static str, Vec<String>)> {
+pub(super) fn keys(runner: &mut proptest::test_runner::TestRunner, rows: usize) -> Vec<(&'static str, Vec<String>)> {
     let mut many = |of: BoxedStrategy<String>| -> Vec<String> {
         let common = of.new_tree(runner).unwrap().current();
         (0..rows)

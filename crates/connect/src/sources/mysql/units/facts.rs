@@ -33,7 +33,7 @@ pub(in super::super) struct Key {
     /// Bytes that are no text.
     binary: bool,
     /// The index that begins with it.
-    index: Option<String>,
+    pub(in super::super) index: Option<String>,
 }
 
 /// A part of the keys: from one value up to another (the last includes it), and about how many rows.
@@ -230,7 +230,7 @@ impl Wanted {
         };
         let column = quoted(&key.column);
         let step = (target / share.max(1e-6)).round().max(1.0) as u64;
-        let value = if key.binary { format!("HEX({column})") } else { format!("CAST({column} AS CHAR)") };
+        let value = key.value();
         let mut found: Vec<Cut> = Vec::new();
         while found.len() < MOST_UNITS as usize * 4 {
             let from = match found.last() {
@@ -264,12 +264,18 @@ impl Wanted {
 
 impl Key {
     /// A value as [`super::super::names::Mysql`] takes it, and people see it.
-    fn shown(&self, value: &str) -> String {
+    pub(in super::super) fn shown(&self, value: &str) -> String {
         match self.kind {
             KeyKind::Other if self.binary => format!("x'{}'", value.to_ascii_lowercase()),
             KeyKind::Integer | KeyKind::Numeric | KeyKind::Float => value.to_owned(),
             _ => format!("'{value}'"),
         }
+    }
+
+    /// What to select so that [`Self::shown`] understands it.
+    pub(in super::super) fn value(&self) -> String {
+        let column = quoted(&self.column);
+        if self.binary { format!("HEX({column})") } else { format!("CAST({column} AS CHAR)") }
     }
 
     fn sql(&self, value: &str) -> String {

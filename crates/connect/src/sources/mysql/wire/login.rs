@@ -89,7 +89,8 @@ impl Wire {
         database: Option<&str>,
     ) -> Result<Self, Failure> {
         let frames = Frames::default();
-        let mut wire = Self { stream, frames, state: State::Unsure, can: CapabilityFlags::empty(), id: 0 };
+        let (state, can, patience) = (State::Unsure, CapabilityFlags::empty(), config.read_timeout);
+        let mut wire = Self { stream, frames, state, can, id: 0, patience };
         let place = wire.packet().await?;
         let payload = &wire.frames.bytes()[place];
         if payload.first() == Some(&0xFF) {

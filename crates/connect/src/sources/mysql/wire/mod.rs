@@ -11,7 +11,7 @@ pub(super) mod row;
 #[cfg(test)]
 mod tests;
 
-use super::connect::{Failure, TextRow};
+use super::connect::{Failure, TextRow, silence};
 use super::decode::Decoder;
 use frames::{Frames, Torn};
 use mysql_async::{Column, DriverError, IoError, ServerError};
@@ -21,6 +21,7 @@ use mysql_common::packets::{ErrPacket, StmtPacket};
 use mysql_common::proto::MyDeserialize;
 use std::io;
 use std::ops::Range;
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 const QUIT: u8 = 0x01;
@@ -43,6 +44,8 @@ pub(super) struct Wire {
     can: CapabilityFlags,
     /// The server's number of it.
     pub(super) id: u32,
+    /// How long the server may send nothing while it is waited for.
+    patience: Duration,
 }
 
 impl std::fmt::Debug for Wire {
@@ -140,7 +143,12 @@ impl Wire {
     /// The connection is lost.
     pub(super) async fn fill(&mut self) -> Result<(), Failure> {
         // Nothing is lost when nobody waits for its end: what came is in the buffer, or not received.
-        match self.stream.read_buf(self.frames.room()).await {
+        let read = self.stream.read_buf(self.frames.room());
+        let Ok(read) = tokio::time::timeout(self.patience, read).await else {
+            self.state = State::Unsure;
+            return Err(silence(self.patience));
+        };
+        match read {
             Ok(0) => {
                 self.state = State::Unsure;
                 let closed = io::Error::new(io::ErrorKind::UnexpectedEof, "connection closed");

@@ -60,7 +60,7 @@ async fn a_large_table_is_read_in_ctid_ranges_of_one_snapshot() {
     assert_eq!(plan.consistency, crate::Consistency::Snapshot);
     assert!(plan.why.contains("ctid ranges") && plan.why.contains("120,000 rows; "), "{}", plan.why);
     assert!(plan.why.contains("3 units of about 40,000 rows, such as `big blocks 0 to "), "{}", plan.why);
-    assert!(plan.why.ends_with("the server counts the rows, too"), "{}", plan.why);
+    assert!(plan.why.ends_with("the database counts the rows, too"), "{}", plan.why);
     let estimates: Vec<u64> = plan.units.iter().map(|unit| unit.rows.unwrap()).collect();
     assert!(estimates.iter().all(|rows| (39_000..41_000).contains(rows)), "{estimates:?}");
     // What happens after the plan is not seen, whichever unit is read when.
@@ -436,7 +436,7 @@ async fn what_is_one_unit_is_counted_when_that_is_asked_for() {
         let source = extract_with(&database, yaml);
         let plan = plan(source.as_ref()).await;
         assert_eq!(plan.units.len(), 1);
-        assert!(plan.why.ends_with("the server counts the rows, too"), "{}", plan.why);
+        assert!(plan.why.ends_with("the database counts the rows, too"), "{}", plan.why);
         assert_eq!(all_rows(&source, &plan).await.unwrap().len(), 3000);
     }
 }

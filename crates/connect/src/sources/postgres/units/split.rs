@@ -1,8 +1,8 @@
-//! Dividing what one unit takes into a first part and the rest. Pure.
+//! Dividing the pages that one unit takes into a first part and the rest. Pure.
 //!
 //! **Invariant:** whatever the sizes are believed to be, the two parts are disjoint and together they are the whole.
 
-use super::share::{Blocks, Edge, Slice};
+use super::share::{Blocks, Slice};
 
 /// The pages of each range: what it says, or for ranges that are open above, their even share of what `pages`, all of the
 /// unit's, leaves.
@@ -32,15 +32,4 @@ pub(crate) fn blocks(blocks: &[Blocks], pages: u64, first: u64) -> Option<(Slice
         }
     }
     (!one.is_empty() && !other.is_empty()).then_some((Slice::Blocks(one), Slice::Blocks(other)))
-}
-
-/// A range of keys up to a value, which is in it, and the rest. The value is one that the server has found in the range: it
-/// lies between its ends by the server's own order.
-pub(crate) fn keys(slice: &Slice, value: String) -> Option<(Slice, Slice)> {
-    let Slice::Keys { column, from, to, nulls } = slice else { return None };
-    let edge = Edge { value, after: true };
-    Some((
-        Slice::Keys { column: column.clone(), from: from.clone(), to: Some(edge.clone()), nulls: *nulls },
-        Slice::Keys { column: column.clone(), from: Some(edge), to: to.clone(), nulls: false },
-    ))
 }

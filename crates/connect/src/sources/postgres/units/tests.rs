@@ -6,6 +6,7 @@ use super::split;
 use super::thousands;
 use crate::sources::postgres::names::Postgres;
 use crate::units::decide::MOST_UNITS;
+use crate::units::split::keys;
 use gristmill_model::spec::{UnitStrategy, UnitsSpec};
 use proptest::prelude::*;
 
@@ -314,7 +315,7 @@ proptest! {
         for value in values {
             // As the server would find it: a key within the range.
             let at = parts.iter().position(|slice| holds(slice, Some(value))).unwrap();
-            let (one, other) = split::keys(&parts[at], value.to_string()).unwrap();
+            let (one, other) = keys(&parts[at], value.to_string()).unwrap();
             parts[at] = one;
             parts.push(other);
         }
@@ -336,5 +337,5 @@ fn a_part_is_about_as_large_as_was_asked_for() {
     assert_eq!(divided(&two, 30, 10), of(vec![two[0].clone()], vec![two[1].clone()]));
     assert_eq!(divided(&two, 30, 30), None);
     assert_eq!(divided(&two, 30, 0), None);
-    assert_eq!(split::keys(&Slice::Whole, "1".to_owned()), None);
+    assert_eq!(keys(&Slice::Whole, "1".to_owned()), None);
 }
