@@ -19,7 +19,7 @@ mod tests;
 mod tolerant;
 pub mod types;
 
-use crate::sinks::widen;
+use crate::sinks::{staged_table, widen};
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::quoted;
@@ -27,7 +27,9 @@ use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Options;
 use gristmill_model::spec::LoadSpec;
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use gristmill_model::{
+    Checkpoint, Committed, Error, ErrorKind, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey,
+};
 use std::sync::Arc;
 use target::Target;
 use types::Outgoing;
@@ -113,6 +115,10 @@ impl Sink for PostgresSink {
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
         self.audit_keys(staged).await
+    }
+
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        staged_table::keep(staged, staged_table::Payload::sql)
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
