@@ -219,6 +219,9 @@ pub(crate) struct SqlArgs {
     /// The logical date for the templates of --pipeline; yesterday (UTC) by default
     #[arg(long, value_name = "DATE", value_parser = date)]
     pub(crate) date: Option<NaiveDate>,
+    /// Look at what a load had staged when a check failed, as the table `staged`: the run's id (or `last`), a dot, the load
+    #[arg(long, value_name = "RUN.STEP", conflicts_with = "pipeline")]
+    pub(crate) staged: Option<String>,
     /// How rows are printed
     #[arg(long, value_enum, value_name = "FORMAT")]
     pub(crate) format: Option<RowFormat>,

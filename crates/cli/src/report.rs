@@ -152,7 +152,15 @@ mod tests {
 
     fn check(name: &str, on_fail: OnFail, unexpected: u64) -> CheckReport {
         let observed = if unexpected == 0 { String::new() } else { "501, 502".to_owned() };
-        CheckReport { name: name.to_owned(), passed: unexpected == 0, on_fail, rows: 27_000, unexpected, observed }
+        CheckReport {
+            name: name.to_owned(),
+            passed: unexpected == 0,
+            on_fail,
+            rows: 27_000,
+            unexpected,
+            observed,
+            sample: Vec::new(),
+        }
     }
 
     #[test]

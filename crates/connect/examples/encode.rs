@@ -51,7 +51,11 @@ async fn encode(way: &str, file: &Path, folder: &Path) -> Result<f64> {
     let batches = reader.collect::<std::result::Result<Vec<_>, _>>().map_err(failed)?;
     std::fs::create_dir_all(folder).map_err(failed)?;
     let started = Instant::now();
-    if way == "bare" { bare(&batches, folder)? } else { gristmill(batches, folder).await? }
+    if way == "bare" {
+        bare(&batches, folder)?
+    } else {
+        gristmill(batches, folder).await?
+    }
     Ok(started.elapsed().as_secs_f64())
 }
 

@@ -24,7 +24,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         .with_access_key_id(key)
         .with_secret_access_key(secret)
         .build()?;
-    let files = std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
+    let files =
+        std::fs::read_dir(folder)?.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>()?;
     let files = files.into_iter().filter(|path| path.is_file());
     futures::stream::iter(files.map(|file| put(&store, file))).buffer_unordered(2).try_collect::<Vec<()>>().await?;
     Ok(())
@@ -32,7 +33,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 async fn put(store: &dyn ObjectStore, file: PathBuf) -> Result<(), Box<dyn std::error::Error>> {
     let name = file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    let mut upload = WriteMultipart::new_with_chunk_size(store.put_multipart(&Path::from(format!("raw/{name}"))).await?, PART);
+    let mut upload =
+        WriteMultipart::new_with_chunk_size(store.put_multipart(&Path::from(format!("raw/{name}"))).await?, PART);
     let mut file = tokio::fs::File::open(&file).await?;
     let mut part = vec![0; PART];
     loop {

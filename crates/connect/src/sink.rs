@@ -3,7 +3,7 @@
 use crate::{OpenContext, Rows};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
-use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use gristmill_model::{Checkpoint, Committed, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
 use std::fmt;
 
 /// What a sink is opened for.
@@ -72,6 +72,16 @@ pub trait Sink: fmt::Debug + Send + Sync {
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
         let _ = staged;
         Ok(())
+    }
+
+    /// Makes what was staged readable, where a check has failed and it is not going to be published: it stays where no reader
+    /// of the target looks, until `abort` or a recovery throws it away. None where it cannot be read.
+    ///
+    /// # Errors
+    /// A target that cannot be asked.
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        let _ = staged;
+        Ok(None)
     }
 
     /// Publishes what was staged, and the checkpoint, under the load's key. A key that is already there is a no-op.

@@ -270,9 +270,10 @@ impl Resolver {
                 uniques.push(unique_plan(&self.session, name.as_str(), columns, tally.clone()).await?);
             }
         }
+        let keys = if tallies.is_empty() { Vec::new() } else { self.key_columns(step).await };
         self.pipes.push(PipeJob {
             step: step.name.clone(),
-            judge: Arc::new(Judge::new(columns, &tallies)),
+            judge: Arc::new(Judge::new(columns, &tallies, keys)),
             pipe,
             plan,
             tallies,
@@ -283,6 +284,19 @@ impl Resolver {
             passed: Arc::default(),
         });
         Ok(())
+    }
+
+    /// The columns that tell the rows of a view apart, for people: as the pipeline says, or else as its table does. Where
+    /// neither does, or the table cannot be asked now, rows are told without.
+    async fn key_columns(&self, step: &Step) -> Vec<String> {
+        let said = crate::checks::key_columns(step, &self.steps);
+        if !said.is_empty() {
+            return said;
+        }
+        match self.views.iter().find(|view| view.step == step.name).map(|view| &view.origin) {
+            Some(Origin::Extract(table)) => table.source.key().await.unwrap_or_default(),
+            _ => Vec::new(),
+        }
     }
 
     /// A uniqueness check of one column of whole numbers, which needs no plan of its own.

@@ -21,10 +21,10 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use gristmill_connect::Sink;
 use gristmill_model::fault::{self, Point};
-use gristmill_model::spec::{OnFail, Step};
+use gristmill_model::spec::{FileFormat, OnFail, Step, StepBody};
 use gristmill_model::{
-    CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, LoadKey, RefusedBy, Result,
-    RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
+    CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, KeptLoad, LoadKey, RefusedBy,
+    Result, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
 };
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -172,11 +172,13 @@ impl Group {
                 }
             }
         }
+        let mut refused = report.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Check);
         if report.error.is_none() {
             report.error = match fault::at(Point::DuringAudit) {
                 Ok(()) => self.audit(&staged).await.err(),
                 Err(error) => Some(error),
             };
+            refused = report.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Data);
         }
         if report.error.is_none() {
             match self.letters.finish().await {
@@ -198,7 +200,11 @@ impl Group {
             }
             Some(_) => {
                 self.letters.discard().await;
-                for load in self.actions.iter().filter_map(|action| action.load.as_ref()) {
+                for (action, load) in self.actions.iter().filter_map(|action| Some((action, action.load.as_ref()?))) {
+                    if refused && let Some(kept) = keep(action, load, &staged).await {
+                        report.kept.push(kept);
+                        continue;
+                    }
                     if let Err(error) = load.sink.abort(&load.key).await {
                         tracing::warn!("what `{}` staged could not be thrown away: {error}", load.key);
                     }
@@ -476,6 +482,30 @@ impl Group {
         }
         loads
     }
+}
+
+/// Keeps what a load has staged to be looked at, where a check or its target has refused it. None where there is nothing to
+/// see, or no way to see it: then it is thrown away.
+async fn keep(action: &Action, load: &PlannedLoad, staged: &[(StepName, Staged)]) -> Option<KeptLoad> {
+    let step = &action.step.name;
+    let parts = staged.iter().filter(|(of, part)| of == step && part.rows > 0).map(|(_, part)| part.clone());
+    let parts: Vec<Staged> = parts.collect();
+    let StepBody::Load(spec) = &action.step.body else { return None };
+    if load.held || parts.is_empty() {
+        return None;
+    }
+    let mut rows = match load.sink.keep(&parts).await {
+        Ok(rows) => rows?,
+        Err(error) => {
+            tracing::warn!("what `{}` staged cannot be kept: {error}", load.key);
+            return None;
+        }
+    };
+    rows.extract.from = spec.to.clone();
+    if rows.extract.format == Some(FileFormat::Csv) {
+        rows.extract.csv.clone_from(&spec.csv);
+    }
+    Some(KeptLoad { step: step.clone(), key: load.key.clone(), rows })
 }
 
 fn finish_reports(report: &mut JobReport, job: &JobSpec, millis: u64) {

@@ -32,8 +32,8 @@ pub use interval::{FIRST_DATE, Interval, LAST_DATE};
 pub use key::{Checkpoint, Committed, Cursor, LoadKey, OwnerId, Slot, Staged, StagedFile, TaskKey};
 pub use replay::{Letters, Origin, RefusedBy};
 pub use run::{
-    CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, LoadReport, RunEvent, StagedLoad,
-    StepKind, StepReport, StepState,
+    CheckReport, EventSink, FileSummary, JobPhase, JobReport, JobRunner, JobSpec, KeptLoad, KeptRows, LoadReport,
+    RunEvent, StagedLoad, StepKind, StepReport, StepState,
 };
 pub use size::ByteSize;
 pub use suggest::{did_you_mean, one_of};

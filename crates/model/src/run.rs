@@ -1,5 +1,6 @@
 //! What a runner is asked to do, what it tells meanwhile, and what it answers.
 
+use crate::spec::ExtractSpec;
 use crate::spec::{FoundTable, OnFail, PipelineSpec, Strategy};
 use crate::{CancellationToken, Committed, Error, Interval, LoadKey, RunId, Staged, StepName, TemplateContext};
 use chrono::{DateTime, Utc};
@@ -223,6 +224,9 @@ pub struct CheckReport {
     pub unexpected: u64,
     /// What was seen, for people: `30,412 rows`, a few of the values.
     pub observed: String,
+    /// A few of the rows that broke it: the columns that tell them apart, and the one that was looked at. NULL is none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sample: Vec<BTreeMap<String, Option<String>>>,
 }
 
 /// Files a load published.
@@ -298,6 +302,9 @@ pub struct JobReport {
     pub steps: Vec<StepReport>,
     /// After [`JobPhase::Stage`]: what waits for its commit.
     pub staged: Vec<StagedLoad>,
+    /// After [`JobPhase::Stage`] whose checks failed: what can be looked at until it is aborted or recovered.
+    #[serde(default)]
+    pub kept: Vec<KeptLoad>,
     /// After [`JobPhase::Commit`]: what the targets answered.
     pub committed: Vec<(StepName, Committed)>,
     /// After [`JobPhase::Tables`]: the tables of each extract.
@@ -310,6 +317,27 @@ pub struct JobReport {
     /// Things to know about the job as a whole: what [`JobPhase::Recover`] finished, undid and swept away.
     #[serde(default)]
     pub notes: Vec<String>,
+}
+
+/// Rows that are staged and are not going to be published, kept to be looked at.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptLoad {
+    /// The load.
+    pub step: StepName,
+    /// Its key.
+    pub key: LoadKey,
+    /// Where its rows are.
+    pub rows: KeptRows,
+}
+
+/// How rows that are staged can be read.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct KeptRows {
+    /// A folder of this machine that is read as a connection of files; where there is none, the load's own connection is
+    /// read.
+    pub folder: Option<String>,
+    /// What is read there.
+    pub extract: ExtractSpec,
 }
 
 /// What happens while a run goes on.

@@ -2,10 +2,12 @@
 //!
 //! The rules:
 //! - A task begins when everything it needs is done (a load: committed).
-//! - Nothing is committed before every task of its wave, and of the waves before, has been staged and audited. Wave 0
-//!   is everything that is not downstream of a load, so usually the whole run. A step *after* a load needs that load
+//! - Nothing is committed before every task of its wave, and of the waves before, has been staged and audited, commands
+//!   and waits done. Wave 0 is everything that need not see what a load has published, so usually the whole run.
+//! - A load that comes *after* a load whose rows it cannot see is staged beside it and only committed after it. Everything
+//!   else after a load (a view, a command, a check, a load that reads where the first one wrote) needs that load
 //!   committed: the commit of wave 0 is then forced before the step begins, and the step belongs to wave 1. What wave 0
-//!   has published stays when wave 1 fails; a pipeline that must not publish anything then has no `after` on a load.
+//!   has published stays when wave 1 fails.
 //! - An attempt that fails is tried again after `retry_delay`, doubled for each further attempt, with jitter; a commit
 //!   too, since committing twice is a no-op.
 //! - A run fails as soon as a task has failed for good: nothing new begins and nothing is committed any more, jobs that
@@ -328,7 +330,10 @@ fn go_on(facts: &Facts<'_>) -> Vec<Action> {
                 room -= 1;
                 actions.push(Action::Start { task, attempt: 1, failures: 0 });
             }
-            TaskState::Staged { attempt } if planned.alone || audited(facts, planned.wave) => {
+            TaskState::Staged { attempt }
+                if planned.commits_after.iter().all(|other| is_done(facts, *other))
+                    && (planned.alone || audited(facts, planned.wave)) =>
+            {
                 actions.push(Action::Commit { task, attempt, failures: 0 });
             }
             _ => {}
@@ -338,8 +343,11 @@ fn go_on(facts: &Facts<'_>) -> Vec<Action> {
 }
 
 fn ready(facts: &Facts<'_>, task: usize) -> bool {
-    let done = |need: &usize| matches!(facts.states[*need], TaskState::Done | TaskState::Skipped);
-    facts.plan.tasks[task].needs.iter().all(done)
+    facts.plan.tasks[task].needs.iter().all(|need| is_done(facts, *need))
+}
+
+fn is_done(facts: &Facts<'_>, task: usize) -> bool {
+    matches!(facts.states[task], TaskState::Done | TaskState::Skipped)
 }
 
 /// Whether every task up to a wave has been staged and audited.
@@ -383,9 +391,10 @@ fn wind_down(facts: &Facts<'_>) -> Vec<Action> {
                 };
                 // A task that still runs may fail yet: what waits for it is told when it is known.
                 let open = |need: &usize| !facts.states[*need].is_final();
-                match planned.needs.iter().find(|need| failed(need)) {
+                let mut before = planned.needs.iter().chain(&planned.commits_after);
+                match before.clone().find(|need| failed(need)) {
                     Some(&because) => actions.push(Action::UpstreamFail { task, because }),
-                    None if planned.needs.iter().any(open) => {}
+                    None if before.any(open) => {}
                     None => actions.push(Action::Cancel { task }),
                 }
             }

@@ -14,6 +14,7 @@ mod run;
 mod runs;
 mod show;
 mod sql;
+mod staged;
 mod validate;
 
 use crate::args::Command;

@@ -27,7 +27,7 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
     let selection = args.step.as_deref().map(StepName::from);
     let options = context::engine_options(&project, None);
     let pipeline = spread(&project, options.clone(), pipeline, &templates, interval, selection.as_ref()).await?;
-    let dag = Dag::new(&pipeline).map_err(|mistakes| to_error(&mistakes))?;
+    let dag = Dag::new(&pipeline).map_err(|mistakes| to_error(&mistakes))?.knowing(&project.connections);
     let plan = dag.plan(selection.as_ref())?;
     let groups: Vec<&StageGroup> = plan
         .tasks
@@ -65,6 +65,7 @@ pub(crate) async fn run(args: &PlanArgs, printer: &Printer) -> Result<Outcome> {
         "tasks": plan.tasks.iter().map(|task| serde_json::json!({
             "actions": task.actions(),
             "needs": task.needs,
+            "commits_after": task.commits_after,
             "wave": task.wave,
         })).collect::<Vec<_>>(),
         "actions": explained.value,
@@ -184,6 +185,10 @@ fn tasks(printer: &Printer, plan: &RunPlan) -> Result<()> {
         if !task.needs.is_empty() {
             let needs: Vec<String> = task.needs.iter().map(|need| (need + 1).to_string()).collect();
             line.push_str(&format!(", after {}", needs.join(", ")));
+        }
+        if !task.commits_after.is_empty() {
+            let others: Vec<String> = task.commits_after.iter().map(|other| (other + 1).to_string()).collect();
+            line.push_str(&format!(", committed after {}", others.join(", ")));
         }
         printer.line(line)?;
     }

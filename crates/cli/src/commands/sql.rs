@@ -5,6 +5,7 @@
 //! pipeline does.
 
 use super::copy::{folders, plain_extract, surrounding};
+use super::staged;
 use crate::args::{RowFormat, SqlArgs};
 use crate::context;
 use crate::exit::Outcome;
@@ -48,6 +49,15 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
         }
         (None, _) => PipelineSpec { name: "sql".into(), file: String::new(), description: None, steps: Vec::new() },
     };
+    if let Some(load) = &args.staged {
+        let Some(project) = project.as_deref() else {
+            return Err(Error::new(ErrorKind::Usage, "`--staged` needs a project")
+                .hint("run it in a project's folder, or give `--project`"));
+        };
+        let staged = staged::find(load, project).await?;
+        connections.extend(staged.connection);
+        pipeline.steps.push(staged.step);
+    }
     let query = tables_to_steps(&text, project.as_deref(), &pipeline)?;
     for place in query.places.values() {
         place.add_to(&mut connections);

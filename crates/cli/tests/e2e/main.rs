@@ -8,6 +8,7 @@
 
 mod api;
 mod asked;
+mod audited;
 mod bad_input;
 mod checked;
 mod commands;

@@ -1,7 +1,8 @@
 //! Staging tables: rows wait in tables of their own beside the target, which say whose they are in their comment.
 
 use arrow::array::RecordBatch;
-use gristmill_model::{Error, LoadKey, OwnerId, Result, Staged, TaskKey};
+use gristmill_model::spec::ExtractSpec;
+use gristmill_model::{Error, KeptRows, LoadKey, OwnerId, Result, Staged, TaskKey};
 use serde::{Deserialize, Serialize};
 
 /// What every staging table's name begins with.
@@ -72,6 +73,17 @@ impl Payload {
             serde_json::to_value(self).map_err(|error| Error::internal("a payload cannot be written").cause(error))?;
         Ok(Staged { task: task.clone(), rows, bytes, files: Vec::new(), payload })
     }
+}
+
+/// How what all writers have staged can be read, given how a table of it is named in the database's own SQL.
+pub(crate) fn keep(staged: &[Staged], named: impl Fn(&Payload) -> String) -> Result<Option<KeptRows>> {
+    let each = staged.iter().map(|staged| Ok(format!("SELECT * FROM {}", named(&Payload::of(staged)?))));
+    let each: Vec<String> = each.collect::<Result<_>>()?;
+    if each.is_empty() {
+        return Ok(None);
+    }
+    let extract = ExtractSpec { query: Some(each.join(" UNION ALL ")), ..ExtractSpec::new("staged".into()) };
+    Ok(Some(KeptRows { folder: None, extract }))
 }
 
 /// `_gristmill_stage_<load>_<partition>_<attempt>_<owner>`, numbers in hex: at most 60 bytes.

@@ -3,14 +3,17 @@
 
 mod numbers;
 mod row;
+mod sample;
 mod set;
 
 pub(crate) use numbers::UniqueNumbers;
 pub(crate) use row::{Judge, flag_rows};
+pub(crate) use sample::key_columns;
 pub(crate) use set::{Unique, unique_plan};
 
 use gristmill_model::CheckReport;
 use gristmill_model::spec::{Check, CheckKind};
+use sample::Sample;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -22,7 +25,7 @@ const SAMPLES: usize = 5;
 pub(crate) struct Tally {
     pub(crate) check: Check,
     unexpected: AtomicU64,
-    samples: Mutex<Vec<String>>,
+    samples: Mutex<Vec<Sample>>,
 }
 
 impl Tally {
@@ -30,7 +33,7 @@ impl Tally {
         Self { check, unexpected: AtomicU64::new(0), samples: Mutex::default() }
     }
 
-    pub(crate) fn count(&self, unexpected: u64, samples: impl IntoIterator<Item = String>) {
+    pub(super) fn count(&self, unexpected: u64, samples: impl IntoIterator<Item = Sample>) {
         self.unexpected.fetch_add(unexpected, Ordering::Relaxed);
         if let Ok(mut kept) = self.samples.lock() {
             let room = SAMPLES.saturating_sub(kept.len());
@@ -45,6 +48,7 @@ impl Tally {
     /// The verdict, once all of `seen` rows have been looked at, `passed_on` of which went on.
     pub(crate) fn report(&self, seen: u64, passed_on: u64) -> CheckReport {
         let unexpected = self.unexpected.load(Ordering::Relaxed);
+        let samples = self.samples.lock().map(|samples| samples.clone()).unwrap_or_default();
         let (passed, observed) = match &self.check.kind {
             CheckKind::RowCount { min, max } => {
                 let passed = min.is_none_or(|min| passed_on >= min) && max.is_none_or(|max| passed_on <= max);
@@ -63,8 +67,8 @@ impl Tally {
                     (_, 1) => "bad row",
                     _ => "bad rows",
                 };
-                let samples = self.samples.lock().map(|samples| samples.join(", ")).unwrap_or_default();
-                let shown = if samples.is_empty() { String::new() } else { format!(", e.g. {samples}") };
+                let told: Vec<&str> = samples.iter().map(|sample| sample.text.as_str()).collect();
+                let shown = if told.is_empty() { String::new() } else { format!(", e.g. {}", told.join(", ")) };
                 let text = format!("{} {what} among {} rows{shown}", thousands(unexpected), thousands(seen));
                 (unexpected == 0, text)
             }
@@ -78,6 +82,7 @@ impl Tally {
             rows: seen,
             unexpected,
             observed,
+            sample: samples.into_iter().map(|sample| sample.row).collect(),
         }
     }
 }

@@ -5,12 +5,14 @@
 //! the memory, the values go to files on the disk, divided by their hash, and are sorted share by share at the end.
 
 use super::row::shown;
+use super::sample::Sample;
 use super::{SAMPLES, Tally};
 use datafusion::arrow::array::{Array, ArrayRef, AsArray, Int64Array, PrimitiveArray, UInt64Array};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{ArrowPrimitiveType, DataType, Decimal128Type, Int64Type, UInt64Type};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::runtime_env::RuntimeEnv;
+use gristmill_model::spec::CheckKind;
 use gristmill_model::{Error, Result};
 use roaring::RoaringTreemap;
 use std::fs::File;
@@ -192,7 +194,12 @@ impl UniqueNumbers {
     }
 
     fn count(&self, again: u64, samples: impl Iterator<Item = u64>) {
-        self.tally.count(again, samples.filter_map(|key| shown(&value(key, &self.data_type)?, 0)));
+        let columns = match &self.tally.check.kind {
+            CheckKind::Unique { columns } => columns.as_slice(),
+            _ => &[],
+        };
+        let told = |key| Some(Sample::of_values(columns, vec![shown(&value(key, &self.data_type)?, 0)]));
+        self.tally.count(again, samples.filter_map(told));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Row checks: one boolean column per check, computed in the plan; the pipe sorts the rows by them.
 
 use super::Tally;
+use super::sample::Sample;
 use crate::error::from_datafusion;
 use datafusion::arrow::array::{Array, ArrayRef, BooleanArray, RecordBatch};
 use datafusion::arrow::buffer::BooleanBuffer;
@@ -193,6 +194,8 @@ pub(crate) struct Judge {
     /// How many columns the view has; flags come after them.
     columns: usize,
     row_checks: Vec<Arc<Tally>>,
+    /// The columns that tell rows apart, for people.
+    keys: Vec<String>,
 }
 
 /// A batch, judged.
@@ -207,9 +210,9 @@ pub(crate) struct Judged {
 }
 
 impl Judge {
-    pub(crate) fn new(columns: usize, tallies: &[Arc<Tally>]) -> Self {
+    pub(crate) fn new(columns: usize, tallies: &[Arc<Tally>], keys: Vec<String>) -> Self {
         let row_checks = tallies.iter().filter(|tally| tally.check.kind.is_row_check()).cloned().collect();
-        Self { columns, row_checks }
+        Self { columns, row_checks, keys }
     }
 
     pub(crate) fn judge(&self, batch: &RecordBatch) -> Result<Judged> {
@@ -259,19 +262,12 @@ impl Judge {
         Ok(Judged { rejected: leave_out.true_count(), good, dead })
     }
 
-    fn samples(&self, tally: &Tally, rows: &RecordBatch, flags: &BooleanArray) -> Vec<String> {
+    fn samples(&self, tally: &Tally, rows: &RecordBatch, flags: &BooleanArray) -> Vec<Sample> {
         if !tally.wants_samples() {
             return Vec::new();
         }
-        let column = match &tally.check.kind {
-            CheckKind::Between { column, .. }
-            | CheckKind::InSet { column, .. }
-            | CheckKind::Matches { column, .. }
-            | CheckKind::Relationships { column, .. } => column,
-            _ => return Vec::new(),
-        };
-        let Some(values) = rows.column_by_name(column) else { return Vec::new() };
-        flags.values().set_indices().take(super::SAMPLES).filter_map(|row| shown(values, row)).collect()
+        let broken = flags.values().set_indices().take(super::SAMPLES);
+        broken.filter_map(|row| Sample::of_row(&tally.check.kind, &self.keys, rows, row)).collect()
     }
 }
 

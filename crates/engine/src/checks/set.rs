@@ -1,6 +1,7 @@
 //! Set checks: `unique` reads the view once more, as one more reader of its pipe.
 
 use super::row::{resolve, shown};
+use super::sample::Sample;
 use super::{SAMPLES, Tally};
 use crate::error::from_datafusion;
 use crate::resolve::bare;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 pub(crate) struct Unique {
     pub(crate) tally: Arc<Tally>,
     pub(crate) plan: Arc<dyn ExecutionPlan>,
+    columns: Vec<String>,
 }
 
 /// Plans `unique(columns)` over a view: the values that occur more than once. It spills under a memory limit.
@@ -38,7 +40,7 @@ pub(crate) async fn unique_plan(
         .and_then(|frame| frame.filter(col("__times").gt(lit(1))))
         .map_err(from_datafusion)?;
     let plan = plan.create_physical_plan().await.map_err(from_datafusion)?;
-    Ok(Unique { tally, plan })
+    Ok(Unique { tally, plan, columns: columns.to_vec() })
 }
 
 impl Unique {
@@ -48,8 +50,8 @@ impl Unique {
         while let Some(batch) = stream.try_next().await.map_err(from_datafusion)? {
             let keys = batch.num_columns().saturating_sub(1);
             let samples = (0..batch.num_rows().min(SAMPLES)).map(|row| {
-                let values: Vec<String> = (0..keys).filter_map(|column| shown(batch.column(column), row)).collect();
-                values.join("/")
+                let values = (0..keys).map(|column| shown(batch.column(column), row)).collect();
+                Sample::of_values(&self.columns, values)
             });
             self.tally.count(batch.num_rows() as u64, samples);
         }

@@ -7,6 +7,7 @@
 mod increments;
 mod plan;
 mod replay;
+mod sight;
 mod spread;
 mod tables;
 
@@ -17,8 +18,9 @@ pub(crate) use spread::left_behind;
 pub use spread::{Found, many, spread};
 
 use gristmill_model::spec::{LoadSpec, PipelineSpec, SqlSpec, Step, StepBody};
-use gristmill_model::yaml::Diagnostic;
-use gristmill_model::{Result, StepKind, StepName, one_of};
+use gristmill_model::yaml::{Diagnostic, Node as ConnectionNode};
+use gristmill_model::{ConnectionName, Result, StepKind, StepName, one_of};
+use sight::{Places, Writes};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use tables::TableName;
 
@@ -31,6 +33,9 @@ pub struct Dag {
     order: Vec<usize>,
     /// Per node: everything that comes before it, at any distance.
     before: Vec<BTreeSet<usize>>,
+    /// Per node: what of that must be done, loads committed, before its work may begin. The rest are loads that are only
+    /// committed before it is.
+    first: Vec<BTreeSet<usize>>,
 }
 
 #[derive(Debug, Clone)]
@@ -40,6 +45,10 @@ struct Node {
     cache: Option<bool>,
     reads: Vec<usize>,
     after: Vec<usize>,
+    /// The connection that an extract reads.
+    source: Option<ConnectionName>,
+    /// What a load writes to.
+    writes: Option<Writes>,
 }
 
 impl Node {
@@ -72,7 +81,56 @@ impl Dag {
             }
             before[position] = all;
         }
-        Ok(Self { nodes, order, before })
+        let mut dag = Self { nodes, order, before, first: Vec::new() };
+        dag.first = dag.what_is_done_first(&Places::default());
+        Ok(dag)
+    }
+
+    /// The same graph, when it is known which connections may lead to one place by two names: a load that comes `after`
+    /// another is staged only once that one is committed where it could read what that one wrote.
+    #[must_use]
+    pub fn knowing(mut self, connections: &BTreeMap<ConnectionName, ConnectionNode>) -> Self {
+        self.first = self.what_is_done_first(&Places::of(connections));
+        self
+    }
+
+    /// See [`Dag::first`]. A load that comes `after` another load, and cannot see its rows, is staged and audited beside it,
+    /// and committed after it: a check that fails in either then keeps both from being published. All other work begins
+    /// when everything before it is done.
+    fn what_is_done_first(&self, places: &Places) -> Vec<BTreeSet<usize>> {
+        let mut first: Vec<BTreeSet<usize>> = vec![BTreeSet::new(); self.nodes.len()];
+        for &position in &self.order {
+            let node = &self.nodes[position];
+            let mut all: BTreeSet<usize> = BTreeSet::new();
+            for &view in &node.reads {
+                all.insert(view);
+                all.extend(&self.before[view]);
+            }
+            for &other in &node.after {
+                let of_other = &first[other];
+                all.extend(of_other);
+                for &one in self.before[other].iter().chain([&other]).filter(|one| !of_other.contains(*one)) {
+                    if !self.is_unseen(one, position, places) {
+                        all.insert(one);
+                        all.extend(&self.before[one]);
+                    }
+                }
+            }
+            first[position] = all;
+        }
+        first
+    }
+
+    /// Whether the load `reader` can be staged as long as the load `writer` is not committed. Tables of many are committed
+    /// when they are ready themselves, so that nothing is held back for them.
+    fn is_unseen(&self, writer: usize, reader: usize, places: &Places) -> bool {
+        let is_alone = |position: usize| self.nodes[position].name.family().is_some();
+        let (Some(writes), Some(other)) = (&self.nodes[writer].writes, &self.nodes[reader].writes) else {
+            return false;
+        };
+        let views = self.views_of(&[reader]);
+        let sources = views.iter().filter_map(|view| self.nodes[*view].source.as_ref());
+        !is_alone(writer) && !is_alone(reader) && writes.is_unseen(other, sources, places)
     }
 
     /// What [`Dag::new`] would complain about in the steps of `spec`, when the steps `left_out` are in its file too but
@@ -194,6 +252,14 @@ fn nodes(spec: &PipelineSpec, left_out: &[&str]) -> (Vec<Node>, Vec<Diagnostic>)
             cache: step.cache,
             reads: unique(reads),
             after: unique(after.collect()),
+            source: match &step.body {
+                StepBody::Extract(extract) => Some(extract.from.clone()),
+                _ => None,
+            },
+            writes: match &step.body {
+                StepBody::Load(load) => Some(Writes::of(load)),
+                _ => None,
+            },
         });
     }
     let edges: Vec<Vec<usize>> = nodes.iter().map(|node| node.needs().collect()).collect();

@@ -33,8 +33,11 @@ pub struct Task {
     pub kind: TaskKind,
     /// Tasks that must be done (loads: committed) before it may begin, as positions in [`RunPlan::tasks`].
     pub needs: Vec<usize>,
-    /// How many tasks with loads are on the longest way to it. Loads of a wave are committed when every task of the
-    /// wave, and of those before it, has been staged and audited.
+    /// Tasks whose loads must be committed before its own are, though it may be staged beside them: it cannot see their
+    /// rows. Positions as in `needs`.
+    pub commits_after: Vec<usize>,
+    /// How many tasks with loads are on the longest way to it by `needs`. Loads of a wave are committed when every task of
+    /// the wave, and of those before it, has been staged and audited.
     pub wave: usize,
     /// Whether it has loads, so that something is to be committed.
     pub loads: bool,
@@ -73,8 +76,8 @@ impl Task {
 impl Dag {
     /// Plans a run of all actions, or of one and what it needs.
     ///
-    /// Loads and checks that read a shared view are staged together, as long as none of them has to come before
-    /// another and no two groups would wait for each other.
+    /// Loads and checks that read a shared view are staged together, as long as none of them has to be done before
+    /// another begins and no two groups would wait for each other.
     ///
     /// # Errors
     /// A selected step that does not exist or is a view; a pipeline without actions.
@@ -94,8 +97,16 @@ impl Dag {
             place[at] = tasks.len();
             let mut needs: Vec<usize> = edges[at].iter().map(|&need| place[need]).collect();
             needs.sort_unstable();
-            let wave = needs.iter().map(|&need| tasks[need].wave + usize::from(tasks[need].loads)).max().unwrap_or(0);
             let group = &groups[at];
+            let first = |need: &usize| {
+                let actions = tasks[*need].actions();
+                let before = group.iter().flat_map(|action| &self.first[*action]);
+                before.map(|before| &self.nodes[*before].name).any(|name| actions.contains(name))
+            };
+            let (needs, commits_after): (Vec<usize>, Vec<usize>) = needs.into_iter().partition(first);
+            // A task that is staged beside those it is committed after must not be published with an earlier wave than theirs.
+            let of_needs = needs.iter().map(|&need| tasks[need].wave + usize::from(tasks[need].loads));
+            let wave = of_needs.chain(commits_after.iter().map(|&other| tasks[other].wave)).max().unwrap_or(0);
             let first = &self.nodes[group[0]];
             let kind = match first.kind {
                 StepKind::Command => TaskKind::Command(first.name.clone()),
@@ -104,7 +115,7 @@ impl Dag {
             };
             let loads = group.iter().any(|&action| self.nodes[action].kind == StepKind::Load);
             let alone = group.iter().all(|&action| self.nodes[action].name.family().is_some());
-            tasks.push(Task { kind, needs, wave, loads, alone });
+            tasks.push(Task { kind, needs, commits_after, wave, loads, alone });
         }
         Ok(RunPlan { tasks })
     }
@@ -229,7 +240,7 @@ impl Dag {
         merged[first.min(second)].sort_by_key(|action| self.order.iter().position(|position| position == action));
         let together = &merged[first.min(second)];
         let ordered_inside =
-            together.iter().any(|action| together.iter().any(|other| self.before[*action].contains(other)));
+            together.iter().any(|action| together.iter().any(|other| self.first[*action].contains(other)));
         if ordered_inside {
             return;
         }

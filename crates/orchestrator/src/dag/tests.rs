@@ -68,9 +68,9 @@ fn what_is_staged_together_follows_shared_views_and_order() {
         ("nothing shared", format!("{base}{}{}", load("x", "a", ""), load("y", "b", "")), vec!["x()<[]@0", "y()<[]@0"]),
         ("one view, two loads", format!("{base}{}{}", load("x", "a", ""), load("y", "a", "")), vec!["x+y(a)<[]@0"]),
         (
-            "one after the other",
+            "one committed after the other",
             format!("{base}{}{}", load("x", "a", ""), load("y", "a", ", after: [x]")),
-            vec!["x()<[]@0", "y()<[0]@1"],
+            vec!["x+y(a)<[]@0"],
         ),
         (
             "not cached",
@@ -134,6 +134,76 @@ fn what_is_staged_together_follows_shared_views_and_order() {
         }
         assert_eq!(got, wanted, "{what}");
     }
+}
+
+/// Of the last task: what must be done before it begins, and what is only committed before it.
+fn order_of_last(dag: &Dag) -> (Vec<usize>, Vec<usize>, usize) {
+    let last = dag.plan(None).unwrap().tasks.pop().unwrap();
+    (last.needs, last.commits_after, last.wave)
+}
+
+#[test]
+fn a_load_after_a_load_is_staged_beside_it_unless_it_could_see_its_rows() {
+    let x = "  a: {extract: {from: lake, path: in/}}\n  x: {load: {from: a, to: db, table: x, strategy: replace}}\n";
+    let y = |view: &str, load: &str| {
+        format!("{x}  b: {{{view}}}\n  y: {{load: {{from: b, to: db, {load}, strategy: replace}}, after: [x]}}\n")
+    };
+    let (beside, first) = ((vec![], vec![0], 0), (vec![0], vec![], 1));
+    let other = "extract: {from: lake, path: other/}";
+    let hooked = x.replace("table: x", "table: x, post_sql: \"DROP TABLE y\"");
+    let cases = [
+        ("rows from elsewhere", y(other, "table: y"), &beside),
+        ("rows from where it wrote", y("extract: {from: db, table: t}", "table: y"), &first),
+        (
+            "a query over such",
+            y("sql: \"SELECT 1 FROM c\"", "table: y") + "  c: {extract: {from: db, table: t}}\n",
+            &first,
+        ),
+        ("the same table", y(other, "table: main.X"), &first),
+        ("an extract that waits for it", y("after: [x], extract: {from: lake, path: other/}", "table: y"), &first),
+        ("SQL of its own", y(other, "table: y").replace(x, &hooked), &first),
+        (
+            "checks only",
+            format!("{x}  b: {{{other}}}\n  y: {{check: b, checks: [{{not_null: id}}], after: [x]}}\n"),
+            &first,
+        ),
+    ];
+    for (what, steps, wanted) in cases {
+        assert_eq!(order_of_last(&dag(&steps)), *wanted, "{what}");
+    }
+}
+
+#[test]
+fn what_a_load_may_see_counts_however_far_the_order_goes() {
+    let load = |name: &str, to: &str, from: &str, after: &str| {
+        format!("  {name}: {{load: {{from: {from}, to: {to}, strategy: replace}}, after: [{after}]}}\n")
+    };
+    let views = "  a: {extract: {from: lake, path: in/}}\n  b: {extract: {from: db, table: t}}\n";
+    // `z` reads what `x` may have written, and comes after it only through `y`.
+    let steps = format!(
+        "{views}{}{}{}",
+        load("x", "db, table: x", "a", ""),
+        load("y", "lake, path: y/", "a", "x"),
+        load("z", "lake, path: z/", "b", "y")
+    );
+    let plan = dag(&steps).plan(None).unwrap();
+    let tasks: Vec<_> = plan.tasks.iter().map(|task| (words(task.actions()), task.needs.clone(), task.wave)).collect();
+    // `x` and `y` read one view: they are one task, committed one after the other.
+    assert_eq!(tasks, [(vec!["x", "y"], vec![], 0), (vec!["z"], vec![0], 1)]);
+    // Two names for one place are one place, when that is known.
+    let one = parse("gristmill.yaml", "{type: files, url: ./data}").unwrap();
+    let connections = [("db".into(), one.clone()), ("lake".into(), one)].into_iter().collect();
+    let (needs, commits_after, _) = order_of_last(&dag(&format!(
+        "{views}{}{}",
+        load("x", "lake, path: x/", "a", ""),
+        load("y", "lake, path: y/", "b", "x")
+    )));
+    assert_eq!((needs, commits_after), (vec![], vec![0]));
+    let known =
+        dag(&format!("{views}{}{}", load("x", "lake, path: x/", "a", ""), load("y", "lake, path: y/", "b", "x")))
+            .knowing(&connections);
+    let (needs, commits_after, _) = order_of_last(&known);
+    assert_eq!((needs, commits_after), (vec![0], vec![]));
 }
 
 #[test]
@@ -215,17 +285,21 @@ proptest! {
         let plan = dag.plan(None).unwrap();
         let mut seen: Vec<StepName> = Vec::new();
         for (at, task) in plan.tasks.iter().enumerate() {
-            prop_assert!(task.needs.iter().all(|&need| need < at));
+            prop_assert!(task.needs.iter().chain(&task.commits_after).all(|&need| need < at));
             for action in task.actions() {
                 prop_assert!(!seen.contains(action));
                 for before in dag.upstream(action.as_str()) {
                     if dag.kind(before.as_str()).unwrap().is_action() {
                         prop_assert!(seen.contains(&before), "{} needs {}", action, before);
-                        prop_assert!(task.needs.iter().any(|&need| plan.tasks[need].actions().contains(&before)));
+                        let is_in = |tasks: &[usize]| tasks.iter().any(|&need| plan.tasks[need].actions().contains(&before));
+                        let loads = [action, &before].iter().all(|step| dag.kind(step.as_str()) == Some(StepKind::Load));
+                        // Two loads may be staged side by side, in one task, too: it commits them in their order.
+                        let beside = loads && (is_in(&task.commits_after) || task.actions().contains(&before));
+                        prop_assert!(is_in(&task.needs) || beside, "{} begins before {}", action, before);
                     }
                 }
+                seen.push(action.clone());
             }
-            seen.extend(task.actions().iter().cloned());
             for &need in &task.needs {
                 let least = plan.tasks[need].wave + usize::from(plan.tasks[need].loads);
                 prop_assert!(task.wave >= least);

@@ -13,6 +13,7 @@ fn plan(tasks: &[(char, &[usize])]) -> RunPlan {
         planned.push(Task {
             kind: if *kind == 'c' { TaskKind::Command(name) } else { TaskKind::Stage(group) },
             needs: needs.to_vec(),
+            commits_after: Vec::new(),
             wave,
             loads: matches!(*kind, 'L' | 'T'),
             alone: *kind == 'T',
@@ -58,6 +59,9 @@ fn each_situation_has_its_next_actions() {
     // Two tables of many and a load beside them; a command after the first.
     let tables = plan(&[('T', &[]), ('T', &[]), ('L', &[]), ('c', &[0])]);
     let chained = plan(&[('T', &[]), ('T', &[0])]);
+    // Two loads, the second of them committed after the first.
+    let mut ordered = two.clone();
+    ordered.tasks[1].commits_after.push(0);
     type Case<'a> = (&'a str, &'a RunPlan, &'a [TaskState], bool, &'a [Action]);
     let cases: &[Case<'_>] = &[
         ("all begin that may", &gated, &[Waiting, Waiting, Waiting], false, &[start(0, 1), start(2, 1)]),
@@ -67,6 +71,20 @@ fn each_situation_has_its_next_actions() {
         ("a staged load waits for checks", &checked, &[STAGED, RUNS], false, &[]),
         ("a staged load waits for a command", &gated, &[Done, STAGED, RUNS], false, &[]),
         ("all staged: all commit", &two, &[STAGED, STAGED], false, &[commit(0), commit(1)]),
+        ("both are staged side by side", &ordered, &[Waiting, Waiting], false, &[start(0, 1), start(1, 1)]),
+        ("neither commits before both are audited", &ordered, &[STAGED, RUNS], false, &[]),
+        ("then the first commits", &ordered, &[STAGED, STAGED], false, &[commit(0)]),
+        ("the second waits for its end", &ordered, &[COMMITS, STAGED], false, &[]),
+        ("and follows", &ordered, &[Done, STAGED], false, &[commit(1)]),
+        (
+            "a failed audit of the second throws both away",
+            &ordered,
+            &[STAGED, BROKE_AGAIN],
+            false,
+            &[abort(0, false), abort(1, true)],
+        ),
+        ("a failed commit of the first keeps the second back", &ordered, &[Failed, STAGED], false, &[abort(1, false)]),
+        ("and it need not begin", &ordered, &[Failed, Waiting], false, &[Action::UpstreamFail { task: 1, because: 0 }]),
         ("a check that has passed lets go", &checked, &[STAGED, Done], false, &[commit(0)]),
         ("one has committed, the other follows", &two, &[Done, STAGED], false, &[commit(1)]),
         (
@@ -294,7 +312,24 @@ fn plans() -> impl proptest::strategy::Strategy<Value = RunPlan> {
             })
             .collect();
         let borrowed: Vec<(char, &[usize])> = tasks.iter().map(|(kind, needs)| (*kind, needs.as_slice())).collect();
-        plan(&borrowed)
+        let mut plan = plan(&borrowed);
+        // Loads that need a load of the wave before them, at random only for their commit.
+        for at in 0..plan.tasks.len() {
+            let loads = |task: &Task| task.loads && !task.alone;
+            if at % 2 == 0 && loads(&plan.tasks[at]) {
+                let (commits_after, needs): (Vec<usize>, Vec<usize>) =
+                    plan.tasks[at].needs.iter().copied().partition(|need| loads(&plan.tasks[*need]));
+                plan.tasks[at].needs = needs;
+                plan.tasks[at].commits_after = commits_after;
+            }
+        }
+        for at in 0..plan.tasks.len() {
+            let wave_of = |need: &usize| plan.tasks[*need].wave + usize::from(plan.tasks[*need].loads);
+            let of_needs = plan.tasks[at].needs.iter().map(wave_of);
+            let of_others = plan.tasks[at].commits_after.iter().map(|other| plan.tasks[*other].wave);
+            plan.tasks[at].wave = of_needs.chain(of_others).max().unwrap_or(0);
+        }
+        plan
     })
 }
 
@@ -328,6 +363,10 @@ proptest! {
                 prop_assert!(began.is_some_and(|began| began < committed), "{} began late", other);
                 let last = history.iter().rposition(|action| matches!(action, Action::Start { task: t, .. } if *t == other));
                 prop_assert!(last < Some(committed), "{} began again, wave {}", other, others.wave);
+            }
+            for other in &planned.commits_after {
+                let last = history.iter().rposition(|action| matches!(action, Action::Commit { task: t, .. } if t == other));
+                prop_assert!(last.is_some_and(|last| last < committed), "{} is committed before {}", task, other);
             }
         }
     }

@@ -244,7 +244,7 @@ impl Driver {
             self.may_be_replayed(replay, &spec, request.interval).await?;
             spec = replay.pipeline(&spec, &|connection| self.is_files(connection))?;
         }
-        let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?;
+        let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?.knowing(&self.project.connections);
         let plan = dag.plan(request.selection.as_ref())?;
         if request.full_refresh {
             dag.refresh_fully(&mut spec);

@@ -2,7 +2,7 @@
 
 use super::{Driver, ONE_LINE, blocking, slot};
 use crate::RunState;
-use crate::dag::{left_behind, replay_left_behind};
+use crate::dag::{Dag, left_behind, replay_left_behind};
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
 use gristmill_model::fault::{self, Point};
@@ -184,7 +184,12 @@ impl Driver {
             pipeline.steps.extend(left);
         }
         let left = Left { driver: self, run, pipeline: &pipeline, context: &context };
-        let mut later = false;
+        let dag = Dag::new(&pipeline).ok();
+        // As the commits would have come.
+        let order = dag.as_ref().map(Dag::order).unwrap_or_default();
+        let mut loads: Vec<&LoadRecord> = loads.iter().collect();
+        loads.sort_by_key(|load| order.iter().position(|step| **step == load.key.slot.step));
+        let mut later: Vec<&StepName> = Vec::new();
         for load in loads {
             let step = &load.key.slot.step;
             let now = pipeline.step(step.as_str()).and_then(|step| match &step.body {
@@ -197,10 +202,21 @@ impl Driver {
                 }
                 continue;
             };
-            later |= left.roll_forward(load, now, &mut add).await;
+            // The order of the commits is the pipeline's still.
+            let above = dag.as_ref().map(|dag| dag.upstream(step.as_str())).unwrap_or_default();
+            if let Some(first) = later.iter().find(|first| load.decided.is_some() && above.contains(**first)) {
+                add(format!("`{}` is not published before `{first}` is; `gristmill recover` tries again", load.key));
+                later.push(step);
+            } else if left.roll_forward(load, now, &mut add).await {
+                later.push(step);
+            }
         }
         // A sweep throws away whatever the dead run has staged in a target: also what is still to be published.
-        if later {
+        if !later.is_empty() {
+            return false;
+        }
+        if let Err(error) = self.store.kept(&run.id, &[]).await {
+            add(format!("that nothing of run `{}` is kept could not be recorded: {error}", run.id));
             return false;
         }
         let mut sweep = Vec::new();

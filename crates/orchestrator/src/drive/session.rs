@@ -11,8 +11,8 @@ use crate::store::{DecidedLoad, TakenLoad};
 use futures::FutureExt;
 use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::{
-    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, LoadKey, LoadReport, Result,
-    RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
+    CancellationToken, Error, ErrorKind, EventSink, JobPhase, JobReport, JobSpec, KeptLoad, LoadKey, LoadReport,
+    Result, RunEvent, RunId, StagedLoad, StepKind, StepName, StepReport, StepState, TemplateContext,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
@@ -46,8 +46,9 @@ pub(super) struct Session<'a> {
     error: Option<Error>,
     /// The store cannot be written: nothing can be decided safely any more, so the run winds down.
     broken: bool,
-    /// Something that was staged could not be thrown away.
+    /// Something that was staged could not be thrown away, or is left to be looked at.
     unclean: bool,
+    kept: Vec<KeptLoad>,
     peak_memory: Option<u64>,
     notes: Vec<String>,
 }
@@ -60,6 +61,8 @@ struct Progress {
     /// The attempt that is recorded as going on.
     open: Option<u32>,
     staged: Vec<StagedLoad>,
+    /// What the last attempt staged before its checks failed.
+    kept: Vec<KeptLoad>,
     /// That what is staged is going to be published is recorded.
     decided: bool,
     error: Option<Error>,
@@ -117,6 +120,7 @@ impl<'a> Session<'a> {
                     failures: 0,
                     open: None,
                     staged: Vec::new(),
+                    kept: Vec::new(),
                     decided: false,
                     error: None,
                     blamed: Vec::new(),
@@ -130,6 +134,7 @@ impl<'a> Session<'a> {
             error: None,
             broken: false,
             unclean: false,
+            kept: Vec::new(),
             peak_memory: None,
             notes: Vec::new(),
         };
@@ -270,7 +275,9 @@ impl<'a> Session<'a> {
                     let written = self.driver.store.given_up(&self.id, &keys).await;
                     self.written(written);
                 }
-                let job = self.job(task, 1, JobPhase::Abort { staged });
+                let kept = if failed { self.keep(task).await } else { Vec::new() };
+                let mut job = self.job(task, 1, JobPhase::Abort { staged });
+                job.loads.retain(|(step, _)| !kept.contains(step));
                 // Not to be stopped: it is the stopping. But a target that hangs must not hold the run for ever.
                 self.spawn_job(task, Purpose::Abort { failed }, vec![job], CancellationToken::new(), Some(GRACE));
             }
@@ -340,7 +347,8 @@ impl<'a> Session<'a> {
             TaskKind::Stage(_) => {
                 let mut jobs = Vec::new();
                 let left = std::mem::take(&mut self.tasks[task].staged);
-                if !left.is_empty() {
+                let kept = std::mem::take(&mut self.tasks[task].kept);
+                if !left.is_empty() || !kept.is_empty() {
                     // The attempt before staged some of its loads; nobody else will throw that away.
                     jobs.push(self.job(task, attempt, JobPhase::Abort { staged: left }));
                 }
@@ -502,7 +510,7 @@ impl<'a> Session<'a> {
 
     async fn work_ended(&mut self, task: usize, report: JobReport) {
         let TaskState::Running { attempt, interrupted, .. } = self.tasks[task].state else { return };
-        let JobReport { steps, staged, error, .. } = report;
+        let JobReport { steps, staged, kept, error, .. } = report;
         let skipped: Vec<StepName> =
             steps.iter().filter(|step| step.state == StepState::Skipped).map(|step| step.step.clone()).collect();
         self.tasks[task].blamed = blamed(&steps);
@@ -511,11 +519,16 @@ impl<'a> Session<'a> {
         }
         let mut error = error;
         for load in &staged {
-            if let Err(moved) = self.moved(load).await {
+            if let Err(moved) = self.moved(&load.step, &load.key).await {
                 error.get_or_insert(moved);
             }
         }
+        for load in &kept {
+            let moved = self.moved(&load.step, &load.key).await;
+            self.written(moved);
+        }
         self.tasks[task].staged = staged;
+        self.tasks[task].kept = kept;
         if error.is_none() {
             error = self.unanswered(task, &skipped);
         }
@@ -556,13 +569,13 @@ impl<'a> Session<'a> {
     }
 
     /// Follows the runner where it went to a later generation, since the target's ledger was ahead of the store.
-    async fn moved(&mut self, load: &StagedLoad) -> Result<()> {
-        let Some(taken) = self.loads.get_mut(&load.step) else {
-            return Err(Error::internal(format!("the runner staged `{}`, which is not a load of this run", load.step)));
+    async fn moved(&mut self, step: &StepName, key: &LoadKey) -> Result<()> {
+        let Some(taken) = self.loads.get_mut(step) else {
+            return Err(Error::internal(format!("the runner staged `{step}`, which is not a load of this run")));
         };
-        if taken.key != load.key {
-            self.driver.store.generation_moved(&self.id, &taken.key, &load.key).await?;
-            taken.key = load.key.clone();
+        if taken.key != *key {
+            self.driver.store.generation_moved(&self.id, &taken.key, key).await?;
+            taken.key = key.clone();
         }
         Ok(())
     }

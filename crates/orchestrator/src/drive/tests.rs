@@ -164,7 +164,7 @@ impl Yard {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(
             folder.path().join("gristmill.yaml"),
-            "name: yard\nconnections: {db: {type: sqlite, path: x.db}}\n",
+            "name: yard\nconnections: {db: {type: sqlite, path: x.db}, lake: {type: files, url: ./lake}}\n",
         )
         .unwrap();
         std::fs::create_dir(folder.path().join("pipelines")).unwrap();
@@ -601,6 +601,37 @@ async fn a_run_that_died_between_two_commits_is_published_whole() {
     assert!(report.succeeded(), "{report:?}");
     let last = yard.fake.jobs.lock().unwrap().iter().rev().find(|job| job.phase == JobPhase::Stage).cloned().unwrap();
     assert!(last.resumed.is_empty() && last.loads[0].1.generation == 2, "{last:?}");
+}
+
+#[tokio::test]
+async fn what_is_committed_after_a_load_is_staged_beside_it_and_recovered_after_it() {
+    // `a` comes after `z`: neither the names nor the file give the order away.
+    const ORDERED: &str = "
+  orders: {extract: {from: lake, path: orders/}}
+  rates: {extract: {from: lake, path: rates/}}
+  a: {load: {from: orders, to: db, table: a, strategy: replace}, after: [z]}
+  z: {load: {from: rates, to: db, table: z, strategy: replace}}
+";
+    let yard = Yard::new(&[("p", ORDERED)]);
+    assert!(yard.run("p").await.succeeded());
+    let mut log = yard.fake.log();
+    log[..2].sort();
+    assert_eq!(log, ["stage a", "stage z", "commit z", "commit a"]);
+    yard.fake.says("commit z", &[Does::Hangs, Does::Fails(ErrorKind::Unavailable)]);
+    let dead = dies(&yard).await;
+    let committed = || yard.fake.ledger.lock().unwrap().len();
+    let before = committed();
+    let told = yard.driver().await.recover(false).await.unwrap().notes.join("\n");
+    assert!(told.contains("/a/2024-01-15/db:a#2` is not published before `z` is"), "{told}");
+    assert_eq!(committed(), before);
+    yard.driver().await.recover(true).await.unwrap();
+    let success = |step: &str| (step.to_owned(), StepState::Success);
+    assert_eq!(stand(&yard, &dead).await, [success("z"), success("a")]);
+    // A check of the second keeps the first back.
+    let yard = Yard::new(&[("p", ORDERED)]);
+    yard.fake.says("stage a", &[Does::Fails(ErrorKind::Data)]);
+    assert!(!yard.run("p").await.succeeded());
+    assert!(!yard.fake.log().iter().any(|line| line.starts_with("commit")), "{:?}", yard.fake.log());
 }
 
 #[tokio::test]

@@ -16,8 +16,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, Utc};
 use gristmill_model::spec::LoadSpec;
 use gristmill_model::{
-    Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StagedLoad, StepKind, StepName,
-    StepReport, StepState, one_of,
+    Committed, Error, ErrorKind, Interval, KeptLoad, LoadKey, PipelineName, Result, RunId, Slot, StagedLoad, StepKind,
+    StepName, StepReport, StepState, one_of,
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -141,6 +141,8 @@ pub struct LoadRecord {
     pub committed: Option<Committed>,
     /// What is to be published, once that is decided; none before, and after the load was given up or taken again.
     pub decided: Option<Box<DecidedLoad>>,
+    /// What is kept to be looked at of a load whose checks failed.
+    pub kept: Option<Box<KeptLoad>>,
 }
 
 /// Which runs to list.
@@ -219,6 +221,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// # Errors
     /// A store that cannot be written.
     async fn given_up(&self, run: &RunId, loads: &[LoadKey]) -> Result<()>;
+
+    /// Records what of a run's staged rows is kept to be looked at, in place of what was recorded before.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    async fn kept(&self, run: &RunId, loads: &[KeptLoad]) -> Result<()>;
 
     /// Records that a load is committed.
     ///

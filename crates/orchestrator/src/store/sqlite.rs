@@ -14,8 +14,8 @@ use async_trait::async_trait;
 use chrono::{DateTime, SecondsFormat, Utc};
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{
-    Committed, Error, ErrorKind, Interval, LoadKey, PipelineName, Result, RunId, Slot, StepKind, StepName, StepReport,
-    StepState,
+    Committed, Error, ErrorKind, Interval, KeptLoad, LoadKey, PipelineName, Result, RunId, Slot, StepKind, StepName,
+    StepReport, StepState,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -139,7 +139,7 @@ impl SqliteStore {
         match own {
             Some((generation, false)) => {
                 let changed = sqlx::query(
-                    "UPDATE loads SET run = ?, decided = NULL WHERE slot = ? AND generation = ? AND profile = ?",
+                    "UPDATE loads SET run = ?, decided = NULL, kept = NULL WHERE slot = ? AND generation = ? AND profile = ?",
                 )
                 .bind(run.id.as_str())
                 .bind(&slot)
@@ -211,6 +211,8 @@ impl SqliteStore {
         let generation = self.sql(row.try_get::<i64, _>("generation"))?;
         let committed = self.sql(row.try_get::<Option<String>, _>("committed"))?;
         let decided = self.sql(row.try_get::<Option<String>, _>("decided"))?;
+        // A store of an earlier version that can only be looked at has no such column.
+        let kept = row.try_get::<Option<String>, _>("kept").unwrap_or_default();
         Ok(LoadRecord {
             key: LoadKey {
                 slot: self.parse(&text("slot_json")?)?,
@@ -220,6 +222,7 @@ impl SqliteStore {
             run: RunId::from(text("run")?),
             committed: committed.map(|committed| self.parse(&committed)).transpose()?,
             decided: decided.map(|decided| self.parse(&decided)).transpose()?,
+            kept: kept.map(|kept| self.parse(&kept)).transpose()?,
         })
     }
 
@@ -395,6 +398,25 @@ impl Store for SqliteStore {
                 .execute(&mut *transaction)
                 .await;
             self.sql(changed)?;
+        }
+        self.done(transaction).await
+    }
+
+    async fn kept(&self, run: &RunId, loads: &[KeptLoad]) -> Result<()> {
+        let mut transaction = self.write().await?;
+        let before = sqlx::query("UPDATE loads SET kept = NULL WHERE run = ? AND kept IS NOT NULL");
+        self.sql(before.bind(run.as_str()).execute(&mut *transaction).await)?;
+        for load in loads {
+            let changed = sqlx::query("UPDATE loads SET kept = ? WHERE slot = ? AND generation = ? AND run = ?")
+                .bind(json(load)?)
+                .bind(load.key.slot.text())
+                .bind(i64::from(load.key.generation))
+                .bind(run.as_str())
+                .execute(&mut *transaction)
+                .await;
+            if self.sql(changed)?.rows_affected() != 1 {
+                return Err(not_held(run, &load.key));
+            }
         }
         self.done(transaction).await
     }

@@ -7,8 +7,8 @@ use super::{DecidedLoad, LoadRecord, NewRun, RunFilter, Store, TakenLoad, Wanted
 use crate::{RunReport, RunState};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
 use gristmill_model::{
-    Checkpoint, Committed, Error, ErrorKind, Interval, LoadKey, RunId, Slot, StagedLoad, StepKind, StepReport,
-    StepState,
+    Checkpoint, Committed, Error, ErrorKind, Interval, KeptLoad, LoadKey, RunId, Slot, StagedLoad, StepKind,
+    StepReport, StepState,
 };
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -32,6 +32,7 @@ where
     a_moved_generation_is_kept(&make().await).await;
     a_generation_that_another_profile_holds_can_be_shared(&make().await).await;
     what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(&make().await).await;
+    what_is_kept_to_be_looked_at_is_known_until_it_is_let_go_or_taken_again(&make().await).await;
     runs_are_listed_newest_first_and_filtered(&make().await).await;
     attempts_are_kept(&make().await).await;
     a_run_that_is_refused_leaves_nothing_behind(&make().await).await;
@@ -121,6 +122,7 @@ async fn a_run_is_recorded_and_read_back(store: &dyn Store) {
         run: run.id.clone(),
         committed: Some(committed(taken.key)),
         decided: None,
+        kept: None,
     };
     assert_eq!(load, wanted);
     assert_eq!(store.run(&RunId::from("nobody")).await.expect("an answer"), None);
@@ -264,6 +266,25 @@ async fn a_generation_that_another_profile_holds_can_be_shared(store: &dyn Store
     store.generation_moved(&RunId::from("r3"), &taken.key, &first.key).await.expect("moved");
     store.committed(&RunId::from("r3"), &committed(first.key)).await.expect("the load is recorded");
     assert_eq!(store.loads(&slot(1)).await.expect("loads").len(), 2);
+}
+
+async fn what_is_kept_to_be_looked_at_is_known_until_it_is_let_go_or_taken_again(store: &dyn Store) {
+    let taken = begin(store, &new_run("a", 1)).await;
+    let run = RunId::from("a");
+    let extract = gristmill_model::spec::ExtractSpec::new("staged".into());
+    let rows = gristmill_model::KeptRows { folder: Some("/lake/_gristmill/staging/x".to_owned()), extract };
+    let kept = KeptLoad { step: "load".into(), key: taken.key.clone(), rows };
+    let held = async || store.loads(&slot(1)).await.expect("loads").remove(0).kept;
+    store.kept(&run, std::slice::from_ref(&kept)).await.expect("written");
+    assert_eq!(held().await, Some(Box::new(kept.clone())));
+    store.kept(&run, &[]).await.expect("written");
+    assert_eq!(held().await, None);
+    let strange = KeptLoad { key: LoadKey { generation: 9, ..taken.key.clone() }, ..kept.clone() };
+    assert!(store.kept(&run, &[strange]).await.is_err(), "nobody took it");
+    store.kept(&run, &[kept]).await.expect("written");
+    assert!(store.crashed(&run, at(1)).await.expect("written"));
+    begin(store, &new_run("b", 1)).await;
+    assert_eq!(held().await, None, "another run has taken the load over");
 }
 
 async fn what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(store: &dyn Store) {

@@ -23,6 +23,7 @@ mod encode;
 mod finite;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod keep;
 mod layout;
 mod log;
 mod output;
@@ -50,7 +51,7 @@ use async_trait::async_trait;
 use config::Config;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::spec::{LoadSpec, Strategy};
-use gristmill_model::{Checkpoint, Committed, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use gristmill_model::{Checkpoint, Committed, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
 use place::Place;
 use std::fmt;
 use std::sync::Arc;
@@ -151,6 +152,10 @@ impl Sink for FilesSink {
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         self.stage_rows(task, rows).await
+    }
+
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        self.keep_staged(staged).await
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use chrono::Utc;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{
-    Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, StagedFile, TaskKey,
+    Checkpoint, Committed, Error, ErrorKind, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, StagedFile, TaskKey,
 };
 use object_store::ObjectStoreExt;
 use serde_json::{Value, json};
@@ -202,6 +202,10 @@ impl Sink for SingleFileSink {
         // No rows make no file by themselves, but whoever named one wants it to be there.
         let staged = if staged.files.is_empty() { self.inner.stage_nothing(task).await? } else { staged };
         self.note(staged).await
+    }
+
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        self.inner.keep_staged(staged).await
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

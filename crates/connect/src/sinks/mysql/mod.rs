@@ -28,7 +28,7 @@ mod target;
 mod tests;
 pub mod types;
 
-use crate::sinks::widen;
+use crate::sinks::{staged_table, widen};
 use crate::sources::mysql::MysqlConfig;
 use crate::sources::mysql::connect::{Failure, Session, server_error};
 use crate::sources::mysql::names::quoted;
@@ -36,7 +36,9 @@ use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::{Options, same_name};
 use gristmill_model::spec::{LoadSpec, Strategy};
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use gristmill_model::{
+    Checkpoint, Committed, Error, ErrorKind, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey,
+};
 use mysql_async::prelude::Queryable;
 use std::sync::Arc;
 use target::Target;
@@ -130,6 +132,10 @@ impl Sink for MysqlSink {
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
         self.audit_keys(staged).await
+    }
+
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        staged_table::keep(staged, staged_table::Payload::in_backticks)
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

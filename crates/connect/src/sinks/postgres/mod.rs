@@ -22,7 +22,7 @@ pub mod types;
 pub(crate) mod way;
 
 use crate::sinks::staged_table::Way;
-use crate::sinks::widen;
+use crate::sinks::{staged_table, widen};
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::quoted;
@@ -30,7 +30,9 @@ use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Options;
 use gristmill_model::spec::{LoadSpec, OnFail};
-use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use gristmill_model::{
+    Checkpoint, Committed, Error, ErrorKind, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey,
+};
 use std::sync::{Arc, OnceLock};
 use target::Target;
 use types::Outgoing;
@@ -129,6 +131,15 @@ impl Sink for PostgresSink {
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
         self.audit_keys(staged).await
+    }
+
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        let parts = staged.iter().map(staged_table::Payload::of).collect::<Result<Vec<_>>>()?;
+        if parts.iter().any(|part| part.way == Way::Held) {
+            // Only its own transaction sees them.
+            return Ok(None);
+        }
+        staged_table::keep(staged, |part| self.named_rows_of(part))
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

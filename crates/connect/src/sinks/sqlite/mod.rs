@@ -48,7 +48,7 @@ use config::Plan;
 use convert::Shelf;
 use gristmill_model::spec::LoadSpec;
 use gristmill_model::{
-    Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, ResultExt, Slot, Staged, TaskKey,
+    Checkpoint, Committed, Error, ErrorKind, KeptRows, LoadKey, OwnerId, Result, ResultExt, Slot, Staged, TaskKey,
 };
 use rusqlite::{Connection, OptionalExtension};
 use std::path::PathBuf;
@@ -206,6 +206,10 @@ impl Sink for SqliteSink {
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
         let (inner, staged) = (self.inner.clone(), staged.to_vec());
         blocking(move || keyed::audit(&inner, &staged).context(|| format!("loading `{}`", inner.plan.table))).await
+    }
+
+    async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        stage::keep(&self.inner.staging(), staged)
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

@@ -17,7 +17,8 @@ use arrow::ipc::reader::FileReader;
 use arrow::ipc::writer::FileWriter;
 use futures::StreamExt;
 use gristmill_model::fault::{self, Point};
-use gristmill_model::{Error, ErrorKind, OwnerId, Result, ResultExt, RunId, Staged, TaskKey};
+use gristmill_model::spec::{ExtractSpec, FileFormat, OneOrMany};
+use gristmill_model::{Error, ErrorKind, KeptRows, OwnerId, Result, ResultExt, RunId, Staged, TaskKey};
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{BufReader, BufWriter};
@@ -183,6 +184,24 @@ pub(super) fn path_of(staging: &Path, staged: &Staged) -> Result<PathBuf> {
     let file = file.filter(|file| Name::parse(file).is_some() && !file.contains(['/', '\\']));
     let file = file.ok_or_else(|| Error::internal("what was staged names no side file").cause(&staged.payload))?;
     Ok(staging.join(file))
+}
+
+/// How the side files of a load can be read.
+pub(super) fn keep(staging: &Path, staged: &[Staged]) -> Result<Option<KeptRows>> {
+    let name = |staged: &Staged| {
+        let path = path_of(staging, staged)?;
+        Ok(path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default())
+    };
+    let files: Vec<String> = staged.iter().map(name).collect::<Result<_>>()?;
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let extract = ExtractSpec {
+        path: Some(OneOrMany(files)),
+        format: Some(FileFormat::Arrow),
+        ..ExtractSpec::new("staged".into())
+    };
+    Ok(Some(KeptRows { folder: Some(staging.display().to_string()), extract }))
 }
 
 /// Opens a complete side file.

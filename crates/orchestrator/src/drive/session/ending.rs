@@ -62,6 +62,30 @@ impl Session<'_> {
         }
     }
 
+    /// Leaves what a failed task has staged to whoever wants to look at it, until the next run of the pipeline or a recovery
+    /// finds the run's lock file, and throws it away like anything that a run has left. Answers which loads are left. A
+    /// project that was made for one command has no next run.
+    pub(super) async fn keep(&mut self, task: usize) -> Vec<StepName> {
+        let kept = std::mem::take(&mut self.tasks[task].kept);
+        if kept.is_empty() || self.driver.project.made {
+            return Vec::new();
+        }
+        self.kept.extend(kept.iter().cloned());
+        if let Err(error) = self.driver.store.kept(&self.id, &self.kept).await {
+            self.written(Err(error));
+            return Vec::new();
+        }
+        self.unclean = true;
+        for load in &kept {
+            let text = format!(
+                "its rows are kept until the next run of the pipeline: gristmill sql --staged {}.{} \"SELECT * FROM staged\"",
+                self.id, load.step
+            );
+            self.add_note(&load.step, text);
+        }
+        kept.into_iter().map(|load| load.step).collect()
+    }
+
     /// Views end with the task that computed them. The runner has told about those it touched.
     pub(super) fn settle_views(&mut self, task: usize, ending: StepState) {
         for view in self.plan.tasks[task].views().to_vec() {

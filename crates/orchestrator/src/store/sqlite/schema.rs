@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
 /// One step of the schema's history. They are applied in order, each once; never change one that was released.
-const MIGRATIONS: [&str; 2] = [
+const MIGRATIONS: [&str; 3] = [
     "
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
@@ -73,6 +73,8 @@ DROP TABLE loads;
 ALTER TABLE loads_of_profiles RENAME TO loads;
 CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
 ",
+    // What a failed check leaves to be looked at.
+    "ALTER TABLE loads ADD COLUMN kept TEXT",
 ];
 
 impl SqliteStore {

@@ -1,0 +1,43 @@
+//! Staged files that are kept to be looked at: they get the names they would have been published under, in a folder below
+//! the load's own staging folder, where an abort and a recovery find them.
+
+use super::FilesSink;
+use super::config::Encoding;
+use super::layout::{STAGING, join, load_folder, split};
+use super::place::{Place, at, blocking, make_folder};
+use gristmill_model::spec::{ExtractSpec, FileFormat, OneOrMany};
+use gristmill_model::{KeptRows, Result, Staged, StagedFile};
+
+/// Where they are, in the load's staging folder.
+const KEPT: &str = "kept";
+
+impl FilesSink {
+    pub(super) async fn keep_staged(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
+        // The bytes of an upload cannot be read before it is completed.
+        let Place::Local(local) = &self.place else { return Ok(None) };
+        let folder = join(STAGING, &load_folder(&self.context.key, &self.context.owner));
+        let files: Vec<StagedFile> = staged.iter().flat_map(|staged| staged.files.clone()).collect();
+        let kept = local.path(&join(&folder, KEPT));
+        let local = local.clone();
+        let renamed = blocking(move || {
+            for file in &files {
+                let temporary = local.path(file.handle["temporary"].as_str().unwrap_or_default());
+                make_folder(&kept.join(split(&file.path).0))?;
+                let path = kept.join(&file.path);
+                std::fs::rename(&temporary, &path).map_err(at(&path))?;
+            }
+            Ok(local.path(&folder).display().to_string())
+        });
+        let format = match self.config.encoding {
+            Encoding::Parquet { .. } => FileFormat::Parquet,
+            Encoding::Csv { .. } => FileFormat::Csv,
+            Encoding::Ndjson { .. } => FileFormat::Ndjson,
+        };
+        let extract = ExtractSpec {
+            path: Some(OneOrMany(vec![format!("{KEPT}/")])),
+            format: Some(format),
+            ..ExtractSpec::new("staged".into())
+        };
+        Ok(Some(KeptRows { folder: Some(renamed.await?), extract }))
+    }
+}
