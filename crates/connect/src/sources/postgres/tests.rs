@@ -668,7 +668,7 @@ async fn passwords_and_servers_may_stand_in_libpqs_files() {
     std::fs::write(
         &services,
         format!(
-            "[shop]\nhost=127.0.0.1\nport={}\nuser={USER}\ndbname={}\noptions=-c work_mem=5MB\n[odd]\nhost=a\nsslkey=x\n",
+            "[shop]\nhost=127.0.0.1\nport={}\nuser={USER}\ndbname={}\noptions=-c work_mem=5MB\n[odd]\nhost=a\nsslcrl=x\n",
             database.port, database.name
         ),
     )
@@ -700,7 +700,7 @@ async fn passwords_and_servers_may_stand_in_libpqs_files() {
     assert!(!format!("{refused:?}").contains("wr0ng"));
     for (yaml, message) in [
         ("{service: shap}", "there is no service `shap`"),
-        ("{service: odd}", "the option `sslkey`"),
+        ("{service: odd}", "the option `sslcrl`"),
         ("{service: shop, url: \"postgres://u@h/d\"}", "not both"),
     ] {
         let mistakes = open(yaml).unwrap_err();
