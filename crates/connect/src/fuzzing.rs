@@ -13,11 +13,12 @@ use gristmill_model::spec::FileFormat;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 17] = [
+pub const TARGETS: [Target; 19] = [
     ("arrow_file", arrow_file),
     ("avro_file", avro_file),
     ("csv_file", csv_file),
     ("csv_records", csv_records),
+    ("file_cuts", file_cuts),
     ("http_link", http_link),
     ("http_page", http_page),
     ("json_file", json_file),
@@ -27,6 +28,7 @@ pub const TARGETS: [Target; 17] = [
     ("mysql_values", mysql_values),
     ("ndjson_file", ndjson_file),
     ("orc_file", orc_file),
+    ("packed_file", packed_file),
     ("parquet_file", parquet_file),
     ("postgres_copy", postgres_copy),
     ("postgres_files", postgres_files),
@@ -48,12 +50,17 @@ pub fn csv_file(bytes: &[u8]) {
     files::file(FileFormat::Csv, bytes);
 }
 
-/// Records of a CSV text in a dialect, and where it may be cut.
+/// Records of a CSV text in a dialect.
 pub fn csv_records(bytes: &[u8]) {
     files::csv_records(bytes);
 }
 
-/// The header `Link`.
+/// Where a CSV text in a dialect, and lines, may be cut.
+pub fn file_cuts(bytes: &[u8]) {
+    files::cuts(bytes);
+}
+
+/// The header `Link`, and those that say when to ask again.
 pub fn http_link(bytes: &[u8]) {
     http::fuzzing::link(bytes);
 }
@@ -105,6 +112,11 @@ pub fn orc_file(bytes: &[u8]) {
     files::file(FileFormat::Orc, bytes);
 }
 
+/// A file that is packed.
+pub fn packed_file(bytes: &[u8]) {
+    files::packed(bytes);
+}
+
 /// A Parquet file, from its footer on.
 pub fn parquet_file(bytes: &[u8]) {
     files::file(FileFormat::Parquet, bytes);
@@ -141,6 +153,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
+    use std::io::Write;
     use std::path::Path;
 
     #[test]
@@ -173,6 +186,9 @@ mod tests {
                 .concat(),
         );
         seeds.extend(files::binary_seeds());
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        packed.write_all(&b"{\"id\":1}\n".repeat(500)).unwrap();
+        seeds.push(packed.finish().unwrap());
         seeds
     }
 

@@ -2,13 +2,22 @@
 
 use super::path::JsonPath;
 use super::raw::Raw;
-use super::{link, records};
+use super::{faults, link, records};
+use reqwest::header::{HeaderMap, HeaderValue};
 
 /// The header `Link`, line by line.
 pub(crate) fn link(bytes: &[u8]) {
     let text = link::ascii(bytes);
     assert!(text.is_ascii());
     let _ = link::next(text.lines());
+    let now = chrono::DateTime::UNIX_EPOCH;
+    for name in ["retry-after", "x-ratelimit-reset"] {
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(bytes) {
+            headers.insert(name, value);
+        }
+        let _ = faults::told_to_wait(429, &headers, now);
+    }
 }
 
 /// A place, up to the first line break, in the document behind it; and how many records there are.

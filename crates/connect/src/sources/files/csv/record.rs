@@ -48,7 +48,7 @@ impl Fields {
     }
 
     /// The fields as they are.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(super) fn raw(&self, input: &[u8]) -> Vec<Vec<u8>> {
         self.spans.iter().map(|span| self.bytes(span, input).to_vec()).collect()
     }

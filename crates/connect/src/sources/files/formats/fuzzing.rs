@@ -13,14 +13,25 @@ use tokio::runtime::Runtime;
 
 /// Looks at a file and reads it whole.
 pub(crate) fn file(format: FileFormat, bytes: &[u8]) {
-    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
-    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok();
-    if let Some(runtime) = RUNTIME.get_or_init(build) {
-        let _ = runtime.block_on(whole(format, bytes.to_vec()));
+    packed_as(format, Compression::None, bytes);
+}
+
+/// A file of JSON lines, packed in each way there is.
+pub(crate) fn packed(bytes: &[u8]) {
+    for compression in [Compression::Gzip, Compression::Bzip2, Compression::Xz, Compression::Zstd] {
+        packed_as(FileFormat::Ndjson, compression, bytes);
     }
 }
 
-async fn whole(format: FileFormat, bytes: Vec<u8>) -> Result<()> {
+fn packed_as(format: FileFormat, compression: Compression, bytes: &[u8]) {
+    static RUNTIME: OnceLock<Option<Runtime>> = OnceLock::new();
+    let build = || tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().ok();
+    if let Some(runtime) = RUNTIME.get_or_init(build) {
+        let _ = runtime.block_on(whole(format, compression, bytes.to_vec()));
+    }
+}
+
+async fn whole(format: FileFormat, compression: Compression, bytes: Vec<u8>) -> Result<()> {
     let (store, path) = (Arc::new(InMemory::new()), Path::from("x"));
     let internal = |error: object_store::Error| gristmill_model::Error::internal("no file in memory").cause(error);
     store.put(&path, PutPayload::from(bytes)).await.map_err(internal)?;
@@ -29,7 +40,7 @@ async fn whole(format: FileFormat, bytes: Vec<u8>) -> Result<()> {
         store,
         meta,
         name: "x".to_owned(),
-        compression: Compression::None,
+        compression,
         csv: CsvOptions::default(),
         json: JsonOptions::default(),
         stdin: false,
