@@ -49,6 +49,11 @@ pub trait Connection: fmt::Debug + Send + Sync {
             .hint("name a `path`: a folder or a pattern of files is one extract already"))
     }
 
+    /// The place its files are in, where it is one of files.
+    fn files(&self) -> Option<Arc<crate::stores::Store>> {
+        None
+    }
+
     /// Opens a source for an extract step. Checks what the spec says without calling the system.
     ///
     /// # Errors

@@ -118,7 +118,9 @@ impl Sink for PostgresSink {
     }
 
     async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
-        staged_table::keep(staged, staged_table::Payload::sql)
+        let columns = self.columns.iter().enumerate();
+        let named = columns.map(|(place, column)| format!("{} AS {}", types::staged_name(place), quoted(&column.name)));
+        staged_table::keep(staged, named, staged_table::Payload::sql)
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
