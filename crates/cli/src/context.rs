@@ -92,6 +92,7 @@ pub(crate) fn engine_options(project: &Project, memory: Option<ByteSize>) -> loc
         project_root: project.root.clone(),
         state_dir: project.state.clone(),
         profile: project.spec.profile.clone(),
+        dead_letters: project.spec.defaults.dead_letters.clone(),
         connections: project.connections.clone(),
         memory: memory.or(project.spec.defaults.memory),
         parallelism: project.spec.defaults.parallelism,

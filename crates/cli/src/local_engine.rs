@@ -5,17 +5,18 @@ use futures::StreamExt;
 use gristmill_connect::Rows;
 use gristmill_connect::sources::generate;
 use gristmill_engine::{Engine, EngineOptions, Letter, LetterSet, LocalRunner, MemoryLimit, PlanReport, Session};
-use gristmill_model::spec::{GenerateSpec, LoadSpec, PipelineSpec, StepBody};
+use gristmill_model::spec::{DeadLettersSpec, GenerateSpec, LoadSpec, PipelineSpec, StepBody};
 use gristmill_model::yaml::Node;
 use gristmill_model::{
     ByteSize, ConnectionName, Error, Interval, JobPhase, JobRunner, JobSpec, LoadKey, Result, RunId, Slot, StepKind,
     StepName, TemplateContext,
 };
+use gristmill_orchestrator::Project;
 use gristmill_orchestrator::dag::{Dag, StageGroup};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Rows of a batch of made-up rows.
@@ -30,6 +31,8 @@ pub(crate) struct Options {
     pub(crate) state_dir: PathBuf,
     /// The profile that the connections are of.
     pub(crate) profile: Option<String>,
+    /// Where dead letters are kept, if not in the state folder.
+    pub(crate) dead_letters: Option<DeadLettersSpec>,
     /// Connections with their secrets.
     pub(crate) connections: BTreeMap<ConnectionName, Node>,
     /// A limit on memory.
@@ -42,8 +45,19 @@ pub(crate) struct Options {
 
 impl From<Options> for EngineOptions {
     fn from(options: Options) -> Self {
-        let Options { project_root, state_dir, profile, connections, memory, parallelism, collect } = options;
-        Self { project_root, state_dir, profile, connections, memory, parallelism, collect, ..Self::default() }
+        let Options { project_root, state_dir, profile, dead_letters, connections, memory, parallelism, collect } =
+            options;
+        Self {
+            project_root,
+            state_dir,
+            profile,
+            dead_letters,
+            connections,
+            memory,
+            parallelism,
+            collect,
+            ..Self::default()
+        }
     }
 }
 
@@ -186,14 +200,23 @@ pub(crate) async fn query(options: Options, pipeline: &PipelineSpec, text: &str)
 }
 
 /// All sets of dead letters, and what is wrong with files that cannot be read.
-pub(crate) async fn letter_sets(state: &Path) -> Result<(Vec<LetterSet>, Vec<Error>)> {
-    let state = state.to_owned();
+pub(crate) async fn letter_sets(options: Options) -> Result<(Vec<LetterSet>, Vec<Error>)> {
+    let state = gristmill_engine::letters_home(&options.state_dir, options.dead_letters.as_ref());
+    if options.dead_letters.is_some() {
+        Engine::new(options.into())?.copy_letters().await?;
+    }
     blocking(move || gristmill_engine::letter_sets(&state)).await
 }
 
+/// Removes dead letters that are older than they are to be kept; answers how many files of them.
+pub(crate) async fn expire_letters(options: Options) -> Result<usize> {
+    Engine::new(options.into())?.expire_letters(chrono::Utc::now()).await
+}
+
 /// The first letters of a set.
-pub(crate) async fn letters(state: &Path, set: &LetterSet, most: usize) -> Result<Vec<Letter>> {
-    let (state, set) = (state.to_owned(), set.clone());
+pub(crate) async fn letters(project: &Project, set: &LetterSet, most: usize) -> Result<Vec<Letter>> {
+    let spec = project.spec.defaults.dead_letters.as_ref();
+    let (state, set) = (gristmill_engine::letters_home(&project.state, spec), set.clone());
     blocking(move || gristmill_engine::letters(&state, &set, most)).await
 }
 

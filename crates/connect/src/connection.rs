@@ -55,6 +55,11 @@ pub trait Connection: fmt::Debug + Send + Sync {
         let _ = whole;
     }
 
+    /// The place its files are in, where it is one of files.
+    fn files(&self) -> Option<Arc<crate::stores::Store>> {
+        None
+    }
+
     /// Opens a source for an extract step. Checks what the spec says without calling the system.
     ///
     /// # Errors

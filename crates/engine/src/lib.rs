@@ -32,7 +32,7 @@ mod spill;
 mod stage;
 mod table;
 
-pub use dead_letters::{Letter, LetterLoad, LetterSet, letter_sets, letters};
+pub use dead_letters::{Letter, LetterLoad, LetterSet, home as letters_home, letter_sets, letters};
 pub use error::{from_datafusion, to_datafusion};
 pub use explain::{ActionPlan, PlanReport, ViewPlan};
 pub use memory::{MemoryLimit, peak_resident, resident};

@@ -109,7 +109,13 @@ impl LocalRunner {
     /// Where the dead letters of a job are.
     fn drawer(&self, job: &JobSpec) -> Drawer {
         let options = &self.engine.options;
-        Drawer::new(&options.state_dir, job.pipeline.name.as_str(), options.profile.as_deref(), &job.interval)
+        let shelf = self.engine.shelf().unwrap_or_else(|error| {
+            // The job could not have begun.
+            tracing::warn!("dead letters cannot be looked at: {error}");
+            None
+        });
+        let home = self.engine.letters_home();
+        Drawer::new(&home, job.pipeline.name.as_str(), options.profile.as_deref(), &job.interval).on(shelf)
     }
 
     async fn commit_one(&self, job: &JobSpec, load: &StagedLoad) -> Result<gristmill_model::Committed> {

@@ -6,6 +6,7 @@ use crate::memory::{MemoryLimit, Pressure, SpillFirstPool};
 use crate::resolve::{Origin, Resolver};
 use crate::spill::SpillFolder;
 use crate::table::PushAggregates;
+use chrono::{DateTime, Utc};
 use datafusion::error::DataFusionError;
 use datafusion::execution::SessionStateBuilder;
 use datafusion::execution::context::SQLOptions;
@@ -15,7 +16,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use gristmill_connect::{Connection, OpenContext, Source, registry};
-use gristmill_model::spec::PipelineSpec;
+use gristmill_model::spec::{DeadLettersSpec, PipelineSpec};
 use gristmill_model::yaml::Node;
 use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Letters, Result, one_of};
 use std::collections::BTreeMap;
@@ -39,6 +40,8 @@ pub struct EngineOptions {
     pub state_dir: PathBuf,
     /// The profile of the project that the connections are of; its dead letters are kept apart.
     pub profile: Option<String>,
+    /// Where dead letters are kept, if not in the state folder.
+    pub dead_letters: Option<DeadLettersSpec>,
     /// The project's connections, secrets put in.
     pub connections: BTreeMap<ConnectionName, Node>,
     /// A limit on resident memory; by default a share of the machine.
@@ -181,6 +184,38 @@ impl Engine {
             self.connections.lock().map_err(|_| Error::internal("the list of connections is not usable"))?;
         opened.insert(name, connection);
         Ok(())
+    }
+
+    /// Where dead letters are kept, if not in the state folder.
+    pub(crate) fn shelf(&self) -> Result<Option<dead_letters::Shelf>> {
+        let Some(spec) = &self.options.dead_letters else { return Ok(None) };
+        let Some(to) = &spec.to else { return Ok(None) };
+        let connection = self.connection(to)?;
+        dead_letters::Shelf::new(spec, connection.as_ref(), &self.letters_home()).map(Some)
+    }
+
+    pub(crate) fn letters_home(&self) -> PathBuf {
+        dead_letters::home(&self.options.state_dir, self.options.dead_letters.as_ref())
+    }
+
+    /// Copies dead letters that are kept in a connection to the state folder, to be looked at there.
+    ///
+    /// # Errors
+    /// A connection that is no place for them, or cannot be read.
+    pub async fn copy_letters(&self) -> Result<()> {
+        match self.shelf()? {
+            Some(shelf) => shelf.copy_all().await,
+            None => Ok(()),
+        }
+    }
+
+    /// Removes dead letters that are older than they are to be kept. Answers how many files of them.
+    ///
+    /// # Errors
+    /// A folder or connection that cannot be read or written.
+    pub async fn expire_letters(&self, now: DateTime<Utc>) -> Result<usize> {
+        let Some(retention) = self.options.dead_letters.as_ref().and_then(|spec| spec.retention) else { return Ok(0) };
+        dead_letters::expire(&self.letters_home(), self.shelf()?.as_ref(), retention, now).await
     }
 
     /// The connection of that name, opened on first use.

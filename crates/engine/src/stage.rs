@@ -97,15 +97,16 @@ pub(crate) struct Group {
 impl Group {
     /// Opens sources and sinks, plans every query, and looks whether the targets can take the rows.
     pub(crate) async fn plan(engine: &Arc<Engine>, job: &JobSpec, pass: Pass) -> Result<Self> {
-        let letters = DeadLetters::new(dead_letters::Job {
-            state: engine.options.state_dir.clone(),
+        let letters = dead_letters::Job {
+            state: engine.letters_home(),
             pipeline: job.pipeline.name.to_string(),
             profile: engine.options.profile.clone(),
             interval: job.interval,
             run: job.run.clone(),
             job: letters_of(job).map(ToString::to_string).unwrap_or_default(),
             attempt: job.attempt,
-        })?;
+        };
+        let letters = DeadLetters::new(letters, engine.shelf()?)?;
         let mut shared = job.shared.clone();
         loop {
             let session = engine.session(pass != Pass::SortMerge);

@@ -101,7 +101,7 @@ async fn show(args: &ShowLettersArgs, printer: &Printer) -> Result<Outcome> {
     for Listed { set, .. } in &listed {
         let most = args.limit.saturating_sub(letters.len());
         if most > 0 {
-            letters.extend(local_engine::letters(&project.state, set, most).await?);
+            letters.extend(local_engine::letters(&project, set, most).await?);
         }
     }
     if letters.is_empty() {
@@ -193,7 +193,7 @@ async fn replay_one(driver: &Driver, store: &dyn Store, set: LetterSet, only: &[
 /// The sets that are meant, of loads that are committed, with what became of them.
 async fn find(filter: &LettersFilter, printer: &Printer) -> Result<(Arc<Project>, Vec<Listed>)> {
     let project = context::load(&filter.project.project, filter.project.profile.as_deref()).await?;
-    let (mut sets, mistakes) = local_engine::letter_sets(&project.state).await?;
+    let (mut sets, mistakes) = local_engine::letter_sets(context::engine_options(&project, None)).await?;
     for mistake in mistakes {
         printer.warning(mistake.to_string());
     }

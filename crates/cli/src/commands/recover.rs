@@ -70,9 +70,19 @@ async fn all(project: Option<Arc<Project>>, progress: &Progress, cancel: Cancell
 
 async fn recover(project: Arc<Project>, progress: &Progress, cancel: &CancellationToken) -> Result<Recovered> {
     let store = context::open_state(&project).await?;
-    let runner = local_engine::runner(context::engine_options(&project, None))?;
+    let engine = context::engine_options(&project, None);
+    let runner = local_engine::runner(engine.clone())?;
     let options = DriverOptions { cancel: cancel.clone(), ..DriverOptions::default() };
-    Driver::new(project, store, runner, progress.events(), options).recover(true).await
+    let retention = project.spec.defaults.dead_letters.as_ref().and_then(|letters| letters.retention);
+    let mut recovered = Driver::new(project, store, runner, progress.events(), options).recover(true).await?;
+    if let Some(retention) = retention {
+        match local_engine::expire_letters(engine).await {
+            Ok(0) => {}
+            Ok(files) => recovered.notes.push(format!("removed {files} files of dead letters, older than {retention}")),
+            Err(error) => recovered.notes.push(format!("old dead letters could not be removed: {error}")),
+        }
+    }
+    Ok(recovered)
 }
 
 /// The loads that copies began and have not ended.

@@ -67,6 +67,7 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
         project_root: root,
         state_dir: state,
         profile: args.project.profile.clone(),
+        dead_letters: None,
         connections,
         memory: args.memory.or_else(|| project.as_ref().and_then(|project| project.spec.defaults.memory)),
         parallelism: project.as_ref().and_then(|project| project.spec.defaults.parallelism),

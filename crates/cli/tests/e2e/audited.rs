@@ -1,5 +1,6 @@
 //! Write, audit, publish: no load of a run is published before everything of it has passed.
 
+use crate::strategies::World;
 use crate::support::{Folder, Said};
 
 /// Products and orders, loaded one after the other; `more` is said of the orders.
@@ -216,4 +217,23 @@ fn what_is_not_staged_is_one_error_that_says_why() {
     let said = folder.run(&["sql", "--staged", "last", "SELECT 1"]);
     assert_eq!(said.code, Some(2), "{said}");
     assert!(said.error().contains("names no step"), "{said}");
+}
+
+#[test]
+fn staging_tables_and_side_files_can_be_looked_at_by_the_names_of_the_target() {
+    for world in World::each() {
+        let folder = &world.folder;
+        folder.write("lake/a.csv", "id,name\n1,a\n2,b\n1,c\n");
+        let load = "{from: v, to: out, table: t, strategy: merge, key: [id]}";
+        world.steps(&format!("  v: {{extract: {{from: lake, path: a.csv}}}}\n  l: {{load: {load}}}\n"));
+        let said = run(folder);
+        assert_eq!(said.code, Some(1), "{said}");
+        let double =
+            "SELECT name FROM staged WHERE id IN (SELECT id FROM staged GROUP BY id HAVING count(*) > 1) ORDER BY name";
+        assert_eq!(staged(folder, "l", double), ["a", "c"], "{said}");
+        folder.write("lake/a.csv", "id,name\n1,a\n2,b\n");
+        let said = run(folder);
+        assert_eq!(said.code, Some(0), "{said}");
+        assert!(not_staged(folder, "l").contains("was published"));
+    }
 }

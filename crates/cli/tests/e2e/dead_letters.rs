@@ -23,6 +23,48 @@ fn with_letters(world: &World, load: &str) {
     world.steps(&format!("  v:\n    extract: {{from: lake, path: a.csv}}\n{CHECK}{MENDED}{load}"));
 }
 
+#[test]
+fn letters_can_be_kept_in_a_connection() {
+    let [world, _] = World::both();
+    let folder = &world.folder;
+    let project = std::fs::read_to_string(folder.path().join("gristmill.yaml")).unwrap();
+    let to = "defaults: {dead_letters: {to: quarantine, path: refused}}\n";
+    let project = project.replacen(
+        "connections:\n",
+        &format!("{to}connections:\n  quarantine: {{type: files, url: ./quarantine}}\n"),
+        1,
+    );
+    assert!(project.contains(to), "{project}");
+    folder.write("gristmill.yaml", project);
+    let load = "  l: {load: {from: c, to: out, table: t, strategy: replace}}\n";
+    with_letters(&world, load);
+    world.ok(15, &[]);
+    let kept = || folder.visible("quarantine/refused").len();
+    assert_eq!(kept(), 1);
+    assert!(folder.visible(".gristmill/dead_letters").is_empty(), "they are there only");
+    assert_eq!(list(folder, &[]).len(), 1);
+    // What the state folder has are copies.
+    std::fs::remove_dir_all(folder.path().join(".gristmill/copies")).unwrap();
+    assert!(folder.ok(&["dead-letters", "show"]).contains("not_null(name)"));
+    // The same date anew takes their place, and a run that fails leaves none.
+    world.ok(15, &[]);
+    assert_eq!((kept(), list(folder, &[]).len()), (1, 1));
+    folder.write("lake/a.csv", "id,name\n1,\n");
+    assert_ne!(folder.run(&["run", ".", "--date", "2024-01-15"]).code, Some(0), "row_count");
+    assert_eq!(kept(), 1);
+    folder.write("lake/a.csv", "id,name\n1,a\n2,\n3,c\n");
+    mend(&world, load);
+    replay(folder, &[]);
+    assert_eq!(world.ask(ROWS), "1:a 2:none 3:c");
+    folder.ok(&["recover"]);
+    assert_eq!(kept(), 1, "kept for ever");
+    let project = std::fs::read_to_string(folder.path().join("gristmill.yaml")).unwrap();
+    folder.write("gristmill.yaml", project.replace("path: refused", "path: refused, retention: 1ms"));
+    let said = folder.ok(&["recover"]);
+    assert!(said.contains("removed 1 files of dead letters, older than 1ms"), "{said}");
+    assert_eq!((kept(), list(folder, &[]).len()), (0, 0));
+}
+
 /// The same without the check, as somebody would mend it.
 fn mend(world: &World, load: &str) {
     world.steps(&format!("  v: {{extract: {{from: lake, path: a.csv}}}}\n{MENDED}{load}"));

@@ -75,9 +75,15 @@ impl Payload {
     }
 }
 
-/// How what all writers have staged can be read, given how a table of it is named in the database's own SQL.
-pub(crate) fn keep(staged: &[Staged], named: impl Fn(&Payload) -> String) -> Result<Option<KeptRows>> {
-    let each = staged.iter().map(|staged| Ok(format!("SELECT * FROM {}", named(&Payload::of(staged)?))));
+/// How what all writers have staged can be read, given in the database's own SQL what a table of it is called, and its
+/// columns with the names that they have in the target.
+pub(crate) fn keep(
+    staged: &[Staged],
+    columns: impl Iterator<Item = String>,
+    named: impl Fn(&Payload) -> String,
+) -> Result<Option<KeptRows>> {
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    let each = staged.iter().map(|staged| Ok(format!("SELECT {columns} FROM {}", named(&Payload::of(staged)?))));
     let each: Vec<String> = each.collect::<Result<_>>()?;
     if each.is_empty() {
         return Ok(None);

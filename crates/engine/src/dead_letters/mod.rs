@@ -5,6 +5,8 @@
 //! refused it, unit, attempt, load (the key of the job's first load), reason, record (JSON, or the text of an unreadable
 //! row), place, how it can be read again, and when; the file itself, what its rows have in common ([`letter::Notes`]).
 //!
+//! With `defaults: {dead_letters: {to: CONNECTION}}` the finished file goes there instead ([`shelf`]).
+//!
 //! The file belongs to that load and is named after it: it goes when the load is thrown away, and when a later load of
 //! the same step and date has been committed, so that no letter is there twice.
 //!
@@ -13,11 +15,14 @@
 mod letter;
 mod place;
 mod read;
+mod shelf;
 mod source;
 mod spooled;
 
 pub(crate) use place::Drawer;
+pub use place::home;
 pub use read::{Letter, LetterLoad, LetterSet, letter_sets, letters};
+pub(crate) use shelf::{Shelf, expire};
 pub(crate) use source::connection;
 
 use chrono::Utc;
@@ -55,6 +60,7 @@ const ROW_GROUP: usize = 8 << 20;
 pub(crate) struct DeadLetters {
     gathered: Mutex<(Vec<letter::Letter>, usize)>,
     known: Arc<Mutex<Known>>,
+    shelf: Option<Shelf>,
     sender: Mutex<Option<SyncSender<Vec<letter::Letter>>>>,
     writer: Mutex<Option<std::thread::JoinHandle<Result<Option<Finished>>>>>,
 }
@@ -112,7 +118,8 @@ fn waiting<T>(work: impl FnOnce() -> T) -> T {
 }
 
 impl DeadLetters {
-    pub(crate) fn new(job: Job) -> Result<Arc<Self>> {
+    /// `shelf`: where they go, if not to the state folder.
+    pub(crate) fn new(job: Job, shelf: Option<Shelf>) -> Result<Arc<Self>> {
         let (sender, receiver) = sync_channel(WAITING);
         let known: Arc<Mutex<Known>> = Arc::default();
         let of_writer = known.clone();
@@ -123,6 +130,7 @@ impl DeadLetters {
         Ok(Arc::new(Self {
             gathered: Mutex::default(),
             known,
+            shelf,
             sender: Mutex::new(Some(sender)),
             writer: Mutex::new(Some(writer)),
         }))
@@ -232,6 +240,11 @@ impl DeadLetters {
     pub(crate) async fn finish(&self) -> Result<Option<PathBuf>> {
         let Some(finished) = self.stop().await? else { return Ok(None) };
         let Finished { temporary, path } = finished;
+        if let Some(shelf) = &self.shelf {
+            let put = shelf.put(&temporary, &path).await;
+            drop(tokio::fs::remove_file(&temporary).await);
+            return put.map(Some);
+        }
         let renamed = path.clone();
         let publish = tokio::task::spawn_blocking(move || {
             std::fs::rename(&temporary, &renamed)?;

@@ -1,12 +1,24 @@
 //! Where dead letters are, and when they go.
 
-use gristmill_model::spec::path_safe;
+use super::Shelf;
+use gristmill_model::spec::{DeadLettersSpec, path_safe};
 use gristmill_model::{Error, Interval, Result, RunId, StepName};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// How the files' names end, and those of files that are not finished.
 pub(super) const ENDING: &str = ".parquet";
 const PARTIAL: &str = ".tmp";
+
+/// The state folder that letters are in: of their own where they are copies of what a connection has, so that nobody takes
+/// letters that were written before for copies of some that are gone.
+#[must_use]
+pub fn home(state: &Path, spec: Option<&DeadLettersSpec>) -> PathBuf {
+    match spec {
+        Some(spec) if spec.to.is_some() => state.join("copies"),
+        _ => state.to_owned(),
+    }
+}
 
 /// The folder of all letters.
 pub(super) fn root(state: &Path) -> PathBuf {
@@ -17,6 +29,7 @@ pub(super) fn root(state: &Path) -> PathBuf {
 #[derive(Debug, Clone)]
 pub(crate) struct Drawer {
     folder: PathBuf,
+    shelf: Option<Shelf>,
 }
 
 impl Drawer {
@@ -24,7 +37,12 @@ impl Drawer {
         // The name of a pipeline has no `@`.
         let of_profile = profile.map(|profile| format!("@{}", path_safe(profile))).unwrap_or_default();
         let interval = interval.to_string().replace([':', '/'], "-");
-        Self { folder: root(state).join(format!("{pipeline}{of_profile}")).join(interval) }
+        Self { folder: root(state).join(format!("{pipeline}{of_profile}")).join(interval), shelf: None }
+    }
+
+    /// The same, where letters are kept on a shelf.
+    pub(crate) fn on(self, shelf: Option<Shelf>) -> Self {
+        Self { shelf, ..self }
     }
 
     pub(super) fn folder(&self) -> &Path {
@@ -56,8 +74,14 @@ impl Drawer {
 
     /// Removes the files whose run and job are meant. What cannot be removed stays and is said in the log: the load is
     /// done whatever becomes of it.
-    async fn remove(&self, meant: impl Fn(&str, &str) -> bool + Send + 'static) {
-        let folder = self.folder.clone();
+    async fn remove(&self, meant: impl Fn(&str, &str) -> bool + Send + Sync + 'static) {
+        let (folder, meant) = (self.folder.clone(), Arc::new(meant));
+        if let Some(shelf) = &self.shelf {
+            let is_meant = |name: &str| parts(name).is_some_and(|(run, job)| meant(run, job));
+            if let Err(error) = shelf.remove(&folder, &is_meant).await {
+                tracing::warn!("dead letters could not be removed: {error}");
+            }
+        }
         let work = move || {
             let Ok(entries) = std::fs::read_dir(&folder) else { return };
             for entry in entries.flatten() {
@@ -76,7 +100,7 @@ impl Drawer {
 }
 
 /// Run and job of a file's name.
-fn parts(name: &str) -> Option<(&str, &str)> {
+pub(super) fn parts(name: &str) -> Option<(&str, &str)> {
     let stem = name.strip_suffix(PARTIAL).unwrap_or(name).strip_suffix(ENDING)?;
     // Ids of runs have no `-`; the name of a step for one of many tables may have one.
     let (run, rest) = stem.split_once('-')?;

@@ -22,7 +22,11 @@ use std::sync::Arc;
 
 /// The connection that a replay's letters are read from.
 pub(crate) fn connection(engine: &Engine, letters: Letters) -> Arc<dyn Connection> {
-    Arc::new(LettersConnection { letters, open: engine.open_context(), spool: engine.spill_dir() })
+    Arc::new(LettersConnection {
+        letters,
+        open: OpenContext { state: engine.letters_home(), ..engine.open_context() },
+        spool: engine.spill_dir(),
+    })
 }
 
 #[derive(Debug)]

@@ -31,7 +31,7 @@ fn names(job: &Job) -> Vec<String> {
 }
 
 async fn keep(job: Job, count: usize) -> PathBuf {
-    let letters = DeadLetters::new(job).unwrap();
+    let letters = DeadLetters::new(job, None).unwrap();
     let sink = letters.sink("v".into(), &Arc::new(Schema::empty()), || {});
     let many = std::thread::spawn(move || {
         for line in 0..count {
@@ -88,7 +88,7 @@ fn profiles_have_drawers_of_their_own() {
 async fn what_a_set_holds_is_told_by_its_file() {
     let folder = tempfile::tempdir().unwrap();
     let job = of_job(folder.path(), "r1", "load");
-    let letters = DeadLetters::new(job.clone()).unwrap();
+    let letters = DeadLetters::new(job.clone(), None).unwrap();
     let slot = gristmill_model::Slot {
         pipeline: "p".into(),
         step: "load".into(),

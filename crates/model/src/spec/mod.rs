@@ -31,7 +31,7 @@ pub use load::{Compression, LoadSpec, Strategy};
 pub use pipeline::{
     CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,
 };
-pub use project::{Defaults, ProjectFile, ProjectSpec};
+pub use project::{DeadLettersSpec, Defaults, ProjectFile, ProjectSpec};
 pub use rejects::MaxRejects;
 pub use shapes::OneOrMany;
 pub use tables::{FoundTable, path_safe, pick};

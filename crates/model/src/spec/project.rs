@@ -38,6 +38,8 @@ pub struct Defaults {
     pub timeout: Option<Duration>,
     /// How many rows of a step may be refused, `100` or `1%` of them, before the run fails; no limit by default.
     pub max_rejects: Option<MaxRejects>,
+    /// Where dead letters are kept, by default in the state folder, and how long, by default for ever.
+    pub dead_letters: Option<DeadLettersSpec>,
     /// A limit on memory, e.g. `2GB`; by default a share of the machine.
     pub memory: Option<ByteSize>,
     /// How many partitions are worked on at once; by default the number of cores.
@@ -51,10 +53,30 @@ impl Default for Defaults {
             retry_delay: Duration(std::time::Duration::from_secs(300)),
             timeout: None,
             max_rejects: None,
+            dead_letters: None,
             memory: None,
             parallelism: None,
         }
     }
+}
+
+/// Where dead letters are kept, and how long.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeadLettersSpec {
+    /// A connection of type `files`: a folder, or an object store. By default the state folder.
+    #[serde(default)]
+    pub to: Option<ConnectionName>,
+    /// The folder in it; `dead_letters/` by default. No two projects may share one.
+    #[serde(default = "dead_letters_folder")]
+    pub path: String,
+    /// How long they are kept, e.g. `90d`: `gristmill recover` removes those of older runs, replayed or not. For ever by default.
+    #[serde(default)]
+    pub retention: Option<Duration>,
+}
+
+fn dead_letters_folder() -> String {
+    "dead_letters/".to_owned()
 }
 
 /// `gristmill.yaml`, as written.
@@ -116,6 +138,21 @@ impl ProjectSpec {
             // A connection of a profile replaces the whole one of the same name: two types have no keys in common.
             add(chosen.get("connections").map_or(&[], Node::entries));
         }
+        if let Some(to) = file.defaults.dead_letters.as_ref().and_then(|letters| letters.to.as_ref()) {
+            let at = node.get("defaults").and_then(|defaults| defaults.get("dead_letters")).unwrap_or(node);
+            match connections.get(to) {
+                Some(connection) if connection.get("type").and_then(Node::text) == Some("files") => {}
+                Some(_) => {
+                    let message = format!("dead letters cannot be kept in `{to}`, which is not of type `files`");
+                    return Err(vec![at.diagnostic(message, Some("name a folder or an object store".to_owned()))]);
+                }
+                None => {
+                    let message = format!("the connection `{to}` does not exist");
+                    let hint = one_of(to.as_str(), connections.keys().map(ConnectionName::as_str));
+                    return Err(vec![at.diagnostic(message, Some(hint))]);
+                }
+            }
+        }
         Ok(Self {
             name: file.name,
             main: file.main,
@@ -143,6 +180,19 @@ mod tests {
         let chosen = ProjectSpec::from_node(&node, Some("pg")).unwrap();
         assert_eq!(chosen.connections["db"].get("type").and_then(Node::text), Some("postgres"));
         assert!(chosen.connections["db"].get("path").is_none());
+    }
+
+    #[test]
+    fn dead_letters_are_kept_in_a_connection_of_files() {
+        let understood = |to: &str| {
+            let text = format!("{TEXT}defaults: {{dead_letters: {{to: {to}}}}}\n")
+                .replace("  db:", "  lake: {type: files, url: ./lake}\n  db:");
+            ProjectSpec::from_node(&parse("gristmill.yaml", &text).unwrap(), None)
+        };
+        assert_eq!(understood("lake").unwrap().defaults.dead_letters.unwrap().path, "dead_letters/");
+        assert!(understood("db").unwrap_err()[0].message.contains("not of type `files`"));
+        let unknown = understood("lak").unwrap_err().remove(0);
+        assert!(unknown.message.contains("`lak` does not exist") && unknown.hint.unwrap().contains("lake"));
     }
 
     #[test]

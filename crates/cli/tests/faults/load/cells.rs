@@ -62,7 +62,8 @@ impl fmt::Display for Cell {
         } else {
             ""
         };
-        write!(f, "{}: {}{parts}", self.kind, self.strategy)
+        let staging = if self.options.contains("readable_staging") { ", readable staging" } else { "" };
+        write!(f, "{}: {}{parts}{staging}", self.kind, self.strategy)
     }
 }
 
@@ -118,6 +119,8 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("parquet"), "replace", BY_DAY),
     cell(Kind::S3Folder("ndjson"), "partition_overwrite", BY_DAY),
+    cell(Kind::S3Folder("parquet"), "partition_overwrite", ", partition_by: [day], readable_staging: true"),
     cell(Kind::S3File("csv"), "replace", ""),
+    cell(Kind::S3File("csv"), "replace", ", readable_staging: true"),
     cell(Kind::Both, "replace", ""),
 ];

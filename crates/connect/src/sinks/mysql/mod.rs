@@ -135,7 +135,9 @@ impl Sink for MysqlSink {
     }
 
     async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
-        staged_table::keep(staged, staged_table::Payload::in_backticks)
+        let columns = self.columns.iter().enumerate();
+        let named = columns.map(|(place, column)| format!("{} AS {}", types::staged_name(place), quoted(&column.name)));
+        staged_table::keep(staged, named, staged_table::Payload::in_backticks)
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

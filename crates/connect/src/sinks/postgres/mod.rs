@@ -139,7 +139,9 @@ impl Sink for PostgresSink {
             // Only its own transaction sees them.
             return Ok(None);
         }
-        staged_table::keep(staged, |part| self.named_rows_of(part))
+        let columns = self.columns.iter().enumerate();
+        let named = columns.map(|(place, column)| format!("{} AS {}", types::staged_name(place), quoted(&column.name)));
+        staged_table::keep(staged, named, |part| self.rows_of(part))
     }
 
     async fn commit(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {

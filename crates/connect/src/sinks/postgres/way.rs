@@ -160,17 +160,6 @@ impl PostgresSink {
         format!("(SELECT {} FROM {}) AS ready", columns.join(", "), staged.sql())
     }
 
-    /// Staged rows with the names of their columns, for a FROM.
-    pub(super) fn named_rows_of(&self, staged: &Payload) -> String {
-        if staged.way == Way::Ready {
-            return format!("(SELECT {} FROM {}) AS ready", names(&self.columns), staged.sql());
-        }
-        let columns = self.columns.iter().enumerate();
-        let columns: Vec<String> =
-            columns.map(|(place, column)| format!("{} AS {}", staged_name(place), quoted(&column.name))).collect();
-        format!("(SELECT {} FROM {}) AS staged", columns.join(", "), staged.sql())
-    }
-
     /// Whether the ready table has the columns that the target has now, in their order.
     async fn is_like(&self, session: &Session, target: &Target, ready: &Payload) -> Result<bool> {
         let columns = "SELECT array_agg(ROW(a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, \

@@ -151,6 +151,10 @@ impl Connection for FilesConnection {
         Ok(found)
     }
 
+    fn files(&self) -> Option<Arc<Store>> {
+        Some(Arc::new(self.store.clone()))
+    }
+
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
         Ok(Arc::new(FilesSource::open(&self.store, &self.options, &self.context, extract)?))
     }
