@@ -77,11 +77,6 @@ pub struct LoadSpec {
     /// Start a new file when one has become about so large; 256 MB by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_size: Option<ByteSize>,
-    /// Object stores: what is staged lies as whole objects below the hidden prefix `_gristmill/staging/`, where it can be
-    /// looked at after a failed check (`gristmill sql --staged`), and the commit copies it within the store. Without it, uploads
-    /// are held open until the commit, so that nothing is written twice. In folders of this machine it always can.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub readable_staging: bool,
     /// Rows in a Parquet row group; by default bounded by bytes alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_group_rows: Option<u64>,
@@ -133,7 +128,6 @@ impl LoadSpec {
             compression: None,
             compression_level: None,
             file_size: None,
-            readable_staging: false,
             row_group_rows: None,
             csv: None,
         }
@@ -182,7 +176,6 @@ impl LoadSpec {
             ("compression", self.compression.is_some()),
             ("compression_level", self.compression_level.is_some()),
             ("file_size", self.file_size.is_some()),
-            ("readable_staging", self.readable_staging),
             ("row_group_rows", self.row_group_rows.is_some()),
             ("csv", self.csv.is_some()),
             ("partition_by", !self.partition_by.0.is_empty() && self.strategy != Strategy::PartitionOverwrite),

@@ -185,8 +185,11 @@ mod tests {
     #[test]
     fn dead_letters_are_kept_in_a_connection_of_files() {
         let understood = |to: &str| {
-            let text = format!("{TEXT}defaults: {{dead_letters: {{to: {to}}}}}\n")
-                .replace("  db:", "  lake: {type: files, url: ./lake}\n  db:");
+            let text = format!("{TEXT}defaults: {{dead_letters: {{to: {to}}}}}\n").replacen(
+                "  db:",
+                "  lake: {type: files, url: ./lake}\n  db:",
+                1,
+            );
             ProjectSpec::from_node(&parse("gristmill.yaml", &text).unwrap(), None)
         };
         assert_eq!(understood("lake").unwrap().defaults.dead_letters.unwrap().path, "dead_letters/");

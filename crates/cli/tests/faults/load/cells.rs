@@ -62,8 +62,7 @@ impl fmt::Display for Cell {
         } else {
             ""
         };
-        let staging = if self.options.contains("readable_staging") { ", readable staging" } else { "" };
-        write!(f, "{}: {}{parts}{staging}", self.kind, self.strategy)
+        write!(f, "{}: {}{parts}", self.kind, self.strategy)
     }
 }
 
@@ -119,8 +118,6 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("parquet"), "replace", BY_DAY),
     cell(Kind::S3Folder("ndjson"), "partition_overwrite", BY_DAY),
-    cell(Kind::S3Folder("parquet"), "partition_overwrite", ", partition_by: [day], readable_staging: true"),
     cell(Kind::S3File("csv"), "replace", ""),
-    cell(Kind::S3File("csv"), "replace", ", readable_staging: true"),
     cell(Kind::Both, "replace", ""),
 ];

@@ -9,8 +9,6 @@ use gristmill_model::spec::{Compression, CsvOptions, FileFormat, LoadSpec, Strat
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use std::sync::Arc;
 
-/// What an object store copies at once (S3: 5 GiB), with room for the last row group.
-const MOST_COPIED: u64 = 4 << 30;
 /// A file is rolled when it has become about so large, unless `file_size` says otherwise.
 const FILE_SIZE: u64 = 256 << 20;
 /// A single file is never rolled; its size is only guessed so that an upload's parts suffice (10,000 of 11 MB).
@@ -38,8 +36,6 @@ pub(super) struct Config {
     pub(super) encoding: Encoding,
     /// Bytes after which a new file is begun.
     pub(super) file_size: u64,
-    /// Whether what is staged in an object store is to be readable.
-    pub(super) readable: bool,
 }
 
 /// How a file is encoded.
@@ -188,10 +184,6 @@ impl Config {
         if file_size < LEAST_FILE_SIZE {
             return Err(wrong(format!("`file_size` of {file_size} bytes is too small")).hint("use at least `64KB`"));
         }
-        if load.readable_staging && file_size > MOST_COPIED {
-            return Err(wrong(format!("`file_size` of {file_size} bytes is too large to be copied by the store"))
-                .hint("use at most `4GB`, or leave `readable_staging` out"));
-        }
         Ok(Self {
             path,
             single,
@@ -203,7 +195,6 @@ impl Config {
             scope,
             encoding,
             file_size,
-            readable: load.readable_staging,
         })
     }
 }

@@ -13,22 +13,9 @@ const KEPT: &str = "kept";
 
 impl FilesSink {
     pub(super) async fn keep_staged(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {
-        let format = match self.config.encoding {
-            Encoding::Parquet { .. } => FileFormat::Parquet,
-            Encoding::Csv { .. } => FileFormat::Csv,
-            Encoding::Ndjson { .. } => FileFormat::Ndjson,
-        };
-        let read = |path: String| ExtractSpec {
-            path: Some(OneOrMany(vec![path])),
-            format: Some(format),
-            ..ExtractSpec::new("staged".into())
-        };
+        // The bytes of an upload cannot be read before it is completed.
+        let Place::Local(local) = &self.place else { return Ok(None) };
         let folder = join(STAGING, &load_folder(&self.context.key, &self.context.owner));
-        let Place::Local(local) = &self.place else {
-            // The bytes of an upload cannot be read before it is completed.
-            let below = format!("{}/", join(&self.config.place(false), &folder));
-            return Ok(self.config.readable.then(|| KeptRows { folder: None, extract: read(below) }));
-        };
         let files: Vec<StagedFile> = staged.iter().flat_map(|staged| staged.files.clone()).collect();
         let kept = local.path(&join(&folder, KEPT));
         let local = local.clone();
@@ -41,6 +28,16 @@ impl FilesSink {
             }
             Ok(local.path(&folder).display().to_string())
         });
-        Ok(Some(KeptRows { folder: Some(renamed.await?), extract: read(format!("{KEPT}/")) }))
+        let format = match self.config.encoding {
+            Encoding::Parquet { .. } => FileFormat::Parquet,
+            Encoding::Csv { .. } => FileFormat::Csv,
+            Encoding::Ndjson { .. } => FileFormat::Ndjson,
+        };
+        let extract = ExtractSpec {
+            path: Some(OneOrMany(vec![format!("{KEPT}/")])),
+            format: Some(format),
+            ..ExtractSpec::new("staged".into())
+        };
+        Ok(Some(KeptRows { folder: Some(renamed.await?), extract }))
     }
 }

@@ -4,7 +4,7 @@
 //! <target>/part-….parquet                    what readers see, or
 //! <target>/date=2024-01-15/part-….parquet    … with partitions
 //! <target>/_gristmill/log/<n>.json           what was decided, in order (`log.rs`)
-//! <target>/_gristmill/staging/<load>-<owner>/…   what is not published yet: local disk, or `readable_staging: true`
+//! <target>/_gristmill/staging/<load>-<owner>/…   local disk: what is not published yet
 //! <target>/_gristmill/intents/<load>-<owner>/…   object stores: uploads that are held open
 //! ```
 //!
@@ -19,7 +19,7 @@ use gristmill_model::{LoadKey, OwnerId, TaskKey};
 pub(super) const HOME: &str = "_gristmill";
 /// The log, below the target.
 pub(super) const LOG: &str = "_gristmill/log";
-/// What is staged, below the target: temporary files on local disk, whole objects where they are to be readable.
+/// Temporary files, below the target; local disk only.
 pub(super) const STAGING: &str = "_gristmill/staging";
 /// What names the load and owner of a staging folder.
 pub(super) const LOAD_FILE: &str = "load.json";

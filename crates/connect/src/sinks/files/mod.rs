@@ -1,8 +1,7 @@
 //! Files: Parquet, CSV and NDJSON in a folder or on an object store, partitioned the Hive way.
 //!
 //! ```text
-//! stage    rows ─channel─► encoder thread ─► temporary files (local disk) │ uploads held open (object stores), or,
-//!          with `readable_staging`, objects below a hidden prefix, which the commit copies
+//! stage    rows ─channel─► encoder thread ─► temporary files (local disk) │ uploads held open (object stores)
 //! commit   target log: put-if-absent `_gristmill/log/<n>.json` = decided ─► publish ─► remove ─► mark as done
 //! recover  undone entries are finished; staged loads of dead owners are given up in the log, then swept
 //! ```

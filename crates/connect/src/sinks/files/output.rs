@@ -221,8 +221,6 @@ struct Upload {
     id: String,
     /// The note that tells others of it, if there is one.
     intent: Option<Path>,
-    /// It is completed at a place where nobody looks, so that it goes with whoever gives it up.
-    hidden: bool,
     runtime: Handle,
     kept: AtomicBool,
 }
@@ -234,20 +232,11 @@ impl Drop for Upload {
         }
         let (multipart, store) = (self.multipart.clone(), self.store.clone());
         let (path, id, intent) = (self.path.clone(), std::mem::take(&mut self.id), self.intent.take());
-        let hidden = self.hidden;
         self.runtime.spawn(async move {
-            use object_store::Error::NotFound;
-            // One that was completed is no upload any more, but an object.
-            let aborted = multipart.abort_multipart(&path, &id).await;
-            let gone = match hidden {
-                true => {
-                    let is_gone = |done: object_store::Result<()>| matches!(done, Ok(()) | Err(NotFound { .. }));
-                    is_gone(aborted) && is_gone(store.delete(&path).await)
-                }
-                false => aborted.is_ok(),
-            };
             // The note goes only once the upload is gone: as long as it is there, somebody can abort it.
-            if gone && let Some(intent) = intent {
+            if multipart.abort_multipart(&path, &id).await.is_ok()
+                && let Some(intent) = intent
+            {
                 drop(store.delete(&intent).await);
             }
         });
@@ -257,8 +246,6 @@ impl Drop for Upload {
 /// Writes a held-open multipart upload.
 pub(super) struct UploadOutput {
     upload: Arc<Upload>,
-    /// Where it is completed, relative to the target, if it is.
-    hidden: Option<String>,
     buffer: Vec<u8>,
     part_size: usize,
     parts: Vec<PartId>,
@@ -276,8 +263,6 @@ pub(super) struct UploadTo {
     pub(super) multipart: Arc<dyn MultipartStore>,
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) path: Path,
-    /// The same, relative to the target, where the upload is to be completed as soon as it is whole, for the commit to copy.
-    pub(super) hidden: Option<String>,
     pub(super) part_size: usize,
     pub(super) runtime: Handle,
 }
@@ -285,7 +270,7 @@ pub(super) struct UploadTo {
 impl UploadOutput {
     /// Opens an upload. `intent`: where to note it and what to say, given its id, before the first part is sent.
     pub(super) fn create(to: UploadTo, intent: Option<Note<'_>>) -> Result<Self> {
-        let UploadTo { multipart, store, path, hidden, part_size, runtime } = to;
+        let UploadTo { multipart, store, path, part_size, runtime } = to;
         let what = format!("`{path}`");
         let opening = multipart.create_multipart(&path);
         let id = runtime.block_on(opening).map_err(|error| stores::error(error, &what))?;
@@ -297,7 +282,6 @@ impl UploadOutput {
             id,
             intent: note.as_ref().map(|(place, _)| place.clone()),
             runtime: runtime.clone(),
-            hidden: hidden.is_some(),
             kept: AtomicBool::new(false),
         });
         if let Some((place, note)) = note {
@@ -308,7 +292,6 @@ impl UploadOutput {
         }
         Ok(Self {
             upload,
-            hidden,
             buffer: Vec::new(),
             part_size: part_size.max(LEAST_PART),
             parts: Vec::new(),
@@ -377,12 +360,7 @@ impl Output for UploadOutput {
             self.wait()?;
         }
         let parts: Vec<String> = self.parts.iter().map(|part| part.content_id.clone()).collect();
-        let mut handle = json!({"upload": self.upload.id, "parts": parts});
-        if let Some(hidden) = &self.hidden {
-            let upload = &self.upload;
-            upload.runtime.block_on(complete(upload.multipart.as_ref(), &upload.path, &handle))?;
-            handle = json!({STAGED: hidden});
-        }
+        let handle = json!({"upload": self.upload.id, "parts": parts});
         let guard = Some(Guard::Upload(self.upload.clone()));
         Ok(Held { bytes: self.written, handle, file: None, early: Mutex::default(), guard })
     }
@@ -395,14 +373,6 @@ impl Drop for UploadOutput {
             part.abort();
         }
     }
-}
-
-/// Where a staged object is, in the handle of a file that the commit copies.
-const STAGED: &str = "staged";
-
-/// The staged object that the commit copies, relative to the target; none where it completes an upload.
-pub(super) fn staged_object(handle: &Value) -> Option<&str> {
-    handle.get(STAGED)?.as_str()
 }
 
 /// Completes an upload that [`Held::handle`] describes.

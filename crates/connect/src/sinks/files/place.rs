@@ -65,17 +65,10 @@ pub(super) struct LoadOf {
 pub(super) struct Intent {
     #[serde(flatten)]
     pub(super) load: LoadOf,
-    /// Where the object will be, relative to the target: below [`STAGING`] where it is to be copied.
+    /// Where the object will be, relative to the target.
     pub(super) path: String,
     /// The upload's id.
     pub(super) upload: String,
-}
-
-impl Intent {
-    /// Whether the object is staged for the commit to copy; another one may never be deleted, since it may be published.
-    pub(super) fn is_hidden(&self) -> bool {
-        self.path.strip_prefix(STAGING).is_some_and(|rest| rest.starts_with('/'))
-    }
 }
 
 /// Runs what may block where it may.
@@ -281,14 +274,13 @@ impl Place {
     }
 
     /// Makes outputs for `task`. Called from within the runtime.
-    pub(super) fn outputs(&self, task: &TaskKey, file_size: u64, readable: bool, spill: PathBuf) -> Box<dyn Outputs> {
+    pub(super) fn outputs(&self, task: &TaskKey, file_size: u64, spill: PathBuf) -> Box<dyn Outputs> {
         match self {
             Self::Local(local) => Box::new(LocalOutputs { local: local.clone(), task: task.clone(), made: false }),
             Self::Remote(remote) => Box::new(RemoteOutputs {
                 remote: remote.clone(),
                 task: task.clone(),
                 part_size: part_size(file_size),
-                readable,
                 runtime: Handle::current(),
                 spill,
             }),
@@ -411,16 +403,13 @@ impl Remote {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Aborts an upload, or deletes the staged object that has become of it, and deletes its note.
+    /// Aborts an upload and deletes its note.
     pub(super) async fn abort(&self, note: &StorePath, intent: &Intent) -> Result<()> {
         let path = self.path(&intent.path)?;
         match self.multipart.abort_multipart(&path, &intent.upload).await {
             // An upload that is gone (completed, aborted, expired) is what is wanted.
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(stores::error(error, format!("`{path}`"))),
-        }
-        if intent.is_hidden() {
-            self.delete(vec![path]).await?;
         }
         self.delete(vec![note.clone()]).await
     }
@@ -555,8 +544,6 @@ struct RemoteOutputs {
     remote: Remote,
     task: TaskKey,
     part_size: usize,
-    /// Whether uploads are completed at a hidden place, for the commit to copy.
-    readable: bool,
     runtime: Handle,
     spill: PathBuf,
 }
@@ -566,14 +553,11 @@ impl Outputs for RemoteOutputs {
         let load = LoadOf { key: self.task.load.clone(), owner: self.task.owner.clone() };
         let folder = join(INTENTS, &load_folder(&load.key, &load.owner));
         let note = self.remote.path(&join(&folder, &format!("{}.json", split(path).1)))?;
-        let hidden = self.readable.then(|| join(&join(STAGING, &load_folder(&load.key, &load.owner)), path));
-        let at = hidden.clone().unwrap_or_else(|| path.to_owned());
-        let say = |upload: &str| json!(Intent { load: load.clone(), path: at.clone(), upload: upload.to_owned() });
+        let say = |upload: &str| json!(Intent { load: load.clone(), path: path.to_owned(), upload: upload.to_owned() });
         let to = UploadTo {
             multipart: self.remote.multipart.clone(),
             store: self.remote.store.clone(),
-            path: self.remote.path(&at)?,
-            hidden,
+            path: self.remote.path(path)?,
             part_size: self.part_size,
             runtime: self.runtime.clone(),
         };

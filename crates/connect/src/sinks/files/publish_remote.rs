@@ -5,7 +5,7 @@
 
 use super::Faults;
 use super::log::{Entry, Log};
-use super::output::{complete, staged_object};
+use super::output::complete;
 use super::place::{Place, Remote, listed};
 use crate::stores;
 use futures::{StreamExt, TryStreamExt};
@@ -54,7 +54,7 @@ async fn publish_file(remote: &Remote, number: u64, file: &StagedFile) -> Result
     if is_there(remote, &path, file).await? {
         return Ok(());
     }
-    let Err(error) = complete_or_copy(remote, &path, file).await else {
+    let Err(error) = complete(remote.multipart.as_ref(), &path, &file.handle).await else {
         return Ok(());
     };
     if is_there(remote, &path, file).await? {
@@ -65,17 +65,6 @@ async fn publish_file(remote: &Remote, number: u64, file: &StagedFile) -> Result
         return Ok(());
     }
     Err(error.context(format!("publishing `{}`", file.path)))
-}
-
-/// Makes the object of a staged file: whole at once, either way.
-pub(super) async fn complete_or_copy(remote: &Remote, path: &StorePath, file: &StagedFile) -> Result<()> {
-    match staged_object(&file.handle) {
-        None => complete(remote.multipart.as_ref(), path, &file.handle).await,
-        Some(staged) => {
-            let copied = remote.store.copy(&remote.path(staged)?, path).await;
-            copied.map_err(|error| stores::error(error, format!("`{path}`")))
-        }
-    }
 }
 
 /// Checks that the uploads to be published are still open, as far as their notes tell.
@@ -91,11 +80,6 @@ pub(super) async fn check_staged(remote: &Remote, load: &str, files: &[&StagedFi
         None => Ok(()),
         Some(file) => Err(gone(file)),
     }
-}
-
-/// `<load>-<owner>/…` of a staged object.
-fn names_of_load(staged: &str) -> Option<&str> {
-    staged.strip_prefix(super::layout::STAGING)?.strip_prefix('/')
 }
 
 /// The error of a commit whose staged files are gone.
@@ -115,10 +99,6 @@ pub(super) async fn sweep(remote: &Remote, prefix: &str, published: &[StagedFile
         .iter()
         .filter(|name| name.starts_with(prefix))
         .partition(|name| super::layout::split(name).1.strip_suffix(".json").is_some_and(|name| done.contains(name)));
-    // What was copied is of no use any more; a note goes after what it is about.
-    let is_swept = |staged: &&str| names_of_load(staged).is_some_and(|name| name.starts_with(prefix));
-    let copied = published.iter().filter_map(|file| staged_object(&file.handle)).filter(is_swept);
-    remote.delete(copied.map(|staged| remote.path(staged)).collect::<Result<_>>()?).await?;
     let notes = completed.into_iter().map(|name| listed(&format!("{folder}/{name}"))).collect::<Result<_>>()?;
     remote.delete(notes).await?;
     if open.is_empty() {

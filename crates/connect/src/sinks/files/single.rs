@@ -9,9 +9,10 @@
 //! appended to.
 
 use super::commit::{owner_of, staged_loads, sweep};
+use super::output::complete;
 use super::place::{Place, at, blocking, make_folder, sync_folder};
 use super::publish_local::forget_empty;
-use super::publish_remote::{check_staged, complete_or_copy, gone};
+use super::publish_remote::{check_staged, gone};
 use super::{FilesSink, layout};
 use crate::{Recovered, Rows, Sink, SinkMode, stores};
 use async_trait::async_trait;
@@ -94,7 +95,7 @@ impl SingleFileSink {
         let path = remote.path(&staged.path)?;
         if check_staged(remote, &self.inner.context.key.short(), &[staged]).await.is_ok() {
             fault::at(Point::BeforePublish)?;
-            match complete_or_copy(remote, &path, staged).await {
+            match complete(remote.multipart.as_ref(), &path, &staged.handle).await {
                 Ok(()) => return Ok(true),
                 // Completed by somebody else, or by a try whose answer was lost: the object tells.
                 Err(error) => match remote.store.head(&path).await {
@@ -244,9 +245,7 @@ impl Sink for SingleFileSink {
             // The folder may be a target of its own, with uploads that its log has decided to publish: only those of
             // this very file are ours.
             for (note, intent) in remote.intents("").await? {
-                let is_ours =
-                    intent.path == self.name || (intent.is_hidden() && layout::split(&intent.path).1 == self.name);
-                if is_ours && is_dead(&intent.load.owner) {
+                if intent.path == self.name && is_dead(&intent.load.owner) {
                     remote.abort(&note, &intent).await?;
                     recovered.undone.push(intent.load.key.text());
                     recovered.swept += 1;

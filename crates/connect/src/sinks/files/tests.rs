@@ -31,8 +31,6 @@ pub(super) struct Target {
     pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<Store>,
     server: Option<S3Server>,
-    /// `readable_staging`.
-    readable: bool,
 }
 
 pub(super) const PATH: &str = "lake/rows";
@@ -42,7 +40,7 @@ impl Target {
         let folder = tempfile::tempdir().unwrap();
         let context = folders(folder.path());
         let store = Arc::new(Store::open("./data", &StoreOptions::default(), &context).unwrap());
-        Self { folder, store, server: None, readable: false }
+        Self { folder, store, server: None }
     }
 
     pub(super) fn s3() -> Self {
@@ -55,12 +53,7 @@ impl Target {
             ..StoreOptions::default()
         };
         let store = Store::open("s3://bucket/prefix", &options, &folders(folder.path())).unwrap();
-        Self { folder, store: Arc::new(store), server: Some(server), readable: false }
-    }
-
-    /// A bucket in which what is staged can be read.
-    pub(super) fn s3_readable() -> Self {
-        Self { readable: true, ..Self::s3() }
+        Self { folder, store: Arc::new(store), server: Some(server) }
     }
 
     pub(super) fn place(&self) -> Place {
@@ -69,7 +62,6 @@ impl Target {
 
     pub(super) fn open(&self, mut load: LoadSpec, context: LoadContext) -> Result<FilesSink> {
         load.path = Some(PATH.to_owned());
-        load.readable_staging = self.readable;
         FilesSink::new(&self.store, &load, context)
     }
 
@@ -94,7 +86,6 @@ impl SinkTarget for Target {
 
     fn sink(&self, mut load: LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
         load.path = Some(PATH.to_owned());
-        load.readable_staging = self.readable;
         open_sink(self.store.clone(), &load, context)
     }
 
@@ -115,7 +106,6 @@ impl SinkTarget for Target {
             return Ok(left);
         };
         let mut left = place.names(INTENTS).await?;
-        left.extend(place.names(STAGING).await?);
         left.extend(server.open_uploads().unwrap());
         Ok(left)
     }
@@ -201,13 +191,11 @@ async fn local_files_are_a_sink() {
 async fn random_loads_leave_what_a_table_in_memory_holds() {
     random_loads(|| async { Ok(Target::local()) }, 0..8).await.unwrap();
     random_loads(|| async { Ok(Target::s3()) }, 0..2).await.unwrap();
-    random_loads(|| async { Ok(Target::s3_readable()) }, 2..4).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_objects_are_a_sink() {
     sink_suite(|| async { Ok(Target::s3()) }).await.unwrap();
-    sink_suite(|| async { Ok(Target::s3_readable()) }).await.unwrap();
 }
 
 fn refuse(change: impl FnOnce(&mut LoadSpec)) -> Error {
@@ -321,7 +309,7 @@ async fn a_partition_that_others_wrote_differently_is_the_same_partition() {
 
 #[tokio::test]
 async fn many_rivals_of_one_target_all_get_their_turn() {
-    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
+    for target in [Target::local(), Target::s3()] {
         let target = &target;
         let loads = (1..=6u32).map(|number| async move {
             let name = format!("run-{number}");

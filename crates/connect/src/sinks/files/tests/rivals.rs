@@ -46,7 +46,7 @@ async fn a_partition_value_that_reads_back_as_null_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_leaves_what_another_run_has_staged_under_the_same_key() {
-    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
+    for target in [Target::local(), Target::s3()] {
         let mine = opened(&target, "a", load(Strategy::Append, &[]), rows(&[]).schema());
         let theirs = opened(&target, "b", load(Strategy::Append, &[]), rows(&[]).schema());
         let staged = stage_all(&theirs, &[rows(&[(1, "x")])]).await.unwrap();
@@ -59,7 +59,7 @@ async fn an_abort_leaves_what_another_run_has_staged_under_the_same_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_load_another_run_has_committed_is_told_that_its_rows_are_not_in() {
-    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
+    for target in [Target::local(), Target::s3()] {
         let mine = opened(&target, "a", load(Strategy::Append, &[]), rows(&[]).schema());
         let theirs = opened(&target, "b", load(Strategy::Append, &[]), rows(&[]).schema());
         let my_rows = stage_all(&mine, &[rows(&[(2, "y")])]).await.unwrap();
