@@ -13,6 +13,7 @@
 
 mod aggregate;
 mod columns;
+mod compaction;
 pub mod conformance;
 mod connection;
 mod cursors;
@@ -40,6 +41,7 @@ mod units;
 mod wrap;
 
 pub use aggregate::{Aggregate, AggregateFunction, Aggregation};
+pub use compaction::{Compacted, Compaction};
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
 pub use refused::RefusedRows;
