@@ -75,6 +75,8 @@ pub(crate) enum Command {
     Conn(ConnArgs),
     /// Look whether this machine is ready to run the project
     Doctor(DoctorArgs),
+    /// Rewrite the many small files of a target into few; the rows stay
+    Compact(CompactArgs),
     /// Finish or undo what runs that died have left
     Recover(RecoverArgs),
     /// List, show and load after all what readers, checks and targets have refused
@@ -395,6 +397,25 @@ pub(crate) struct ConnDiscoverArgs {
 pub(crate) struct DoctorArgs {
     #[command(flatten)]
     pub(crate) project: ProjectArgs,
+}
+
+/// `gristmill compact`.
+#[derive(Debug, Args)]
+pub(crate) struct CompactArgs {
+    #[command(flatten)]
+    pub(crate) project: ProjectArgs,
+    /// The folder that a load writes to: `connection:path/`, a path or a URL
+    #[arg(value_name = "CONNECTION:PATH")]
+    pub(crate) target: String,
+    /// Only this partition, e.g. `date=2024-01-15` or `year=2024/month=1`; may be given several times
+    #[arg(long, value_name = "COLUMN=VALUE")]
+    pub(crate) partition: Vec<String>,
+    /// How large files are to become, e.g. 512MB; 256MB by default
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) file_size: Option<ByteSize>,
+    /// Only tell what would be rewritten
+    #[arg(long)]
+    pub(crate) dry_run: bool,
 }
 
 /// `gristmill recover`.

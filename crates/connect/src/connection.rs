@@ -1,9 +1,9 @@
 //! A connection: one outside system, from which sources and sinks are opened.
 
-use crate::{LoadContext, Sink, Source};
+use crate::{Compacted, Compaction, LoadContext, Sink, Source};
 use async_trait::async_trait;
 use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
-use gristmill_model::{Error, ErrorKind, Result};
+use gristmill_model::{CancellationToken, Error, ErrorKind, OwnerId, Result};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,6 +71,23 @@ pub trait Connection: fmt::Debug + Send + Sync {
     /// # Errors
     /// A spec that this connector cannot serve.
     fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>>;
+
+    /// Rewrites many small files of a target into few; the rows stay. `owner` does it, `is_dead` says which earlier ones died, to
+    /// sweep what they left; `cancel` is heard between two partitions.
+    ///
+    /// # Errors
+    /// A connection without files; a target that has none; a store that refuses.
+    async fn compact(
+        &self,
+        want: &Compaction,
+        owner: &OwnerId,
+        is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Compacted>> {
+        let _ = (want, owner, is_dead, cancel);
+        Err(Error::new(ErrorKind::Config, format!("`{}` has no files that could be compacted", self.describe()))
+            .hint("name a folder of a connection of type `files`"))
+    }
 }
 
 /// What [`Connection::test`] found.

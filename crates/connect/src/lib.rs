@@ -14,6 +14,7 @@
 mod aggregate;
 mod cells;
 mod columns;
+mod compaction;
 pub mod conformance;
 mod connection;
 mod cursors;
@@ -43,6 +44,7 @@ mod units;
 mod wrap;
 
 pub use aggregate::{Aggregate, AggregateFunction, Aggregation};
+pub use compaction::{Compacted, Compaction};
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
 pub use refused::RefusedRows;

@@ -1,6 +1,7 @@
 //! One pass over a stage group: pipes are filled, checks are judged, rows are staged. Nothing is published.
 
 mod action;
+mod sort;
 
 use crate::dead_letters::{self, DeadLetters};
 use crate::error::{from_datafusion, in_step};

@@ -1,5 +1,6 @@
 //! One file per command.
 
+mod compact;
 mod compare;
 mod completions;
 mod conn;
@@ -30,6 +31,7 @@ pub(crate) async fn dispatch(command: Command, printer: &Printer, cancel: Cancel
         Command::Run(args) => return run::run(args, printer, cancel).await,
         Command::Copy(args) => return copy::run(args, printer, cancel).await,
         Command::Generate(args) => return generate::run(args, printer, cancel).await,
+        Command::Compact(args) => return compact::run(&args, printer, cancel).await,
         Command::Recover(args) => return recover::run(&args, printer, cancel).await,
         Command::DeadLetters(args) => return dead_letters::run(&args, printer, cancel).await,
         looking => looking,
@@ -62,8 +64,11 @@ async fn look(command: Command, printer: &Printer) -> Result<Outcome> {
         Command::Conn(args) => conn::run(&args, printer).await,
         Command::Doctor(args) => doctor::run(&args, printer).await,
         Command::Completions(args) => completions::run(&args, printer),
-        Command::Run(_) | Command::Copy(_) | Command::Generate(_) | Command::Recover(_) | Command::DeadLetters(_) => {
-            Err(Error::internal("a command that works was taken for one that looks"))
-        }
+        Command::Run(_)
+        | Command::Copy(_)
+        | Command::Compact(_)
+        | Command::Generate(_)
+        | Command::Recover(_)
+        | Command::DeadLetters(_) => Err(Error::internal("a command that works was taken for one that looks")),
     }
 }

@@ -18,6 +18,7 @@ mod feeds;
 mod guards;
 mod incremental;
 mod killed;
+mod layout;
 mod mysql;
 mod once;
 mod oracle;

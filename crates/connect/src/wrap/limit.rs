@@ -6,8 +6,8 @@
 use super::turns::Turns;
 use crate::aggregate::Declined;
 use crate::{
-    Aggregation, Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext, Narrowed, NewRows, ReadPlan,
-    ReadRequest, Rows, Scan, Sink, Source, SourceStats,
+    Aggregation, Compacted, Compaction, Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext,
+    Narrowed, NewRows, ReadPlan, ReadRequest, Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use futures::StreamExt;
 use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
-use gristmill_model::{ByteSize, Result, WorkUnit};
+use gristmill_model::{ByteSize, CancellationToken, OwnerId, Result, WorkUnit};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use std::sync::Arc;
@@ -134,6 +134,16 @@ impl Connection for LimitedConnection {
 
     fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
         self.inner.sink(load, context)
+    }
+
+    async fn compact(
+        &self,
+        want: &Compaction,
+        owner: &OwnerId,
+        is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Compacted>> {
+        self.inner.compact(want, owner, is_dead, cancel).await
     }
 }
 

@@ -2,6 +2,8 @@
 
 use super::check::OnFail;
 use super::extract::{CsvOptions, FileFormat, Keep};
+use super::layout::{ParquetOptions, Retention, SortBy};
+use super::partition::PartitionBy;
 use super::shapes::OneOrMany;
 use crate::{ByteSize, ConnectionName, StepName};
 use schemars::JsonSchema;
@@ -65,10 +67,11 @@ pub struct LoadSpec {
     /// The format of the files; Parquet by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub format: Option<FileFormat>,
-    /// The columns whose values become folders (`date=2024-01-15/`).
+    /// What becomes folders: the values of a column (`date=2024-01-15/`), or what is computed of one, `year(created_at)`,
+    /// `month`, `day`, `hour`, `date`, `hash(customer_id) % 16`, with `as name` behind it if need be.
     #[serde(default)]
     pub partition_by: OneOrMany,
-    /// How the files are compressed; zstd for Parquet, none for text by default.
+    /// How the files are compressed; by default zstd for Parquet, deflate for Avro, lz4 for Arrow, not at all for text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compression: Option<Compression>,
     /// The level of compression: 1 to 22 for zstd (1 by default), 0 to 9 for gzip.
@@ -83,6 +86,16 @@ pub struct LoadSpec {
     /// The dialect of CSV files.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub csv: Option<CsvOptions>,
+    /// The layout of Parquet files.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parquet: Option<ParquetOptions>,
+    /// The order of the rows within each file: columns, each with `desc` and `nulls first` or `nulls last` behind it if need
+    /// be. Files only.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub sort_by: OneOrMany,
+    /// Partitions that are older are dropped, in the commit of the load. Files only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention: Option<Retention>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
@@ -130,6 +143,9 @@ impl LoadSpec {
             file_size: None,
             row_group_rows: None,
             csv: None,
+            parquet: None,
+            sort_by: OneOrMany::default(),
+            retention: None,
         }
     }
 
@@ -165,6 +181,20 @@ impl LoadSpec {
             ),
             _ => {}
         }
+        for text in &self.partition_by.0 {
+            match PartitionBy::parse(text) {
+                Err((message, hint)) => complain(message, &hint),
+                Ok(by) if by.transform.is_some() && self.table.is_some() => {
+                    complain(format!("`partition_by: {text}` goes with `path`, not with `table`"), "name a column");
+                }
+                Ok(_) => {}
+            }
+        }
+        for text in &self.sort_by.0 {
+            if let Err((message, hint)) = SortBy::parse(text) {
+                complain(message, &hint);
+            }
+        }
         self.misplaced(&mut complain);
         mistakes
     }
@@ -178,6 +208,9 @@ impl LoadSpec {
             ("file_size", self.file_size.is_some()),
             ("row_group_rows", self.row_group_rows.is_some()),
             ("csv", self.csv.is_some()),
+            ("parquet", self.parquet.is_some()),
+            ("sort_by", !self.sort_by.0.is_empty()),
+            ("retention", self.retention.is_some()),
             ("partition_by", !self.partition_by.0.is_empty() && self.strategy != Strategy::PartitionOverwrite),
         ];
         for (key, _) in file_only.iter().filter(|(_, given)| self.table.is_some() && *given) {
@@ -294,6 +327,8 @@ pub enum Compression {
     Xz,
     /// LZ4 (Parquet and Arrow).
     Lz4,
+    /// Deflate (Avro).
+    Deflate,
 }
 
 impl Compression {
@@ -308,6 +343,7 @@ impl Compression {
             Self::Bzip2 => "bzip2",
             Self::Xz => "xz",
             Self::Lz4 => "lz4",
+            Self::Deflate => "deflate",
         }
     }
 }

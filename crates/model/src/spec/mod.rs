@@ -8,7 +8,9 @@ mod check;
 mod extract;
 mod http;
 mod incremental;
+mod layout;
 mod load;
+mod partition;
 mod pipeline;
 mod project;
 mod rejects;
@@ -27,7 +29,9 @@ pub use http::{
     ParamPlace, Total,
 };
 pub use incremental::{HttpIncremental, TimeFormat};
+pub use layout::{ParquetOptions, Retention, SortBy, Statistics};
 pub use load::{Compression, LoadSpec, Strategy};
+pub use partition::{PartitionBy, PartitionTransform};
 pub use pipeline::{
     CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,
 };

@@ -2,6 +2,7 @@
 
 use super::output::{FileOutput, Held, Output, UploadOutput, UploadTo, complete, part_size};
 use super::parquet::{Busy, ParquetEncoder, ParquetPlan, ROW_GROUP_BYTES, RowGroups};
+use super::parquet_layout::Layout;
 use super::place::sync_folder;
 use crate::stores::Store;
 use arrow::array::{Array, ArrayRef, RecordBatch, UInt64Array};
@@ -313,7 +314,7 @@ fn encode(
                         rows: options.row_group_rows.map(|rows| rows.max(1)),
                         bytes: options.row_group_bytes.max(1),
                     };
-                    let plan = Arc::new(ParquetPlan::new(block.schema(), groups)?);
+                    let plan = Arc::new(ParquetPlan::new(block.schema(), groups, Layout::default())?);
                     schema = Some(block.schema());
                     encoder = Some(ParquetEncoder::new(plan, open(target)?, options.row_group_bytes)?);
                 }

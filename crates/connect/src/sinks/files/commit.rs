@@ -11,12 +11,12 @@
 //!        publish, remove, mark as done, sweep
 //! ```
 
-use super::config::{Config, Encoding};
+use super::config::Config;
 use super::layout::{INTENTS, LOAD_FILE, STAGING, join, load_folder, partition_values, split};
 use super::log::{self, Decision, Entry, Log};
 use super::place::{LoadOf, Local, Place, at, blocking, entries};
 use super::scope::canonical;
-use super::{FilesSink, publish_local, publish_remote};
+use super::{FilesSink, publish_local, publish_remote, retention};
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use chrono::Utc;
 use gristmill_model::fault::{self, Point};
@@ -67,7 +67,7 @@ impl FilesSink {
                 key: key.clone(),
                 owner: self.context.owner.clone(),
                 strategy: Some(self.config.strategy),
-                remove: removals(&self.place, &self.config, &files).await?,
+                remove: self.removed_by(&files).await?,
                 publish: files,
                 columns: self.config.stored_types(),
                 checkpoint: next.clone(),
@@ -88,6 +88,16 @@ impl FilesSink {
         Err(Error::new(ErrorKind::Conflict, format!("`{}` is being written by others all the time", self.config.path))
             .retryable(true)
             .hint("run the load again when the others are done"))
+    }
+
+    /// The files that go when `publish` comes: those it takes the place of, and those of old partitions.
+    async fn removed_by(&self, publish: &[StagedFile]) -> Result<Vec<String>> {
+        let mut files = removals(&self.place, &self.config, publish).await?;
+        let end = self.context.key.slot.interval.end;
+        let expired = retention::expired(&self.place, &self.config, publish, end).await?;
+        let known: BTreeSet<String> = files.iter().cloned().collect();
+        files.extend(expired.into_iter().filter(|path| !known.contains(path)));
+        Ok(files)
     }
 
     async fn stop_if_given_up(&self, log: &Log, staged: &[Staged]) -> Result<()> {
@@ -160,13 +170,8 @@ impl FilesSink {
 
     /// A replaced target without rows keeps its columns, where the format can say them.
     async fn file_without_rows(&self, files: &[StagedFile]) -> Result<Option<StagedFile>> {
-        let says_columns = match &self.config.encoding {
-            Encoding::Parquet { .. } => true,
-            Encoding::Csv { dialect, .. } => dialect.header,
-            Encoding::Ndjson { .. } => false,
-        };
         let wanted = self.config.strategy == Strategy::Replace && self.config.partition_by.is_empty();
-        if !wanted || !files.is_empty() || !says_columns {
+        if !wanted || !files.is_empty() || !self.config.encoding.says_columns() {
             return Ok(None);
         }
         let task = TaskKey {
@@ -182,7 +187,7 @@ impl FilesSink {
 
     /// Sweeps what a committed load has left: failed attempts, empty folders, notes. The load is committed whatever
     /// becomes of it, and the next recovery sweeps again.
-    async fn sweep_quietly(&self, entry: &Entry, staged: &[Staged]) {
+    pub(super) async fn sweep_quietly(&self, entry: &Entry, staged: &[Staged]) {
         // Only of those who have a part in it: others may be staging the same load, from another checkout.
         let owners = staged.iter().map(|staged| &staged.task.owner).chain([&self.context.owner, &entry.owner]);
         let folders: BTreeSet<String> = owners.map(|owner| load_folder(&entry.key, owner)).collect();

@@ -1,12 +1,16 @@
 //! What a load to files says, understood: nothing here touches a disk or a server.
 
+use super::computed::{Computed, Partitions};
+use super::encoding::encoding;
+pub(super) use super::encoding::{Dialect, Encoding, TextCompression};
 use super::layout::{is_data, join, split};
+use super::retention::Retention;
 use super::scope::Scope;
 use super::single::hidden_folder;
 use crate::sources::files::common_type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gristmill_model::spec::{Compression, CsvOptions, FileFormat, LoadSpec, Strategy};
-use gristmill_model::{Error, ErrorKind, Result, one_of};
+use gristmill_model::spec::{Compression, FileFormat, LoadSpec, Strategy};
+use gristmill_model::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
 /// A file is rolled when it has become about so large, unless `file_size` says otherwise.
@@ -21,11 +25,17 @@ const LEAST_FILE_SIZE: u64 = 64 << 10;
 pub(super) struct Config {
     /// The folder, or the one file, relative to the connection.
     pub(super) path: String,
+    /// The folder below it that all files go to, whatever their rows; for compactions.
+    pub(super) inside: String,
     /// The name of the file, where the target is one.
     pub(super) single: Option<String>,
     pub(super) strategy: Strategy,
-    /// All columns, partition columns among them.
+    /// The columns of the rows as they come.
+    pub(super) rows: SchemaRef,
+    /// All columns, partition columns among them; those that are computed come last.
     pub(super) schema: SchemaRef,
+    /// How the computed ones are made of a batch of `rows`.
+    pub(super) computed: Vec<Computed>,
     /// What is stored in the files.
     pub(super) stored: SchemaRef,
     /// Positions of the stored columns in `schema`.
@@ -33,55 +43,13 @@ pub(super) struct Config {
     /// Positions of the partition columns in `schema`, outermost folder first.
     pub(super) partition_by: Vec<usize>,
     pub(super) scope: Option<Scope>,
+    pub(super) retention: Option<Retention>,
     pub(super) encoding: Encoding,
     /// Bytes after which a new file is begun.
     pub(super) file_size: u64,
 }
 
-/// How a file is encoded.
-#[derive(Debug, Clone)]
-pub(super) enum Encoding {
-    Parquet { compression: parquet::basic::Compression, row_group_rows: Option<usize> },
-    Csv { dialect: Dialect, compression: TextCompression },
-    Ndjson { compression: TextCompression },
-}
-
-/// How a text file is compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TextCompression {
-    None,
-    Gzip(u32),
-    Zstd(i32),
-}
-
-/// The dialect of the CSV files to write.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Dialect {
-    pub(super) delimiter: u8,
-    pub(super) quote: u8,
-    /// `None`: a quote is doubled.
-    pub(super) escape: Option<u8>,
-    pub(super) header: bool,
-    pub(super) null: String,
-}
-
-impl Encoding {
-    /// The ending of the files' names.
-    pub(super) fn extension(&self) -> String {
-        let (format, compression) = match self {
-            Self::Parquet { .. } => return "parquet".to_owned(),
-            Self::Csv { compression, .. } => ("csv", compression),
-            Self::Ndjson { compression } => ("ndjson", compression),
-        };
-        match compression {
-            TextCompression::None => format.to_owned(),
-            TextCompression::Gzip(_) => format!("{format}.gz"),
-            TextCompression::Zstd(_) => format!("{format}.zst"),
-        }
-    }
-}
-
-fn wrong(message: impl Into<String>) -> Error {
+pub(super) fn wrong(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Config, message)
 }
 
@@ -116,7 +84,9 @@ impl Config {
         }
         // Nothing will be staged: see `LoadContext::schema`.
         let nothing_staged = schema.fields().is_empty();
-        let partition_by = if nothing_staged { Vec::new() } else { columns(&load.partition_by.0, schema)? };
+        let partitions = if nothing_staged { Partitions::default() } else { Partitions::new(load, schema)? };
+        let Partitions { schema: with_computed, positions: partition_by, computed } = partitions;
+        let (rows, schema) = (schema.clone(), &with_computed.unwrap_or_else(|| schema.clone()));
         let single = single(&path, load)?;
         match load.strategy {
             Strategy::DeleteInsert | Strategy::Merge | Strategy::Scd2 | Strategy::TruncateInsert => {
@@ -174,6 +144,8 @@ impl Config {
                     .hint("use it with `strategy: partition_overwrite`"));
             }
         };
+        let fields: Vec<&Field> = partition_by.iter().map(|&index| schema.field(index)).collect();
+        let retention = if nothing_staged { None } else { Retention::new(load, &fields)? };
         let named = load_as_named(load, single.as_deref());
         if let Some(name) = &single {
             compressed_as_named(load, &named, name)?;
@@ -186,13 +158,17 @@ impl Config {
         }
         Ok(Self {
             path,
+            inside: String::new(),
             single,
             strategy: load.strategy,
+            rows,
             schema: schema.clone(),
+            computed,
             stored,
             keep,
             partition_by,
             scope,
+            retention,
             encoding,
             file_size,
         })
@@ -202,14 +178,9 @@ impl Config {
 impl Config {
     /// Names and types of the stored columns, where the files keep types.
     pub(super) fn stored_types(&self) -> Vec<(String, String)> {
-        match self.encoding {
-            Encoding::Parquet { .. } => {
-                let fields = self.stored.fields().iter();
-                fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
-            }
-            // Their types are guesses from text, for which there is always a common one.
-            Encoding::Csv { .. } | Encoding::Ndjson { .. } => Vec::new(),
-        }
+        // Those of text are guesses, for which there is always a common one.
+        let fields = self.encoding.keeps(&self.stored).map(Schema::fields).into_iter().flatten();
+        fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
     }
 
     /// Looks whether files with these columns can be read together with those that were loaded `before`.
@@ -300,7 +271,8 @@ fn load_as_named(load: &LoadSpec, name: Option<&str>) -> LoadSpec {
 
 /// A text file's name says how it is compressed, and readers believe it.
 fn compressed_as_named(load: &LoadSpec, named: &LoadSpec, name: &str) -> Result<()> {
-    let Some(given) = load.compression.filter(|_| named.format != Some(FileFormat::Parquet)) else { return Ok(()) };
+    let is_text = matches!(named.format, Some(FileFormat::Csv | FileFormat::Ndjson));
+    let Some(given) = load.compression.filter(|_| is_text) else { return Ok(()) };
     let as_named = load_as_named(&LoadSpec { compression: None, ..load.clone() }, Some(name)).compression;
     let as_named = as_named.unwrap_or(Compression::None);
     if given == as_named {
@@ -316,169 +288,11 @@ fn compressed_as_named(load: &LoadSpec, named: &LoadSpec, name: &str) -> Result<
         .hint(format!("name the file `{better}`, or leave `compression` out")))
 }
 
-fn columns(names: &[String], schema: &Schema) -> Result<Vec<usize>> {
-    let mut found: Vec<usize> = Vec::with_capacity(names.len());
-    for name in names {
-        let Some((index, _)) = schema.column_with_name(name) else {
-            let valid = schema.fields().iter().map(|field| field.name().as_str());
-            return Err(Error::new(
-                ErrorKind::Schema,
-                format!("`partition_by` names a column `{name}` that is not there"),
-            )
-            .hint(one_of(name, valid)));
-        };
-        if found.contains(&index) {
-            return Err(wrong(format!("`partition_by` names `{name}` twice")).hint("name it once"));
-        }
-        found.push(index);
-    }
-    Ok(found)
-}
-
 fn can_be_folder(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, values) => can_be_folder(values),
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View | DataType::Boolean | DataType::Null => true,
         DataType::Date32 | DataType::Date64 | DataType::Timestamp(_, _) => true,
         other => other.is_numeric(),
-    }
-}
-
-fn encoding(load: &LoadSpec, stored: &SchemaRef) -> Result<Encoding> {
-    let format = load.format.unwrap_or(FileFormat::Parquet);
-    if format != FileFormat::Csv && load.csv.is_some() {
-        return Err(wrong(format!("`csv` means nothing to `format: {}`", format.as_str())).hint("remove `csv`"));
-    }
-    if format != FileFormat::Parquet && load.row_group_rows.is_some() {
-        return Err(wrong(format!("`row_group_rows` means nothing to `format: {}`", format.as_str()))
-            .hint("remove `row_group_rows`"));
-    }
-    match format {
-        FileFormat::Parquet => {
-            let row_group_rows = match load.row_group_rows {
-                Some(0) => return Err(wrong("`row_group_rows` cannot be 0").hint("leave it out, or use e.g. 1000000")),
-                Some(rows) => Some(usize::try_from(rows).unwrap_or(usize::MAX)),
-                None => None,
-            };
-            parquet::arrow::ArrowSchemaConverter::new().convert(stored).map_err(|error| {
-                Error::new(ErrorKind::Schema, "the columns cannot be written as Parquet").cause(error)
-            })?;
-            Ok(Encoding::Parquet { compression: parquet_compression(load)?, row_group_rows })
-        }
-        FileFormat::Csv => {
-            for field in stored.fields() {
-                if field.data_type().is_nested() {
-                    return Err(Error::new(
-                        ErrorKind::Schema,
-                        format!("column `{}` of type {} cannot be written as CSV", field.name(), field.data_type()),
-                    )
-                    .hint("write Parquet or NDJSON, or turn it into text in a `sql` step"));
-                }
-            }
-            let dialect = dialect(load.csv.as_ref().unwrap_or(&CsvOptions::default()))?;
-            Ok(Encoding::Csv { dialect, compression: text_compression(load)? })
-        }
-        FileFormat::Ndjson => {
-            if let Some(field) = stored.fields().iter().find(|field| !can_be_json(field.data_type())) {
-                return Err(Error::new(
-                    ErrorKind::Schema,
-                    format!("column `{}` of type {} cannot be written as JSON", field.name(), field.data_type()),
-                )
-                .hint("JSON has only texts for keys of maps; write Parquet, or turn it into text in a `sql` step"));
-            }
-            Ok(Encoding::Ndjson { compression: text_compression(load)? })
-        }
-        other => Err(wrong(format!("files of format `{}` can be read, not written", other.as_str()))
-            .hint("use `format: parquet`, `csv` or `ndjson`")),
-    }
-}
-
-/// Whether JSON has a word for values of the type: arrow's own writer is asked, with no values.
-fn can_be_json(data_type: &DataType) -> bool {
-    let field = Arc::new(Field::new("column", data_type.clone(), true));
-    let empty = arrow::array::new_empty_array(data_type);
-    arrow::json::writer::make_encoder(&field, &empty, &arrow::json::writer::EncoderOptions::default()).is_ok()
-}
-
-fn level(load: &LoadSpec, name: &str, least: u32, most: u32, default: u32) -> Result<u32> {
-    match load.compression_level {
-        None => Ok(default),
-        Some(level) if (least..=most).contains(&level) => Ok(level),
-        Some(level) => Err(wrong(format!("`compression_level: {level}` is not a level of {name}"))
-            .hint(format!("use {least} to {most}"))),
-    }
-}
-
-fn no_level(load: &LoadSpec, name: &str) -> Result<()> {
-    match load.compression_level {
-        None => Ok(()),
-        Some(_) => {
-            Err(wrong(format!("`compression: {name}` has no levels")).hint("remove `compression_level`, or use zstd"))
-        }
-    }
-}
-
-fn parquet_compression(load: &LoadSpec) -> Result<parquet::basic::Compression> {
-    use parquet::basic::{Compression as Codec, GzipLevel, ZstdLevel};
-    let bad = |error| wrong("`compression_level` cannot be used").cause(error);
-    match load.compression.unwrap_or(Compression::Zstd) {
-        Compression::Zstd => {
-            let level = level(load, "zstd", 1, 22, 1)?;
-            Ok(Codec::ZSTD(ZstdLevel::try_new(i32::try_from(level).unwrap_or(1)).map_err(bad)?))
-        }
-        Compression::Gzip => Ok(Codec::GZIP(GzipLevel::try_new(level(load, "gzip", 0, 9, 6)?).map_err(bad)?)),
-        Compression::Snappy => no_level(load, "snappy").map(|()| Codec::SNAPPY),
-        Compression::Lz4 => no_level(load, "lz4").map(|()| Codec::LZ4_RAW),
-        Compression::None => no_level(load, "none").map(|()| Codec::UNCOMPRESSED),
-        other => Err(wrong(format!("Parquet files cannot be compressed with `{}`", other.as_str()))
-            .hint("use `zstd`, `snappy`, `gzip`, `lz4` or `none`")),
-    }
-}
-
-fn text_compression(load: &LoadSpec) -> Result<TextCompression> {
-    match load.compression.unwrap_or(Compression::None) {
-        Compression::None => no_level(load, "none").map(|()| TextCompression::None),
-        Compression::Gzip => Ok(TextCompression::Gzip(level(load, "gzip", 0, 9, 6)?)),
-        Compression::Zstd => Ok(TextCompression::Zstd(i32::try_from(level(load, "zstd", 1, 22, 1)?).unwrap_or(1))),
-        other => Err(wrong(format!("text files are not written with `compression: {}`", other.as_str()))
-            .hint("use `zstd`, `gzip` or `none`")),
-    }
-}
-
-fn dialect(csv: &CsvOptions) -> Result<Dialect> {
-    if let Some(encoding) = &csv.encoding
-        && !["utf-8", "utf8"].contains(&encoding.to_ascii_lowercase().as_str())
-    {
-        return Err(wrong(format!("CSV is written as UTF-8, not as `{encoding}`")).hint("remove `encoding`"));
-    }
-    if csv.comment.is_some() {
-        return Err(wrong("`comment` means nothing when CSV is written").hint("remove `comment`"));
-    }
-    let null = match csv.null_text.as_ref().map(|texts| texts.0.as_slice()) {
-        None | Some([]) => String::new(),
-        Some([text]) => text.clone(),
-        Some(_) => {
-            return Err(wrong("NULL is written as one text").hint("name one text in `null`, e.g. `null: \"\\\\N\"`"));
-        }
-    };
-    Ok(Dialect {
-        delimiter: byte("delimiter", csv.delimiter.as_deref(), b',')?,
-        quote: byte("quote", csv.quote.as_deref(), b'"')?,
-        escape: csv.escape.as_deref().map(|text| byte("escape", Some(text), b'\\')).transpose()?,
-        header: csv.header.unwrap_or(true),
-        null,
-    })
-}
-
-fn byte(name: &str, text: Option<&str>, default: u8) -> Result<u8> {
-    match text {
-        None => Ok(default),
-        Some("\\t") => Ok(b'\t'),
-        Some(text) => match text.as_bytes() {
-            [byte] if byte.is_ascii() => Ok(*byte),
-            _ => {
-                Err(wrong(format!("`{name}` must be one ASCII character, not `{text}`")).hint("e.g. `;`, `|` or `\\t`"))
-            }
-        },
     }
 }

@@ -5,7 +5,9 @@ use super::csv::CsvWriter;
 use super::finite::only_finite;
 use super::output::{Held, Output};
 use super::parquet::{ParquetEncoder, ParquetPlan, RowGroups, io_error, row_group_bytes};
+use super::typed::{Typed, TypedFile};
 use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
 use arrow::json::writer::{LineDelimited, WriterBuilder as JsonBuilder};
 use gristmill_model::{Error, ErrorKind, Result};
@@ -20,6 +22,7 @@ pub(super) enum FilePlan {
     Parquet(Arc<ParquetPlan>),
     Csv(Dialect, TextCompression),
     Ndjson(TextCompression),
+    Typed(Typed, SchemaRef),
 }
 
 impl FilePlan {
@@ -29,12 +32,14 @@ impl FilePlan {
     /// A schema that the format cannot hold.
     pub(super) fn new(config: &Config) -> Result<Self> {
         Ok(match &config.encoding {
-            Encoding::Parquet { compression, row_group_rows } => {
-                let groups = RowGroups { compression: *compression, rows: *row_group_rows, bytes: row_group_bytes() };
-                Self::Parquet(Arc::new(ParquetPlan::new(config.stored.clone(), groups)?))
+            Encoding::Parquet { compression, row_group_rows, layout } => {
+                let bytes = layout.row_group_bytes.unwrap_or_else(row_group_bytes);
+                let groups = RowGroups { compression: *compression, rows: *row_group_rows, bytes };
+                Self::Parquet(Arc::new(ParquetPlan::new(config.stored.clone(), groups, layout.clone())?))
             }
             Encoding::Csv { dialect, compression } => Self::Csv(dialect.clone(), *compression),
             Encoding::Ndjson { compression } => Self::Ndjson(*compression),
+            Encoding::Typed { typed, schema } => Self::Typed(*typed, schema.clone()),
         })
     }
 
@@ -54,6 +59,7 @@ impl FilePlan {
                 let writer = JsonBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(codec);
                 Encoder::Ndjson(Box::new(writer), written)
             }
+            Self::Typed(typed, schema) => Encoder::Typed(Box::new(typed.open(schema, output)?)),
         })
     }
 }
@@ -63,6 +69,7 @@ pub(super) enum Encoder {
     Parquet(Box<ParquetEncoder<Box<dyn Output>>>),
     Csv(Box<CsvWriter<Codec>>, Arc<AtomicU64>),
     Ndjson(Box<arrow::json::LineDelimitedWriter<Codec>>, Arc<AtomicU64>),
+    Typed(Box<TypedFile>),
 }
 
 impl fmt::Debug for Encoder {
@@ -91,6 +98,7 @@ impl Encoder {
                 only_finite(batch)?;
                 writer.write(batch).map_err(text_error)
             }
+            Self::Typed(file) => file.write(batch),
         }
     }
 
@@ -102,6 +110,7 @@ impl Encoder {
         match self {
             Self::Parquet(encoder) => encoder.close_row_group(),
             Self::Csv(..) | Self::Ndjson(..) => Ok(()),
+            Self::Typed(file) => file.flush(),
         }
     }
 
@@ -110,6 +119,7 @@ impl Encoder {
         match self {
             Self::Parquet(encoder) => encoder.bytes(),
             Self::Csv(_, written) | Self::Ndjson(_, written) => written.load(Ordering::Relaxed),
+            Self::Typed(file) => file.bytes(),
         }
     }
 
@@ -125,6 +135,7 @@ impl Encoder {
                 writer.finish().map_err(text_error)?;
                 writer.into_inner().finish()
             }
+            Self::Typed(file) => file.finish(),
         }
     }
 }
@@ -138,8 +149,7 @@ pub(super) enum Codec {
 
 impl Codec {
     fn new(output: Box<dyn Output>, compression: TextCompression) -> Result<(Self, Arc<AtomicU64>)> {
-        let written = Arc::<AtomicU64>::default();
-        let counted = Counted { output, written: written.clone() };
+        let (counted, written) = Counted::new(output);
         let codec = match compression {
             TextCompression::None => Self::Plain(counted),
             TextCompression::Gzip(level) => {
@@ -159,7 +169,7 @@ impl Codec {
             Self::Gzip(encoder) => encoder.finish(),
             Self::Zstd(encoder) => encoder.finish(),
         };
-        counted.map_err(|error| io_error(&error))?.output.finish()
+        counted.map_err(|error| io_error(&error))?.finish()
     }
 }
 
@@ -182,6 +192,21 @@ impl Write for Codec {
 pub(super) struct Counted {
     output: Box<dyn Output>,
     written: Arc<AtomicU64>,
+}
+
+impl Counted {
+    pub(super) fn new(output: Box<dyn Output>) -> (Self, Arc<AtomicU64>) {
+        let written = Arc::<AtomicU64>::default();
+        (Self { output, written: written.clone() }, written)
+    }
+
+    /// Ends the output.
+    ///
+    /// # Errors
+    /// An output that refuses.
+    pub(super) fn finish(self) -> Result<Held> {
+        self.output.finish()
+    }
 }
 
 impl Write for Counted {

@@ -1,4 +1,4 @@
-//! Files: Parquet, CSV and NDJSON in a folder or on an object store, partitioned the Hive way.
+//! Files: Parquet, CSV, NDJSON, Avro and Arrow IPC in a folder or on an object store, partitioned the Hive way.
 //!
 //! ```text
 //! stage    rows ─channel─► encoder thread ─► temporary files (local disk) │ uploads held open (object stores)
@@ -17,9 +17,12 @@
 
 mod blocks;
 mod commit;
+mod compact;
+mod computed;
 mod config;
 mod csv;
 mod encode;
+mod encoding;
 mod finite;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
@@ -28,11 +31,13 @@ mod layout;
 mod log;
 mod output;
 mod parquet;
+mod parquet_layout;
 mod partition;
 mod place;
 mod publish_local;
 mod publish_remote;
 mod recover;
+mod retention;
 mod scope;
 mod single;
 mod spill;
@@ -40,9 +45,11 @@ mod stage;
 mod stamp;
 #[cfg(test)]
 mod tests;
+mod typed;
 mod write;
 
 pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
+pub use compact::compact;
 
 use crate::sinks::rules::Stamps;
 use crate::stores::Store;
@@ -148,6 +155,10 @@ impl Sink for FilesSink {
             Some((_, entry)) => self.config.check_types(&entry.columns),
             None => Ok(()),
         }
+    }
+
+    async fn changes(&self) -> Result<Vec<String>> {
+        retention::announced(&self.place, &self.config, self.context.key.slot.interval.end).await
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {

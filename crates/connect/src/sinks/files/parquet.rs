@@ -6,6 +6,7 @@
 //! - columns are encoded side by side while a core is idle;
 //! - row groups are bounded by the bytes that came in, so that memory is bounded as well.
 
+use super::parquet_layout::Layout;
 use arrow::array::{Array, ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
@@ -15,7 +16,7 @@ use parquet::arrow::{ArrowSchemaConverter, add_encoded_arrow_schema_to_metadata}
 use parquet::basic::Compression;
 use parquet::errors::ParquetError;
 use parquet::file::metadata::RowGroupMetaData;
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr};
+use parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterPropertiesPtr};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::SchemaDescriptor;
 use std::collections::HashSet;
@@ -78,6 +79,7 @@ pub(super) struct ParquetPlan {
     schema: SchemaRef,
     parquet_schema: SchemaDescriptor,
     groups: RowGroups,
+    layout: Layout,
     /// How columns are encoded; none until the first rows have been seen.
     factory: Mutex<Option<Arc<ArrowRowGroupWriterFactory>>>,
     file_properties: WriterPropertiesPtr,
@@ -97,13 +99,14 @@ impl ParquetPlan {
     ///
     /// # Errors
     /// A schema that Parquet cannot hold.
-    pub(super) fn new(schema: SchemaRef, groups: RowGroups) -> Result<Self> {
+    pub(super) fn new(schema: SchemaRef, groups: RowGroups, layout: Layout) -> Result<Self> {
         let parquet_schema = ArrowSchemaConverter::new()
             .convert(&schema)
             .map_err(|error| Error::new(ErrorKind::Schema, "the columns cannot be written as Parquet").cause(error))?;
-        let mut properties = properties(groups.compression).build();
+        let mut properties = layout.apply(properties(groups.compression), &parquet_schema, 0).build();
         add_encoded_arrow_schema_to_metadata(&schema, &mut properties);
-        Ok(Self { schema, parquet_schema, groups, factory: Mutex::new(None), file_properties: Arc::new(properties) })
+        let file_properties = Arc::new(properties);
+        Ok(Self { schema, parquet_schema, groups, layout, factory: Mutex::new(None), file_properties })
     }
 
     /// The maker of column writers; the first call decides on dictionaries by `batches`.
@@ -112,13 +115,19 @@ impl ParquetPlan {
         if let Some(factory) = known.as_ref() {
             return Ok(factory.clone());
         }
-        let factory = Arc::new(self.factory_for(&dictionaries(&self.schema, batches, self.groups))?);
+        let expected = expected_rows(batches, self.groups);
+        let dictionaries = match self.layout.dictionary {
+            Some(all) => vec![all; self.schema.fields().len()],
+            None => dictionaries(&self.schema, batches, expected),
+        };
+        let factory = Arc::new(self.factory_for(&dictionaries, expected)?);
         *known = Some(factory.clone());
         Ok(factory)
     }
 
-    fn factory_for(&self, dictionaries: &[bool]) -> Result<ArrowRowGroupWriterFactory> {
-        let mut properties = properties(self.groups.compression);
+    fn factory_for(&self, dictionaries: &[bool], expected: usize) -> Result<ArrowRowGroupWriterFactory> {
+        let rows = expected as u64;
+        let mut properties = self.layout.apply(properties(self.groups.compression), &self.parquet_schema, rows);
         for leaf in self.parquet_schema.columns() {
             let root = leaf.path().parts().first().map(String::as_str).unwrap_or_default();
             let field = self.schema.fields().iter().position(|field| field.name() == root);
@@ -137,23 +146,27 @@ fn properties(compression: Compression) -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(compression)
         .set_created_by(concat!("gristmill ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_statistics_enabled(EnabledStatistics::Page)
         .set_write_batch_size(8192)
         .set_max_row_group_row_count(None)
+}
+
+/// The rows of a full row group, by the width of the first ones.
+fn expected_rows(batches: &[RecordBatch], groups: RowGroups) -> usize {
+    let (rows, bytes) = batches
+        .iter()
+        .fold((0usize, 0usize), |(rows, bytes), batch| (rows + batch.num_rows(), bytes + batch_bytes(batch)));
+    let width = bytes.checked_div(rows).unwrap_or(1).max(1);
+    (groups.bytes / width).min(groups.rows.unwrap_or(usize::MAX)).max(1)
 }
 
 /// Decides by the first rows which fields a dictionary pays for.
 ///
 /// The number of distinct values in a row group is estimated from two halves of a sample, by what they share
 /// (capture and recapture): few shared values mean many distinct ones, be they random or ascending.
-fn dictionaries(schema: &SchemaRef, batches: &[RecordBatch], groups: RowGroups) -> Vec<bool> {
+fn dictionaries(schema: &SchemaRef, batches: &[RecordBatch], expected: usize) -> Vec<bool> {
     let hasher = RandomState::new();
     let fields = schema.fields().len();
-    let (rows, bytes) = batches
-        .iter()
-        .fold((0usize, 0usize), |(rows, bytes), batch| (rows + batch.num_rows(), bytes + batch_bytes(batch)));
-    let width = bytes.checked_div(rows).unwrap_or(1).max(1);
-    let expected = (groups.bytes / width).min(groups.rows.unwrap_or(usize::MAX)).max(1);
+    let rows: usize = batches.iter().map(RecordBatch::num_rows).sum();
     let sample = rows.min(RUN_ROWS);
     (0..fields)
         .map(|field| {

@@ -91,6 +91,26 @@ pub(super) fn sync_folder(folder: &Path) -> Result<()> {
     }
 }
 
+/// Does what waits for the disk in several threads: a journal commits many changes at the price of one.
+///
+/// # Errors
+/// The first error of each thread, in the order of the items; what came after it in its thread was not begun.
+pub(super) fn side_by_side<T: Sync>(items: &[T], work: impl Fn(&T) -> Result<()> + Sync) -> Result<()> {
+    const AT_ONCE: usize = 8;
+    if items.len() < 2 {
+        return items.iter().try_for_each(work);
+    }
+    let work = &work;
+    std::thread::scope(|scope| {
+        let size = items.len().div_ceil(AT_ONCE);
+        let threads: Vec<_> =
+            items.chunks(size).map(|chunk| scope.spawn(move || chunk.iter().try_for_each(work))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().unwrap_or_else(|_| Err(Error::internal("a thread that waits for the disk panicked")))
+        })
+    })
+}
+
 /// `.` and `..` resolved by their words alone.
 fn normal(path: &Path) -> PathBuf {
     let mut normal = PathBuf::new();

@@ -12,7 +12,7 @@
 use super::Faults;
 use super::layout::{HOME, STAGING, join, split};
 use super::log::Entry;
-use super::place::{Local, at, entries, make_folder, sync_folder};
+use super::place::{Local, at, entries, make_folder, side_by_side, sync_folder};
 use gristmill_model::fault::Point;
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Error, ErrorKind, Result, StagedFile};
@@ -47,6 +47,8 @@ struct Publishing<'a> {
     work: PathBuf,
     /// Hidden folder beside the target, which takes its place.
     sibling: Option<PathBuf>,
+    /// A compaction: what is not replaced goes along, so that its folder can change at once as well.
+    keeps: bool,
 }
 
 /// New and old files of one partition.
@@ -67,7 +69,8 @@ pub(super) fn publish(local: &Local, number: u64, entry: &Entry, faults: &Faults
         parent.join(format!(".{}.gristmill-{number}-{}", name.to_string_lossy(), entry.key.short()))
     });
     let work = local.path(&format!("{STAGING}/publish-{number}"));
-    let publishing = Publishing { local, faults, work, sibling };
+    let keeps = entry.strategy.is_none();
+    let publishing = Publishing { local, faults, work, sibling, keeps };
     publishing.finish_exchange()?;
     let mut partitions: BTreeMap<&str, Partition> = BTreeMap::new();
     for file in &entry.publish {
@@ -79,18 +82,36 @@ pub(super) fn publish(local: &Local, number: u64, entry: &Entry, faults: &Faults
     let missing = entry.publish.iter().any(|file| !local.path(&file.path).exists());
     // One file without a predecessor appears at once by its own rename.
     let at_once = entry.publish.len() + entry.remove.len() > 1;
-    if entry.strategy == Some(Strategy::Replace) && missing && at_once {
+    if (entry.strategy == Some(Strategy::Replace) || publishing.keeps) && missing && at_once {
         publishing.exchange_target(entry)?;
     }
-    for (folder, partition) in &partitions {
+    let partitions: Vec<(&str, Partition)> = partitions.into_iter().collect();
+    each(&partitions, |folder, partition| {
         publishing.publish_partition(folder, partition)?;
-        faults.at(Point::AfterPublish)?;
-    }
+        faults.at(Point::AfterPublish)
+    })?;
     faults.at(Point::BeforeDelete)?;
-    for (folder, partition) in &partitions {
-        publishing.remove_old(folder, partition)?;
-    }
+    each(&partitions, |folder, partition| publishing.remove_old(folder, partition))?;
     publishing.clean()
+}
+
+/// Partitions from which on they are worked on side by side: each waits for the disk a few times. Fewer keep their order.
+const MANY_PARTITIONS: usize = 16;
+
+fn each(partitions: &[(&str, Partition<'_>)], work: impl Fn(&str, &Partition<'_>) -> Result<()> + Sync) -> Result<()> {
+    // The root of a target without partitions may change under the others, never beside them.
+    if partitions.len() < MANY_PARTITIONS || partitions.iter().any(|(folder, _)| folder.is_empty()) {
+        return partitions.iter().try_for_each(|(folder, partition)| work(folder, partition));
+    }
+    side_by_side(partitions, |(folder, partition)| work(folder, partition))
+}
+
+/// Synchronises a folder, unless another thread has just removed it, and synchronises the one above.
+fn sync_if_there(folder: &Path) -> Result<()> {
+    match sync_folder(folder) {
+        Err(_) if !folder.exists() => Ok(()),
+        other => other,
+    }
 }
 
 impl Publishing<'_> {
@@ -130,11 +151,17 @@ impl Publishing<'_> {
         let present = entries(&target)?;
         let all_old =
             present.iter().all(|(name, is_folder)| !is_folder && partition.old.contains(join(folder, name).as_str()));
-        if folder.is_empty() || !all_old || (new.len() == 1 && present.is_empty()) {
+        let goes_along = self.keeps && present.iter().all(|(_, is_folder)| !is_folder);
+        if folder.is_empty() || !(all_old || goes_along) || (new.len() == 1 && present.is_empty()) {
             return self.gather(&new, &target);
         }
         let prepared = self.work.join(folder);
         self.gather(&new, &prepared)?;
+        let kept = present.iter().map(|(name, _)| name.as_str());
+        let kept: Vec<&str> = kept.filter(|name| !partition.old.contains(join(folder, name).as_str())).collect();
+        if !take_along(&kept, &target, &prepared)? {
+            return self.gather(&new, &target);
+        }
         self.faults.at(Point::DuringPublish)?;
         let above = target.parent().unwrap_or(&target);
         make_folder(above)?;
@@ -165,7 +192,7 @@ impl Publishing<'_> {
             if fs::rename(&target, &gone).is_ok() {
                 self.faults.at(Point::AfterDelete)?;
                 let above = target.parent().unwrap_or(&target);
-                sync_folder(above)?;
+                sync_if_there(above)?;
                 return self.prune(above);
             }
         }
@@ -188,7 +215,7 @@ impl Publishing<'_> {
                 break;
             }
             let Some(above) = folder.parent() else { break };
-            sync_folder(above)?;
+            sync_if_there(above)?;
             folder = above;
         }
         Ok(())
@@ -199,8 +226,14 @@ impl Publishing<'_> {
     fn exchange_target(&self, entry: &Entry) -> Result<()> {
         let Some(sibling) = &self.sibling else { return Ok(()) };
         let remove: BTreeSet<&str> = entry.remove.iter().map(String::as_str).collect();
+        let mut kept = Vec::new();
         if !only(&self.local.root, "", &remove)? {
-            return Ok(());
+            let present = entries(&self.local.root)?;
+            if !self.keeps || present.iter().any(|(name, is_folder)| *is_folder && name != HOME) {
+                return Ok(());
+            }
+            kept = present.into_iter().map(|(name, _)| name).collect();
+            kept.retain(|name| name != HOME && !remove.contains(name.as_str()));
         }
         match fs::create_dir(sibling) {
             Ok(()) => {}
@@ -216,6 +249,10 @@ impl Publishing<'_> {
         }
         for (folder, files) in &folders {
             self.gather(files, &sibling.join(folder))?;
+        }
+        let kept: Vec<&str> = kept.iter().map(String::as_str).collect();
+        if !take_along(&kept, &self.local.root, sibling)? {
+            return Ok(());
         }
         let link = sibling.join(HOME);
         let name = sibling.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -260,6 +297,25 @@ impl Publishing<'_> {
         }
         Ok(())
     }
+}
+
+/// Gives files of one folder a second name in another. False: this file system cannot.
+fn take_along(names: &[&str], from: &Path, to: &Path) -> Result<bool> {
+    for name in names {
+        match fs::hard_link(from.join(name), to.join(name)) {
+            Ok(()) => {}
+            Err(error) if error.kind() == Io::AlreadyExists => {}
+            // No hard links here, or not to what is of others.
+            Err(error) if matches!(error.kind(), Io::Unsupported | Io::PermissionDenied | Io::CrossesDevices) => {
+                return Ok(false);
+            }
+            Err(error) => return Err(at(&from.join(name))(error)),
+        }
+    }
+    if !names.is_empty() {
+        sync_folder(to)?;
+    }
+    Ok(true)
 }
 
 /// Whether nothing but `files` (and our own folder) lies in a folder.

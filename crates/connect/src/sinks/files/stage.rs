@@ -24,11 +24,11 @@ impl FilesSink {
     pub(super) async fn stage_rows(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
         let mut rows = self.stamped(rows);
         let schema = rows.schema();
-        if schema.fields() != self.config.schema.fields() {
+        if schema.fields() != self.config.rows.fields() {
             return Err(Error::internal(format!(
                 "rows of {} columns were handed to a load that was opened for {}",
                 schema.fields().len(),
-                self.config.schema.fields().len()
+                self.config.rows.fields().len()
             )));
         }
         let writer = self.writer(task)?;

@@ -35,7 +35,7 @@ impl FilesSink {
         if self.stamps == Stamps::default() {
             return rows;
         }
-        let (schema, stamps, load) = (self.config.schema.clone(), self.stamps.clone(), self.context.key.text());
+        let (schema, stamps, load) = (self.config.rows.clone(), self.stamps.clone(), self.context.key.text());
         let now = Utc::now().timestamp_micros();
         let (of_batch, count) = (schema.clone(), stamps.created.iter().chain(&stamps.updated).count());
         let stamped = rows.map(move |batch| {

@@ -20,10 +20,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod blocks;
+mod compact;
 mod faults;
 mod rivals;
 mod single;
 mod speed;
+mod typed;
 mod writing;
 
 /// A target of its own: a folder, or a bucket of a server of its own.
@@ -337,4 +339,45 @@ pub(super) fn texts(batches: &[RecordBatch], names: &[&str]) -> Vec<String> {
         })
         .collect();
     sorted_rows(&batches).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_go_when_they_are_old_and_get_no_rows() {
+    for target in [Target::local(), Target::s3()] {
+        // The interval ends with 2024-01-15: what is from before the 13th is old.
+        let mut spec = load(Strategy::Append, &["day"]);
+        let old = ["2024-01-11", "2024-01-12", "2024-01-13", "someday"].map(|day| (1, day));
+        let open = |spec: &LoadSpec, number: u32| {
+            target.open(spec.clone(), context(&target, rows(&[]).schema(), key(number), owner("run"))).unwrap()
+        };
+        let sink = open(&spec, 1);
+        let staged = stage_all(&sink, &[rows(&old)]).await.unwrap();
+        sink.commit(&staged, &Checkpoint::default()).await.unwrap();
+        let keep = "3d".parse().unwrap();
+        spec.retention = Some(gristmill_model::spec::Retention { keep, column: Some("day".to_owned()) });
+        let sink = open(&spec, 2);
+        let told = sink.changes().await.unwrap();
+        assert_eq!(
+            told,
+            [
+                "drops 2 partitions of `lake/rows` that are older than 2024-01-13 00:00:00: `day=2024-01-11` to `day=2024-01-12`"
+            ]
+        );
+        let staged = stage_all(&sink, &[rows(&[(2, "2024-01-11"), (3, "2024-01-15")])]).await.unwrap();
+        sink.commit(&staged, &Checkpoint::default()).await.unwrap();
+        let found = texts(&read_parquet(&target.place()).await.unwrap(), &["id", "day"]);
+        let left = [(1, "2024-01-11"), (2, "2024-01-11"), (1, "2024-01-13"), (3, "2024-01-15"), (1, "someday")];
+        assert_eq!(found, texts(&[rows(&left)], &["id", "day"]));
+        // Without new rows, too.
+        let sink = open(&spec, 3);
+        sink.commit(&[], &Checkpoint::default()).await.unwrap();
+        let found = texts(&read_parquet(&target.place()).await.unwrap(), &["id", "day"]);
+        assert_eq!(found, texts(&[rows(&left[2..])], &["id", "day"]));
+        assert_eq!(target.leftovers().await.unwrap(), Vec::<String>::new());
+    }
+    let error = refuse(|spec| {
+        let keep = "3d".parse().unwrap();
+        spec.retention = Some(gristmill_model::spec::Retention { keep, column: None });
+    });
+    assert!(error.message().contains("needs a partition column that holds dates"), "{error:?}");
 }

@@ -7,12 +7,14 @@
 //! column writers their compressors alone would fill the memory. Where there are more partitions than files can be open,
 //! rows are clustered on disk first.
 
+use super::computed::with_computed;
 use super::config::Config;
 use super::encode::{Encoder, FilePlan};
 use super::layout::{file_name, join};
 use super::output::{Held, Output};
 use super::parquet::{Busy, batch_bytes, share};
 use super::partition::Splitter;
+use super::place::side_by_side;
 use super::spill::Spill;
 use crate::memory;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
@@ -93,6 +95,7 @@ struct Files {
 
 impl Files {
     fn open(&mut self, partition: &str) -> Result<Open> {
+        let partition = if partition.is_empty() { self.config.inside.as_str() } else { partition };
         let path = match &self.config.single {
             Some(name) => name.clone(),
             None => join(partition, &file_name(&self.task, self.number, &self.extension)),
@@ -243,27 +246,9 @@ impl TaskWriter {
             Shape::Plain(Some(file)) => self.files.written.push(file.finish()?),
             Shape::Partitioned(mut partitioned) => partitioned.finish(&mut self.files)?,
         }
-        sync_all(&self.files.written)?;
+        side_by_side(&self.files.written, |written| written.held.sync())?;
         Ok((self.rows, self.files.written))
     }
-}
-
-/// Synchronises files together: a journal commits many at the price of one.
-fn sync_all(written: &[Written]) -> Result<()> {
-    const AT_ONCE: usize = 8;
-    if written.len() < 2 {
-        return written.iter().try_for_each(|written| written.held.sync());
-    }
-    std::thread::scope(|scope| {
-        let size = written.len().div_ceil(AT_ONCE);
-        let threads: Vec<_> = written
-            .chunks(size)
-            .map(|chunk| scope.spawn(move || chunk.iter().try_for_each(|written| written.held.sync())))
-            .collect();
-        threads.into_iter().try_for_each(|thread| {
-            thread.join().unwrap_or_else(|_| Err(Error::internal("a thread that synchronises files panicked")))
-        })
-    })
 }
 
 fn encode_error(error: arrow::error::ArrowError) -> Error {
@@ -276,6 +261,7 @@ impl Partitioned {
     }
 
     fn write(&mut self, files: &mut Files, batch: &RecordBatch) -> Result<()> {
+        let batch = &with_computed(batch, &files.config.computed, &files.config.schema)?;
         let ids = self.splitter.split(batch)?;
         if let Some(scope) = &files.config.scope {
             for partition in self.checked..self.splitter.len() {

@@ -7,12 +7,12 @@ use super::{compress, csv, hive, list, picture};
 use crate::registry::Connector;
 use crate::stores::{self, Store, StoreKind, StoreOptions};
 use crate::types::type_name;
-use crate::{Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
+use crate::{Compacted, Compaction, Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, JsonOptions, LoadSpec, OneOrMany};
 use gristmill_model::yaml::{Diagnostic, Node, decode};
-use gristmill_model::{Error, ErrorKind, Result};
+use gristmill_model::{CancellationToken, Error, ErrorKind, OwnerId, Result};
 use object_store::ObjectMeta;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -161,6 +161,16 @@ impl Connection for FilesConnection {
 
     fn sink(&self, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
         crate::sinks::files::open_sink(Arc::new(self.store.clone()), load, context)
+    }
+
+    async fn compact(
+        &self,
+        want: &Compaction,
+        owner: &OwnerId,
+        is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+        cancel: &CancellationToken,
+    ) -> Result<Vec<Compacted>> {
+        crate::sinks::files::compact(&Arc::new(self.store.clone()), &self.context, want, owner, is_dead, cancel).await
     }
 }
 

@@ -222,3 +222,106 @@ fn a_config_is_checked_before_anything_is_touched() {
     spec.path = Some("a/*".to_owned());
     assert!(Config::new(&spec, &rows(&[]).schema()).unwrap_err().message().contains("pattern"));
 }
+
+#[tokio::test]
+async fn computed_columns_become_folders_and_are_not_stored() {
+    let days: ArrayRef = Arc::new(Date32Array::from(vec![Some(19_737), Some(19_738), None]));
+    let ids: ArrayRef = Arc::new(Int64Array::from(vec![34, 34, 35]));
+    let batch = RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("sold", days, true)]).unwrap();
+    let by = ["year(sold)", "day(sold) as d", "hash(id) % 16"];
+    let mut spec = load(gristmill_model::spec::Strategy::PartitionOverwrite, &by);
+    let (target, _) = files_of(spec.clone(), vec![batch.clone()]).await;
+    let files = target.place().data_files().await.unwrap();
+    let folders: Vec<&str> = files.iter().map(|path| split(path).0).collect();
+    let null = "__HIVE_DEFAULT_PARTITION__";
+    let third = format!("year={null}/d={null}/id_bucket=5");
+    assert_eq!(folders, ["year=2024/d=15/id_bucket=3", "year=2024/d=16/id_bucket=3", third.as_str()]);
+    let found = read_parquet(&target.place()).await.unwrap();
+    assert_eq!(texts(&found, &["id", "sold"]), texts(std::slice::from_ref(&batch), &["id", "sold"]));
+
+    // A partition of theirs is replaced, the others stay; and a scope on computed columns takes more.
+    let commit = async |spec: LoadSpec, generation: u32, batch: RecordBatch| {
+        let context = context(&target, batch.schema(), key(generation), owner("run"));
+        let sink = target.open(spec, context).unwrap();
+        let staged = stage_all(&sink, &[batch]).await.unwrap();
+        sink.commit(&staged, &Checkpoint::default()).await.unwrap();
+        target.place().data_files().await.unwrap().len()
+    };
+    assert_eq!(commit(spec.clone(), 2, batch.slice(0, 1)).await, 3);
+    spec.scope = Some("year = 2024".to_owned());
+    assert_eq!(commit(spec.clone(), 3, batch.slice(0, 1)).await, 2);
+    let sink = target.open(spec, context(&target, batch.schema(), key(4), owner("run"))).unwrap();
+    let error = stage_all(&sink, &[batch]).await.unwrap_err();
+    assert!(error.message().contains("outside of the scope"), "{error:?}");
+}
+
+#[tokio::test]
+async fn parquet_files_have_the_layout_that_was_asked_for() {
+    use ::parquet::file::metadata::SortingColumn;
+    use ::parquet::file::reader::{FileReader, SerializedFileReader};
+    use ::parquet::file::serialized_reader::ReadOptionsBuilder;
+    use gristmill_model::spec::{ParquetOptions, Statistics};
+    let mut spec = load(gristmill_model::spec::Strategy::Append, &[]);
+    spec.sort_by = OneOrMany(vec!["value desc".to_owned()]);
+    spec.parquet = Some(ParquetOptions {
+        row_group_size: Some(ByteSize(64 << 10)),
+        dictionary: Some(false),
+        bloom_filter: OneOrMany(vec!["value".to_owned()]),
+        bloom_filter_fpp: Some(0.001),
+        ..ParquetOptions::default()
+    });
+    let file_of = async |spec: &LoadSpec| {
+        let (target, files) = files_of(spec.clone(), vec![many_partitions(20_000, 7)]).await;
+        let file = std::fs::File::open(target.root().join(&files[0].path)).unwrap();
+        let options = ReadOptionsBuilder::new().with_page_index().build();
+        SerializedFileReader::new_with_options(file, options).unwrap()
+    };
+    let reader = file_of(&spec).await;
+    let metadata = reader.metadata();
+    assert!(metadata.num_row_groups() > 3, "{}", metadata.num_row_groups());
+    assert!(metadata.column_index().is_some() && metadata.offset_index().is_some());
+    for at in 0..metadata.num_row_groups() {
+        let group = metadata.row_group(at);
+        let order = SortingColumn { column_idx: 0, descending: true, nulls_first: true };
+        assert_eq!(group.sorting_columns(), Some(&vec![order]));
+        assert!(group.column(0).dictionary_page_offset().is_none());
+        assert!(group.column(1).bloom_filter_offset().is_none());
+        let row_group = reader.get_row_group(at).unwrap();
+        let first = metadata.row_groups()[..at].iter().map(|group| group.num_rows()).sum::<i64>();
+        let bytes = group.column(0).bloom_filter_length();
+        assert!(bytes.is_some_and(|bytes| bytes < 64 << 10), "{bytes:?}");
+        assert!(row_group.get_column_bloom_filter(0).is_none_or(|filter| filter.check(&first)));
+    }
+
+    let options = spec.parquet.get_or_insert_default();
+    (options.statistics, options.page_index, options.dictionary) = (Some(Statistics::None), Some(false), Some(true));
+    let reader = file_of(&spec).await;
+    assert!(reader.metadata().offset_index().is_none());
+    let column = reader.metadata().row_group(0).column(1);
+    assert!(column.statistics().is_none() && column.dictionary_page_offset().is_some());
+}
+
+#[test]
+fn layouts_that_make_no_sense_are_refused_by_name() {
+    use gristmill_model::spec::{ParquetOptions, Statistics};
+    let parquet = |change: fn(&mut ParquetOptions)| {
+        refuse(|spec| change(spec.parquet.get_or_insert_default())).message().to_owned()
+    };
+    assert!(
+        parquet(|it| it.bloom_filter = OneOrMany(vec!["idd".to_owned()]))
+            .contains("`bloom_filter` names a column `idd`")
+    );
+    assert!(parquet(|it| it.bloom_filter_fpp = Some(0.1)).contains("means nothing without"));
+    assert!(parquet(|it| it.row_group_size = Some(ByteSize(10))).contains("too small"));
+    let both = |it: &mut ParquetOptions| (it.page_index, it.statistics) = (Some(true), Some(Statistics::RowGroup));
+    assert!(parquet(both).contains("`page_index` needs statistics"));
+    let error = refuse(|spec| {
+        (spec.format, spec.parquet) = (Some(FileFormat::Csv), Some(ParquetOptions::default()));
+    });
+    assert_eq!(error.message(), "`parquet` means nothing to `format: csv`");
+    let error = refuse(|spec| {
+        spec.partition_by = OneOrMany(vec!["day".to_owned()]);
+        spec.sort_by = OneOrMany(vec!["day".to_owned()]);
+    });
+    assert!(error.message().contains("`sort_by` names a column `day` that is not in the files"), "{error:?}");
+}

@@ -70,7 +70,7 @@ pub(crate) async fn open(input: &FileInput, purpose: Purpose) -> Result<ByteStre
             decoder.multiple_members(true);
             Box::new(Decompressed::new(decoder, input))
         }
-        Compression::Snappy | Compression::Lz4 => {
+        Compression::Snappy | Compression::Lz4 | Compression::Deflate => {
             return Err(Error::new(
                 ErrorKind::Config,
                 format!("`{}` cannot be read as a whole compressed with {}", input.name, input.compression.as_str()),
