@@ -2,9 +2,10 @@
 //! the load's own staging folder, where an abort and a recovery find them.
 
 use super::FilesSink;
-use super::config::Encoding;
+use super::encoding::Encoding;
 use super::layout::{STAGING, join, load_folder, split};
 use super::place::{Place, at, blocking, make_folder};
+use super::typed::Typed;
 use gristmill_model::spec::{ExtractSpec, FileFormat, OneOrMany};
 use gristmill_model::{KeptRows, Result, Staged, StagedFile};
 
@@ -28,10 +29,12 @@ impl FilesSink {
             }
             Ok(local.path(&folder).display().to_string())
         });
-        let format = match self.config.encoding {
+        let format = match &self.config.encoding {
             Encoding::Parquet { .. } => FileFormat::Parquet,
             Encoding::Csv { .. } => FileFormat::Csv,
             Encoding::Ndjson { .. } => FileFormat::Ndjson,
+            Encoding::Typed { typed: Typed::Avro(_), .. } => FileFormat::Avro,
+            Encoding::Typed { typed: Typed::Arrow(_), .. } => FileFormat::Arrow,
         };
         let extract = ExtractSpec {
             path: Some(OneOrMany(vec![format!("{KEPT}/")])),

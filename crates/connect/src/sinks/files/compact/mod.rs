@@ -174,6 +174,7 @@ impl Work<'_> {
             owner: self.owner.clone(),
             schema: schema.clone(),
             source_key: Vec::new(),
+            alone: true,
             open: self.open.clone(),
         };
         let mut sink = FilesSink::new(self.store, &load, context)?;
