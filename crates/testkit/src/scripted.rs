@@ -205,9 +205,11 @@ fn serve(stream: TcpStream, log: &Mutex<Vec<Received>>, answer: &Answering) -> i
         stream.write_all(&head)?;
         stream.write_all(&reply.body[..reply.cut.unwrap_or(reply.body.len()).min(reply.body.len())])?;
         stream.flush()?;
-        while reply.drips {
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            stream.write_all(b" ")?;
+        if reply.drips {
+            loop {
+                std::thread::sleep(std::time::Duration::from_millis(20));
+                stream.write_all(b" ")?;
+            }
         }
     }
     stream.shutdown(Shutdown::Both)
