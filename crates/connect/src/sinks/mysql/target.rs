@@ -7,6 +7,7 @@ use super::session::Server;
 use super::types::{Kind, Outgoing};
 use crate::sinks::rules::{Rules, VALID_FROM, VALID_TO};
 use crate::sources::mysql::MysqlConfig;
+use crate::sources::mysql::SYSTEM;
 use crate::sources::mysql::connect::{Session, server_error};
 use crate::sources::mysql::names::{literal, quoted};
 use gristmill_model::spec::Strategy;
@@ -239,14 +240,6 @@ async fn must_exist(session: &mut Session, config: &MysqlConfig, database: &str)
         .hint(one_of(database, names.iter().map(String::as_str))))
 }
 
-/// The databases of users.
-async fn databases(session: &mut Session) -> mysql_async::Result<Vec<String>> {
-    let sql = "SELECT schema_name FROM information_schema.schemata \
-        WHERE schema_name NOT IN ('information_schema', 'performance_schema', 'mysql', 'sys')";
-    let rows = session.ask(sql).await?;
-    Ok(rows.into_iter().filter_map(|row| row.into_iter().next().flatten()).collect())
-}
-
 impl Existing {
     async fn read(
         session: &mut Session,
@@ -267,25 +260,19 @@ impl Existing {
             // Who points here does not matter then, and to look for it takes a while where there are many tables.
             return Ok(Self { columns, foreign_keys: Vec::new() });
         }
+        // Without its own tables: MariaDB (10.11) dies now and then when it opens those for this, in `create_tmp_table_for_schema`.
+        let sql = format!(
+            "SELECT k.constraint_schema, k.table_name, k.constraint_name, k.referenced_table_schema, k.referenced_table_name, \
+             r.delete_rule, k.column_name, k.referenced_column_name FROM information_schema.key_column_usage k \
+             JOIN information_schema.referential_constraints r ON r.constraint_schema = k.constraint_schema \
+             AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name \
+             WHERE k.table_schema NOT IN {SYSTEM} AND r.constraint_schema NOT IN {SYSTEM} \
+             AND ((k.table_schema = {schema} AND k.table_name = {table} AND k.referenced_table_name IS NOT NULL) \
+             OR (k.referenced_table_schema = {schema} AND k.referenced_table_name = {table})) \
+             ORDER BY 1, 2, 3, k.ordinal_position"
+        );
         let mut foreign_keys: Vec<ForeignKey> = Vec::new();
-        let mut rows = Vec::new();
-        for of in databases(session).await.map_err(failed)? {
-            let of = literal(&of);
-            // One database at a time. Asked about all of them the server opens its own tables as well, of which MariaDB (10.11) dies
-            // now and then, in `create_tmp_table_for_schema`.
-            let sql = format!(
-                "SELECT k.constraint_schema, k.table_name, k.constraint_name, k.referenced_table_schema, k.referenced_table_name, \
-                 r.delete_rule, k.column_name, k.referenced_column_name FROM information_schema.key_column_usage k \
-                 JOIN information_schema.referential_constraints r ON r.constraint_schema = k.constraint_schema \
-                 AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name \
-                 WHERE k.table_schema = {of} AND k.constraint_schema = {of} AND r.constraint_schema = {of} \
-                 AND ((k.table_schema = {schema} AND k.table_name = {table} AND k.referenced_table_name IS NOT NULL) \
-                 OR (k.referenced_table_schema = {schema} AND k.referenced_table_name = {table})) \
-                 ORDER BY 1, 2, 3, k.ordinal_position"
-            );
-            rows.extend(session.ask(&sql).await.map_err(failed)?);
-        }
-        for row in rows {
+        for row in session.ask(&sql).await.map_err(failed)? {
             let texts: Option<Vec<String>> = row.into_iter().collect();
             let Some(Ok([schema, table, name, to_schema, to_table, on_delete, column, to_column])) =
                 texts.map(<[String; 8]>::try_from)

@@ -78,7 +78,7 @@ impl MysqlConnection {
 /// At most this many tables are listed.
 const MOST_TABLES: u32 = 5000;
 /// The databases that every server has.
-const SYSTEM: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
+pub(crate) const SYSTEM: &str = "('information_schema', 'mysql', 'performance_schema', 'sys')";
 
 #[async_trait]
 impl Connection for MysqlConnection {
