@@ -165,7 +165,12 @@ mod tests {
     fn what_says_no_age_is_refused() {
         let number = ("n", DataType::Int32);
         let (one, two) = (("a", DataType::Date32), ("b", DataType::Date32));
-        assert!(retention("7d", None, &[number.clone()]).unwrap_err().message().contains("needs a partition column"));
+        assert!(
+            retention("7d", None, std::slice::from_ref(&number))
+                .unwrap_err()
+                .message()
+                .contains("needs a partition column")
+        );
         assert!(
             retention("7d", None, &[one.clone(), two.clone()]).unwrap_err().message().contains("does not say which")
         );

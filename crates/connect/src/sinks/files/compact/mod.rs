@@ -204,20 +204,28 @@ impl Work<'_> {
         })
     }
 
+    async fn columns(&self, place: &Place, path: &str, format: FileFormat) -> Result<SchemaRef> {
+        let input = self.input(place, path).await?;
+        Ok(formats::reader(format).infer(&input).await?.schema)
+    }
+
     /// Files that have the same columns, at least two: others stay as they are, or their columns would change.
     async fn by_schema(&self, place: &Place, rewrite: Rewrite) -> Result<Vec<(SchemaRef, Rewrite)>> {
         let Rewrite { partition, format, files } = rewrite;
-        let seen: Vec<(Small, SchemaRef)> = futures::stream::iter(files)
+        let seen: Vec<Option<(Small, SchemaRef)>> = futures::stream::iter(files)
             .map(|file| async move {
-                let input = self.input(place, &file.path).await?;
-                let seen = formats::reader(format).infer(&input).await?;
-                Ok::<_, Error>((file, seen.schema))
+                match self.columns(place, &file.path, format).await {
+                    Ok(schema) => Ok(Some((file, schema))),
+                    // Removed since it was listed, by a load or another compaction.
+                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+                    Err(error) => Err(error),
+                }
             })
             .buffered(AT_ONCE)
             .try_collect()
             .await?;
         let mut groups: Vec<(SchemaRef, Rewrite)> = Vec::new();
-        for (file, schema) in seen {
+        for (file, schema) in seen.into_iter().flatten() {
             match groups.iter_mut().find(|(other, _)| other.fields() == schema.fields()) {
                 Some((_, group)) => group.files.push(file),
                 None => groups.push((schema, Rewrite { partition: partition.clone(), format, files: vec![file] })),
