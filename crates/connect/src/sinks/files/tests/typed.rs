@@ -54,9 +54,9 @@ fn many_types(rows: usize) -> RecordBatch {
     let words: Vec<Option<String>> = (0..rows).map(|row| some(row).then(|| format!("w{}", row % 7))).collect();
     let words: Vec<Option<&str>> = words.iter().map(Option::as_deref).collect();
     let mut maps = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
-    for row in 0..rows {
+    for (row, word) in words.iter().enumerate() {
         maps.keys().append_value("k");
-        maps.values().append_option(words[row]);
+        maps.values().append_option(*word);
         maps.append(some(row)).unwrap();
     }
     let numbers: ArrayRef = Arc::new((0..rows).map(|row| some(row).then_some(at(row))).collect::<Int64Array>());
@@ -201,6 +201,8 @@ fn codecs_and_options_that_a_format_does_not_have_are_refused() {
     assert!(error.message().contains("`row_group_rows` means nothing"), "{error:?}");
 }
 
+type Record = (Option<i64>, Option<String>);
+
 /// A reader of container files by the words of the specification: header, blocks, and records of one nullable long and one
 /// nullable text.
 struct Container<'a>(&'a [u8]);
@@ -230,7 +232,7 @@ impl Container<'_> {
         self.take(count)
     }
 
-    fn records(mut self) -> (BTreeMap<String, String>, Vec<(Option<i64>, Option<String>)>) {
+    fn records(mut self) -> (BTreeMap<String, String>, Vec<Record>) {
         assert_eq!(self.take(4), b"Obj\x01");
         let text = |bytes| String::from_utf8(bytes).unwrap();
         let mut header = BTreeMap::new();
