@@ -53,6 +53,7 @@ fn sink(root: &Path, folders: usize) -> Answer<Arc<dyn Sink>> {
         owner: owner(),
         schema: batch(folders)?.schema(),
         source_key: Vec::new(),
+        alone: true,
         open: open.clone(),
     };
     Ok(FilesConnection::open("lake", StoreOptions::default(), &open)?.sink(&load, context)?)
