@@ -19,7 +19,7 @@
 //! Nothing is rounded. What arrow has no place for (NaN and infinity as a decimal, infinite or too distant dates and
 //! times, arrays of more dimensions than one) is a bad row, and follows `on_bad_row`; `schema: {column: text}` reads it
 //! as text. A column of another type by `schema:` (a numeric without precision as `"decimal(20,4)"`, a text as `date`) is
-//! read in its own, and each value is converted here by the rules that all databases share ([`crate::declared`]): a
+//! read in its own, and each value is converted here by the rules that all databases share (`declared.rs`): a
 //! value that would have to be rounded, or does not fit, is a bad row too. A cast by the server would round it.
 
 use crate::declared::wanted_type;
