@@ -128,6 +128,10 @@ impl Connection for LimitedConnection {
         self.inner.ended(whole);
     }
 
+    fn files(&self) -> Option<Arc<crate::stores::Store>> {
+        self.inner.files()
+    }
+
     fn source(&self, extract: &ExtractSpec) -> Result<Arc<dyn Source>> {
         Ok(Arc::new(LimitedSource::new(self.inner.source(extract)?, self.pace.clone())))
     }

@@ -172,6 +172,20 @@ async fn free_generation(
     Ok((Some(LoadKey { slot: key.slot.clone(), generation: last.key.generation + 1 }), false))
 }
 
+/// Whether a load is the only one of its pipeline, and nothing but rows and checks is waited for before it is committed: what a
+/// target holds until then must be held neither for hours nor against a command that wants the table.
+fn is_alone(job: &JobSpec) -> bool {
+    let mut loads = 0;
+    for step in &job.pipeline.steps {
+        match &step.body {
+            StepBody::Load(_) => loads += 1,
+            StepBody::Command(_) | StepBody::WaitFor(_) => return false,
+            StepBody::Extract(_) | StepBody::Sql(_) | StepBody::Generate(_) | StepBody::Check(_) => {}
+        }
+    }
+    loads == 1
+}
+
 /// Opens the sink of a load.
 pub(crate) fn open_sink(
     engine: &Engine,
@@ -186,7 +200,7 @@ pub(crate) fn open_sink(
         owner: OwnerId(job.run.clone()),
         schema,
         source_key,
-        alone: job.pipeline.steps.iter().filter(|step| matches!(step.body, StepBody::Load(_))).count() == 1,
+        alone: is_alone(job),
         open: engine.open_context(),
     };
     let sink = engine.connection(&load.to)?.sink(load, context);

@@ -87,7 +87,9 @@ fn lie_in_each_other(one: &str, other: &str) -> bool {
 /// Whether two connections may lead to the same place.
 fn may_be_one(one: &Node, other: &Node) -> bool {
     let text = |node: &Node, key: &str| node.get(key).and_then(Node::text).map(str::to_owned);
-    if text(one, "type") != text(other, "type") {
+    // Another name for the same.
+    let kind = |node: &Node| text(node, "type").map(|kind| if kind == "mariadb" { "mysql".to_owned() } else { kind });
+    if kind(one) != kind(other) {
         return false;
     }
     match (Spot::of(one), Spot::of(other)) {
@@ -127,8 +129,8 @@ impl Spot {
                 "mariadb" => "mysql",
                 other => other,
             };
-            // Prefixes of one bucket may lie in each other.
-            let name = (!is_store && !path.is_empty()).then(|| path.to_owned());
+            // Prefixes of one bucket may lie in each other, and MySQL's databases can be named from one another.
+            let name = (!is_store && scheme != "mysql" && !path.is_empty()).then(|| path.to_owned());
             let host = (!host.is_empty()).then_some(host);
             return Some(match is_store {
                 true => Self { scheme: Some(scheme.to_owned()), name: host.clone(), host },

@@ -85,8 +85,10 @@ fn end_of(value: &str) -> Option<NaiveDateTime> {
     if let Ok(date) = value.parse::<NaiveDate>() {
         return Some(date.checked_add_days(Days::new(1))?.and_time(NaiveTime::MIN));
     }
-    let value = value.trim_end_matches('Z');
-    let moment = NaiveDateTime::parse_from_str(value, "%Y-%m-%d %H:%M:%S%.f").ok()?;
+    // With a zone it is written with a `T` and an offset, without one with a space.
+    let of_zone = DateTime::parse_from_rfc3339(value).ok().map(|moment| moment.naive_utc());
+    let plain = |format: &str| NaiveDateTime::parse_from_str(value.trim_end_matches('Z'), format).ok();
+    let moment = of_zone.or_else(|| plain("%Y-%m-%d %H:%M:%S%.f")).or_else(|| plain("%Y-%m-%dT%H:%M:%S%.f"))?;
     moment.checked_add_signed(chrono::Duration::nanoseconds(1))
 }
 

@@ -260,11 +260,12 @@ impl Existing {
             // Who points here does not matter then, and to look for it takes a while where there are many tables.
             return Ok(Self { columns, foreign_keys: Vec::new() });
         }
-        // Without its own tables: MariaDB (10.11) dies now and then when it opens those for this, in `create_tmp_table_for_schema`.
+        // Without the server's own tables: MariaDB (10.11) dies now and then when it opens those for this, in
+        // `create_tmp_table_for_schema`. `CONCAT` keeps it from taking the one condition on the schema for both views.
         let sql = format!(
             "SELECT k.constraint_schema, k.table_name, k.constraint_name, k.referenced_table_schema, k.referenced_table_name, \
              r.delete_rule, k.column_name, k.referenced_column_name FROM information_schema.key_column_usage k \
-             JOIN information_schema.referential_constraints r ON r.constraint_schema = k.constraint_schema \
+             JOIN information_schema.referential_constraints r ON CONCAT(r.constraint_schema, '') = k.constraint_schema \
              AND r.constraint_name = k.constraint_name AND r.table_name = k.table_name \
              WHERE k.table_schema NOT IN {SYSTEM} AND r.constraint_schema NOT IN {SYSTEM} \
              AND ((k.table_schema = {schema} AND k.table_name = {table} AND k.referenced_table_name IS NOT NULL) \

@@ -1,10 +1,10 @@
 //! Commit, and what belongs to it: the ledger, the last load, abort, recovery.
 //!
 //! One transaction: the ledger's row first (rivals for a key wait there), then the table made or widened, old rows
-//! deleted, new rows inserted, staging tables dropped. Rows are deleted and never truncated or swapped out: whoever
+//! deleted, new rows inserted, staging tables dropped. Rows are deleted: whoever
 //! reads meanwhile sees the old rows until the commit, whole, even in a transaction that began before; views, foreign
-//! keys, grants, owners and publications stay as they are. The exception is asked for: `truncate+insert` truncates, and
-//! readers wait for it.
+//! keys, grants, owners and publications stay as they are. One exception is asked for: `truncate+insert` truncates, and
+//! readers wait for it. Another is a table on which nothing hangs: it is swapped out (`way.rs`).
 
 use super::PostgresSink;
 use super::target::Target;
@@ -93,7 +93,8 @@ impl PostgresSink {
         // Two loads of one target come one after the other: both would create it, or delete and insert the same rows.
         let turn = literal(&format!("gristmill:{schema}.{}", self.options.table.name));
         // A server that may forget its last commits in a crash must not forget one that our store is told of.
-        let begin = if holds { "" } else { "BEGIN; " };
+        // What others have entered into the ledger while this waited for its turn must be seen.
+        let begin = if holds { "" } else { "BEGIN ISOLATION LEVEL READ COMMITTED; " };
         let begin = format!(
             "{begin}SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'; \
              SELECT pg_advisory_xact_lock(hashtextextended({turn}, 0))"

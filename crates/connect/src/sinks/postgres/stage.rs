@@ -103,7 +103,11 @@ impl PostgresSink {
 
     /// Begins the transaction that holds the rows in the target. However long the audit takes, it is not for the server to end.
     async fn hold(&self, session: &Session, payload: &Payload) -> Result<()> {
-        let sql = "BEGIN; SET LOCAL idle_in_transaction_session_timeout = 0; \
+        // An attempt that was cut off may have left its own, which this one would wait for.
+        self.config.held.give_up(&self.key, &self.owner);
+        let sql = "BEGIN ISOLATION LEVEL READ COMMITTED; \
+            SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE setting <> '0' \
+            AND name IN ('idle_in_transaction_session_timeout', 'transaction_timeout'); \
             SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
         self.announce(session, payload, sql).await
     }

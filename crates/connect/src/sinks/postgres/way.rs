@@ -58,6 +58,9 @@ pub(super) enum Table {
     },
 }
 
+/// How long a table that somebody reads is waited for; less than it takes the server to look for deadlocks.
+const SWAP_WAIT: &str = "900ms";
+
 /// Whether COPY may stand for INSERT: it knows no rules, and no row-level security.
 const COPIES: &str = "NOT c.relhasrules AND NOT c.relrowsecurity";
 
@@ -73,6 +76,9 @@ const BARE: &str = "c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispa
     AND NOT EXISTS (SELECT FROM pg_description d WHERE d.classoid = 'pg_class'::regclass AND d.objoid = c.oid) \
     AND NOT EXISTS (SELECT FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = c.oid) \
     AND NOT EXISTS (SELECT FROM pg_publication) \
+    AND NOT EXISTS (SELECT FROM pg_default_acl a WHERE a.defaclobjtype = 'r' AND a.defaclrole = c.relowner \
+      AND a.defaclnamespace IN (0, c.relnamespace)) \
+    AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e') \
     AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid \
       AND d.classid NOT IN ('pg_attrdef'::regclass, 'pg_type'::regclass) \
       AND NOT (d.classid = 'pg_class'::regclass AND d.objid = c.reltoastrelid) \
@@ -126,11 +132,13 @@ impl PostgresSink {
         if target.oid().is_some() {
             // Whoever reads waits behind us while we wait for those who read.
             let lock = format!(
-                "SAVEPOINT swap; SET LOCAL lock_timeout = '1s'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; SET LOCAL lock_timeout = 0",
+                "SAVEPOINT swap; SET LOCAL lock_timeout = '{SWAP_WAIT}'; LOCK TABLE {} IN ACCESS EXCLUSIVE MODE; \
+                 SET LOCAL lock_timeout = DEFAULT",
                 target.sql()
             );
             if let Err(error) = session.batch_execute(&lock).await {
-                if error.code().is_none_or(|code| code.code() != "55P03") {
+                // No lock in time, or one that waits for us.
+                if error.code().is_none_or(|code| !["55P03", "40P01"].contains(&code.code())) {
                     return Err(failed(error));
                 }
                 session.batch_execute("ROLLBACK TO SAVEPOINT swap").await.map_err(failed)?;
@@ -139,6 +147,8 @@ impl PostgresSink {
             // Whoever held it may have changed it.
             let target = &Target::find(session, &self.config, &self.options).await?;
             if self.way_into(session, target).await? != Way::Ready || !self.is_like(session, target, ready).await? {
+                // Readers need not wait while rows are deleted and inserted.
+                session.batch_execute("ROLLBACK TO SAVEPOINT swap").await.map_err(failed)?;
                 return Ok(false);
             }
             session.batch_execute(&format!("DROP TABLE {}", target.sql())).await.map_err(failed)?;

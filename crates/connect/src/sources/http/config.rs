@@ -193,7 +193,7 @@ impl Config {
         let headers = headers(&keys.headers).map_err(|message| ("headers", message, None))?;
         let mut secrets: Vec<String> = keys.params.values().cloned().collect();
         let hidden = keys.headers.iter().filter(|(name, _)| may_be_secret(name));
-        secrets.extend(hidden.map(|(_, value)| value.clone()));
+        secrets.extend(hidden.flat_map(|(_, value)| secret_parts(value)));
         let auth = Auth::from_keys(keys.auth, &mut secrets).map_err(|(message, hint)| ("auth", message, hint))?;
         Ok(Self {
             base,
@@ -223,6 +223,14 @@ impl Config {
             }
         }
     }
+}
+
+/// A header's value, and its words: a server that quotes `Bearer abc` may quote `abc` alone.
+pub(super) fn secret_parts(value: &str) -> Vec<String> {
+    let words = value.split(|char: char| char.is_whitespace() || [';', ',', '='].contains(&char));
+    // The name of a scheme is no secret, and a short word is in every other text.
+    let words = words.filter(|word| word.len() >= 8 && *word != value);
+    std::iter::once(value).chain(words).map(str::to_owned).collect()
 }
 
 /// Whether a header may hold what nobody is to see.

@@ -72,7 +72,7 @@ impl Request {
             // What is filled in is another text for each parent.
             let is_fixed = Template::parse(value, filled).is_ok_and(|text| text.fields().next().is_none());
             if is_fixed && config::may_be_secret(name) {
-                config.secrets.add(value);
+                config::secret_parts(value).iter().for_each(|part| config.secrets.add(part));
             }
         }
         let templates = |given: &BTreeMap<String, String>| {

@@ -6,6 +6,7 @@ use super::names::{Mysql, quoted};
 use super::snapshot::{Lent, SNAPSHOTS, Snapshot};
 use super::units::facts::Key;
 use super::wanted::{Relation, Wanted};
+use crate::units::keys::KeyKind;
 use crate::units::share::{Share, Slice};
 use crate::units::split::{Wish, keys, units};
 use gristmill_model::{Result, WorkUnit};
@@ -59,6 +60,8 @@ impl Splitter {
         let key = self.key.get_or_try_init(|| async move { wanted.key(session, column).await }).await?;
         let found = match &key.index {
             None => None,
+            // Its text has six digits, and may lie outside of the range it was found in.
+            Some(_) if key.kind == KeyKind::Float => None,
             Some(index) => {
                 let column = quoted(column);
                 let relation = format!("{} FORCE INDEX ({})", wanted.relation_sql(), quoted(index));

@@ -127,6 +127,11 @@ impl Session {
     }
 
     /// As the driver's, for as long as the session has patience.
+    pub(crate) async fn query_opt(&self, sql: &str, values: Values<'_>) -> Result<Option<Row>, tokio_postgres::Error> {
+        self.heard(self.client.query_opt(sql, values)).await
+    }
+
+    /// As the driver's, for as long as the session has patience.
     pub(crate) async fn prepare(&self, sql: &str) -> Result<Statement, tokio_postgres::Error> {
         self.heard(self.client.prepare(sql)).await
     }

@@ -511,7 +511,12 @@ fn to_real(value: ValueRef<'_>) -> Option<f64> {
             let real = number as f64;
             (real as i128 == i128::from(number)).then_some(real)
         }
-        ValueRef::Text(text) => utf8(text)?.trim().parse().ok(),
+        ValueRef::Text(text) => {
+            let text = utf8(text)?.trim();
+            // A number beyond all doubles is none of them; only the word is infinity.
+            let is_number = text.contains(|char: char| char.is_ascii_digit());
+            text.parse().ok().filter(|real: &f64| real.is_finite() || !is_number)
+        }
         _ => None,
     }
 }
