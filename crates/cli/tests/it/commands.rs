@@ -17,7 +17,8 @@ fn filtered(text: &str) -> String {
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d", "[NOW]"),
         (r"\b[\d.]+ (ms|s|min|h)\b", "[TIME]"),
         (r"\b[\d.,]+ (B|KB|MB|GB)\b", "[SIZE]"),
-        (r"e\.g\. -?[\d.]+(, -?[\d.]+)*", "e.g. [VALUES]"),
+        // Which bad rows are met first depends on the number of cores as well.
+        (r"e\.g\. -?[\d.]+( \(\w+=\d+\))?(, -?[\d.]+( \(\w+=\d+\))?)*", "e.g. [VALUES]"),
         // How many files depends on the number of cores.
         (r"\b\d+ (parquet|csv) files?\b", "[FILES]"),
         (r"\b\d+  *\[SIZE\]", "[FILES] [SIZE]"),

@@ -148,13 +148,17 @@ async fn staged_rows_that_are_gone_are_not_committed_as_none() {
 async fn rivals_for_one_key_load_it_once() {
     let database = mariadb::database();
     let rows = ids(&[1, 2, 3]);
-    let mut rivals = Vec::new();
+    // All is staged before any commits: a commit drops what its owner has staged, and no owner stages a load while it commits it.
+    let mut attempts = Vec::new();
     for attempt in 1..=4 {
         let sink = open(&database, "table: target\nstrategy: append", &rows.schema(), 1).unwrap();
-        let staged =
-            sink.stage(&task(1, 0, attempt), Rows::from_batches(rows.schema(), vec![rows.clone()])).await.unwrap();
-        rivals.push(tokio::spawn(async move { sink.commit(&[staged], &Checkpoint::default()).await }));
+        let staged = sink.stage(&task(1, 0, attempt), Rows::from_batches(rows.schema(), vec![rows.clone()])).await;
+        attempts.push((sink, staged.unwrap()));
     }
+    let rivals: Vec<_> = attempts
+        .into_iter()
+        .map(|(sink, staged)| tokio::spawn(async move { sink.commit(&[staged], &Checkpoint::default()).await }))
+        .collect();
     let mut fresh = 0;
     for rival in rivals {
         fresh += usize::from(!rival.await.unwrap().unwrap().already);
