@@ -38,7 +38,9 @@ pub(crate) async fn run(args: &CompactArgs, printer: &Printer, cancel: Cancellat
         let nobody = OwnerId(RunId::from("plan"));
         connection.compact(&want, &nobody, &|_| false, &cancel).await?
     } else {
-        as_owner(&state, &format!("{} {path}", connection.describe()), connection.as_ref(), &want, &cancel).await?
+        // However it is written: what a killed compaction of the folder has left is found by this.
+        let target = format!("{} {}", connection.describe(), path.trim_matches('/'));
+        as_owner(&state, &target, connection.as_ref(), &want, &cancel).await?
     };
     tell(&args.target, &done, args.dry_run, printer)?;
     printer.document(&done)?;

@@ -100,7 +100,7 @@ impl FilesSink {
         Ok(files)
     }
 
-    async fn stop_if_given_up(&self, log: &Log, staged: &[Staged]) -> Result<()> {
+    pub(super) async fn stop_if_given_up(&self, log: &Log, staged: &[Staged]) -> Result<()> {
         let owners: BTreeSet<&str> =
             staged.iter().map(|staged| staged.task.owner.0.as_str()).chain([self.context.owner.0.as_str()]).collect();
         for owner in owners {
@@ -150,7 +150,7 @@ impl FilesSink {
     }
 
     /// Checks that what was staged is still there: an abort may have come between.
-    async fn check_staged(&self, files: &[&StagedFile]) -> Result<()> {
+    pub(super) async fn check_staged(&self, files: &[&StagedFile]) -> Result<()> {
         match &self.place {
             Place::Local(local) => {
                 let local = local.clone();

@@ -315,6 +315,9 @@ impl FilesSink {
         let _lock = self.place.lock().await?;
         for _ in 0..MOST_TRIES {
             let log = Log::list(&self.place).await?;
+            // As before any entry: one that publishes what is gone could never be made true, and would stop every later load.
+            self.stop_if_given_up(&log, std::slice::from_ref(&staged)).await?;
+            self.check_staged(&staged.files.iter().collect::<Vec<_>>()).await?;
             self.roll_all_forward(&log).await?;
             let present = sized(&self.place).await?;
             if !old.iter().all(|file| present.contains(file)) {

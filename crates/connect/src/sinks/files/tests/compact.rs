@@ -203,6 +203,26 @@ async fn a_compaction_that_dies_anywhere_neither_loses_nor_doubles() {
     dies_everywhere(Target::s3, &["day"]).await;
 }
 
+#[tokio::test]
+async fn what_is_gone_before_the_log_knows_of_it_is_not_decided() {
+    let target = Target::local();
+    crumbs(&target, &load(Strategy::Append, &["day"]), &batches(), 1).await;
+    let before = seen(&target).await;
+    let staging = target.root().join("_gristmill").join("staging");
+    let faults = Faults(Some(Arc::new(move |point: Point| {
+        if point == Point::AfterStage {
+            std::fs::remove_dir_all(&staging).unwrap();
+        }
+        Ok(())
+    })));
+    let error = compacted_by(&target, &all(), "compact-1", faults).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+    assert_eq!(seen(&target).await, before);
+    // Nothing was decided that later loads would have to make true.
+    crumbs(&target, &load(Strategy::PartitionOverwrite, &["day"]), &[rows(&[(50, "1")])], 20).await;
+    assert!(seen(&target).await.iter().any(|row| row.contains("50")), "{:?}", seen(&target).await);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_load_that_replaces_meanwhile_wins() {
     for target in [Target::local(), Target::s3()] {
