@@ -5,7 +5,7 @@ use super::target::Target;
 use super::types::Encoder;
 use crate::Rows;
 use crate::sinks::staged_table::{CHUNK, Label, Payload, Way, pieces, table_name};
-use crate::sources::postgres::connect::{Session, server_error};
+use crate::sources::postgres::connect::{Session, server_error, without_time_limits};
 use crate::sources::postgres::names::{literal, quoted};
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
@@ -105,11 +105,8 @@ impl PostgresSink {
     async fn hold(&self, session: &Session, payload: &Payload) -> Result<()> {
         // An attempt that was cut off may have left its own, which this one would wait for.
         self.config.held.give_up(&self.key, &self.owner);
-        let sql = "BEGIN ISOLATION LEVEL READ COMMITTED; \
-            SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE setting <> '0' \
-            AND name IN ('idle_in_transaction_session_timeout', 'transaction_timeout'); \
-            SELECT set_config('synchronous_commit', 'on', true) WHERE current_setting('synchronous_commit') = 'off'";
-        self.announce(session, payload, sql).await
+        let sql = format!("BEGIN ISOLATION LEVEL READ COMMITTED; {}", without_time_limits(true));
+        self.announce(session, payload, &sql).await
     }
 
     async fn announce(&self, session: &Session, payload: &Payload, sql: &str) -> Result<()> {

@@ -124,7 +124,11 @@ impl Request {
         let fields = parent.unwrap_or(&none);
         let mut headers = HeaderMap::new();
         for (name, template) in &self.headers {
-            header(&mut headers, name, &template.fill(fields, false))?;
+            let value = template.fill(fields, false);
+            if config::may_be_secret(name) && template.fields().next().is_some() {
+                config::secret_parts(&value).iter().for_each(|part| config.secrets.add_fetched(part));
+            }
+            header(&mut headers, name, &value)?;
         }
         let mut body = self.body.as_ref().map(|body| Body::new(body, self.filled.then_some(fields)));
         let url = if let Asked::Link(link) = asked {

@@ -61,6 +61,15 @@ impl Drop for Line {
     }
 }
 
+/// Lets a transaction wait for as long as its rows take, in this session or `local` to the transaction. Servers before 17 do not
+/// know one of the two settings.
+pub(crate) fn without_time_limits(local: bool) -> String {
+    format!(
+        "SELECT set_config(name, '0', {local}) FROM pg_catalog.pg_settings WHERE setting <> '0' \
+         AND name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
+    )
+}
+
 impl Session {
     /// Connects, and sets what our sessions rely on.
     ///
@@ -203,9 +212,7 @@ impl Session {
         config: &PostgresConfig,
         snapshot: Option<&str>,
     ) -> Result<(), tokio_postgres::Error> {
-        let mut settings = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE setting <> '0' \
-                            AND name IN ('idle_in_transaction_session_timeout', 'transaction_timeout')"
-            .to_owned();
+        let mut settings = without_time_limits(false);
         if let Some(limit) = config.statement_timeout {
             // Nothing would be no limit.
             settings.push_str(&format!("; SET statement_timeout = '{}ms'", limit.as_millis().max(1)));
