@@ -12,6 +12,7 @@ use object_store::buffered::BufWriter;
 use object_store::path::Path as StorePath;
 use object_store::{ObjectStore, ObjectStoreExt};
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tokio::io::AsyncWriteExt;
@@ -93,6 +94,17 @@ impl Shelf {
         let mut to = BufWriter::new(self.store.store.clone(), place);
         tokio::io::copy(&mut from, &mut to).await.map_err(complain)?;
         to.shutdown().await.map_err(complain)?;
+        if self.store.local.is_some() {
+            // The library leaves it to the system when bytes and names come to the disk; the load is committed after this.
+            let path = PathBuf::from(&name);
+            tokio::task::spawn_blocking(move || {
+                File::open(&path)?.sync_all()?;
+                path.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+            })
+            .await
+            .map_err(|error| Error::internal(format!("dead letters ended: {error}")))?
+            .map_err(complain)?;
+        }
         Ok(PathBuf::from(&name))
     }
 
