@@ -189,7 +189,7 @@ impl Driver {
         let order = dag.as_ref().map(Dag::order).unwrap_or_default();
         let mut loads: Vec<&LoadRecord> = loads.iter().collect();
         loads.sort_by_key(|load| order.iter().position(|step| **step == load.key.slot.step));
-        let mut later: Vec<&StepName> = Vec::new();
+        let (mut later, mut lost): (Vec<&StepName>, Vec<&StepName>) = (Vec::new(), Vec::new());
         for load in loads {
             let step = &load.key.slot.step;
             let now = pipeline.step(step.as_str()).and_then(|step| match &step.body {
@@ -199,6 +199,7 @@ impl Driver {
             let Some(now) = now.filter(|now| slot(&pipeline, step, now, run.interval) == load.key.slot) else {
                 if load.decided.is_some() {
                     add(format!("`{}` was not published, and the pipeline no longer loads it", load.key));
+                    lost.push(step);
                 }
                 continue;
             };
@@ -207,8 +208,16 @@ impl Driver {
             if let Some(first) = later.iter().find(|first| load.decided.is_some() && above.contains(**first)) {
                 add(format!("`{}` is not published before `{first}` is; `gristmill recover` tries again", load.key));
                 later.push(step);
-            } else if left.roll_forward(load, now, &mut add).await {
-                later.push(step);
+            } else if let Some(first) = lost.iter().find(|first| load.decided.is_some() && above.contains(**first)) {
+                // A run that goes on would have stopped there, too.
+                left.give_up(load, &format!("it comes after `{first}`, which is given up"), &mut add).await;
+                lost.push(step);
+            } else {
+                match left.roll_forward(load, now, &mut add).await {
+                    Rolled::Done => {}
+                    Rolled::Later => later.push(step),
+                    Rolled::Lost => lost.push(step),
+                }
             }
         }
         // A sweep throws away whatever the dead run has staged in a target: also what is still to be published.
@@ -241,6 +250,16 @@ impl Driver {
     }
 }
 
+/// What became of a load that was decided.
+enum Rolled {
+    /// It is published, or there was nothing to publish.
+    Done,
+    /// It is still to be done, but not just now.
+    Later,
+    /// It is given up.
+    Lost,
+}
+
 /// What a dead run left.
 struct Left<'a> {
     driver: &'a Driver,
@@ -250,10 +269,10 @@ struct Left<'a> {
 }
 
 impl Left<'_> {
-    /// Publishes a load if that was decided before the process died. True where it is still to be done, but not just now.
-    async fn roll_forward(&self, load: &LoadRecord, now: &LoadSpec, add: &mut impl FnMut(String)) -> bool {
+    /// Publishes a load if that was decided before the process died.
+    async fn roll_forward(&self, load: &LoadRecord, now: &LoadSpec, add: &mut impl FnMut(String)) -> Rolled {
         let step = &load.key.slot.step;
-        let Some(decided) = &load.decided else { return false };
+        let Some(decided) = &load.decided else { return Rolled::Done };
         let error = if decided.spec == *now {
             let loads = vec![(step.clone(), load.key.clone())];
             let report = self.ask(loads, JobPhase::Commit { staged: vec![decided.staged.clone()] }).await;
@@ -261,7 +280,7 @@ impl Left<'_> {
                 Some((_, committed)) => match self.driver.store.committed(&self.run.id, &committed).await {
                     Ok(()) => {
                         self.published(step, &committed, now.strategy, add).await;
-                        return false;
+                        return Rolled::Done;
                     }
                     Err(error) => error,
                 },
@@ -283,17 +302,26 @@ impl Left<'_> {
                     | ErrorKind::Conflict
                     | ErrorKind::Internal
             );
-        let what_now = if gone {
-            if let Err(error) = self.driver.store.given_up(&self.run.id, std::slice::from_ref(&load.key)).await {
-                add(format!("that `{}` is given up could not be recorded: {error}", load.key));
-            }
-            "it is given up; run the pipeline for that interval again"
-        } else {
-            "`gristmill recover` tries again"
-        };
-        add(format!("`{}` is not published, though it was about to be: {error}; {what_now}", load.key));
-        self.record(step, StepState::Failed, None, "not published; what belongs to it may be".to_owned(), add).await;
-        !gone
+        if gone {
+            self.give_up(load, &error.to_string(), add).await;
+            return Rolled::Lost;
+        }
+        self.unpublished(load, &error.to_string(), "`gristmill recover` tries again", add).await;
+        Rolled::Later
+    }
+
+    /// Records that a load will not be published.
+    async fn give_up(&self, load: &LoadRecord, why: &str, add: &mut impl FnMut(String)) {
+        if let Err(error) = self.driver.store.given_up(&self.run.id, std::slice::from_ref(&load.key)).await {
+            add(format!("that `{}` is given up could not be recorded: {error}", load.key));
+        }
+        self.unpublished(load, why, "it is given up; run the pipeline for that interval again", add).await;
+    }
+
+    async fn unpublished(&self, load: &LoadRecord, why: &str, what_now: &str, add: &mut impl FnMut(String)) {
+        add(format!("`{}` is not published, though it was about to be: {why}; {what_now}", load.key));
+        let note = "not published; what belongs to it may be".to_owned();
+        self.record(&load.key.slot.step, StepState::Failed, None, note, add).await;
     }
 
     async fn published(

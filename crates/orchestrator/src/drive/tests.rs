@@ -627,6 +627,15 @@ async fn what_is_committed_after_a_load_is_staged_beside_it_and_recovered_after_
     yard.driver().await.recover(true).await.unwrap();
     let success = |step: &str| (step.to_owned(), StepState::Success);
     assert_eq!(stand(&yard, &dead).await, [success("z"), success("a")]);
+    // Where the first can never be published, nor is the second.
+    let yard = Yard::new(&[("p", ORDERED)]);
+    yard.fake.says("commit z", &[Does::Hangs, Does::Fails(ErrorKind::Conflict)]);
+    dies(&yard).await;
+    let told = yard.driver().await.recover(false).await.unwrap().notes.join("\n");
+    assert!(told.contains("it comes after `z`, which is given up"), "{told}");
+    assert_eq!(yard.fake.ledger.lock().unwrap().len(), 0);
+    let told = yard.driver().await.recover(true).await.unwrap().notes.join("\n");
+    assert!(!told.contains("published"), "told once: {told}");
     // A check of the second keeps the first back.
     let yard = Yard::new(&[("p", ORDERED)]);
     yard.fake.says("stage a", &[Does::Fails(ErrorKind::Data)]);
