@@ -93,6 +93,7 @@ pub(crate) fn engine_options(project: &Project, memory: Option<ByteSize>) -> loc
         state_dir: project.state.clone(),
         profile: project.spec.profile.clone(),
         dead_letters: project.spec.defaults.dead_letters.clone(),
+        ledger: project.spec.defaults.ledger,
         connections: project.connections.clone(),
         memory: memory.or(project.spec.defaults.memory),
         parallelism: project.spec.defaults.parallelism,

@@ -5,7 +5,7 @@ use futures::StreamExt;
 use gristmill_connect::Rows;
 use gristmill_connect::sources::generate;
 use gristmill_engine::{Engine, EngineOptions, Letter, LetterSet, LocalRunner, MemoryLimit, PlanReport, Session};
-use gristmill_model::spec::{DeadLettersSpec, GenerateSpec, LoadSpec, PipelineSpec, StepBody};
+use gristmill_model::spec::{DeadLettersSpec, GenerateSpec, LedgerSpec, LoadSpec, PipelineSpec, StepBody};
 use gristmill_model::yaml::Node;
 use gristmill_model::{
     ByteSize, ConnectionName, Error, Interval, JobPhase, JobRunner, JobSpec, LoadKey, Result, RunId, Slot, StepKind,
@@ -33,6 +33,8 @@ pub(crate) struct Options {
     pub(crate) profile: Option<String>,
     /// Where dead letters are kept, if not in the state folder.
     pub(crate) dead_letters: Option<DeadLettersSpec>,
+    /// How long targets remember loads.
+    pub(crate) ledger: Option<LedgerSpec>,
     /// Connections with their secrets.
     pub(crate) connections: BTreeMap<ConnectionName, Node>,
     /// A limit on memory.
@@ -45,13 +47,23 @@ pub(crate) struct Options {
 
 impl From<Options> for EngineOptions {
     fn from(options: Options) -> Self {
-        let Options { project_root, state_dir, profile, dead_letters, connections, memory, parallelism, collect } =
-            options;
+        let Options {
+            project_root,
+            state_dir,
+            profile,
+            dead_letters,
+            ledger,
+            connections,
+            memory,
+            parallelism,
+            collect,
+        } = options;
         Self {
             project_root,
             state_dir,
             profile,
             dead_letters,
+            ledger,
             connections,
             memory,
             parallelism,

@@ -55,6 +55,7 @@ fn sink(root: &Path, folders: usize) -> Answer<Arc<dyn Sink>> {
         source_key: Vec::new(),
         alone: true,
         open: open.clone(),
+        ledger_retention: None,
     };
     Ok(FilesConnection::open("lake", StoreOptions::default(), &open)?.sink(&load, context)?)
 }

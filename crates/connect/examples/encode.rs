@@ -93,6 +93,7 @@ async fn gristmill(batches: Vec<RecordBatch>, folder: &Path) -> Result<()> {
         source_key: Vec::new(),
         alone: true,
         open: folders,
+        ledger_retention: None,
     };
     let sink = connection.sink(&load, context)?;
     sink.prepare().await?;

@@ -23,6 +23,9 @@ pub struct LoadContext {
     pub alone: bool,
     /// Folders of the project.
     pub open: OpenContext,
+    /// How long the target remembers loads of this kind; for ever where there is none. Whoever commits drops what is older, but for
+    /// what [`Sink::last`] and [`Sink::checkpoint`] have to answer.
+    pub ledger_retention: Option<std::time::Duration>,
 }
 
 /// Something rows are written to.

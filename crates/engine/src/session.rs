@@ -16,7 +16,7 @@ use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use datafusion::logical_expr::{AggregateUDF, ScalarUDF};
 use datafusion::prelude::{DataFrame, SessionConfig, SessionContext};
 use gristmill_connect::{Connection, OpenContext, Source, registry};
-use gristmill_model::spec::{DeadLettersSpec, PipelineSpec};
+use gristmill_model::spec::{DeadLettersSpec, LedgerSpec, PipelineSpec};
 use gristmill_model::yaml::Node;
 use gristmill_model::{ByteSize, ConnectionName, Error, ErrorKind, Letters, Result, one_of};
 use std::collections::BTreeMap;
@@ -42,6 +42,8 @@ pub struct EngineOptions {
     pub profile: Option<String>,
     /// Where dead letters are kept, if not in the state folder.
     pub dead_letters: Option<DeadLettersSpec>,
+    /// How long targets remember loads; for ever by default, and never less than [`LedgerSpec::LEAST`].
+    pub ledger: Option<LedgerSpec>,
     /// The project's connections, secrets put in.
     pub connections: BTreeMap<ConnectionName, Node>,
     /// A limit on resident memory; by default a share of the machine.
@@ -192,6 +194,12 @@ impl Engine {
         let Some(to) = &spec.to else { return Ok(None) };
         let connection = self.connection(to)?;
         dead_letters::Shelf::new(spec, connection.as_ref(), &self.letters_home()).map(Some)
+    }
+
+    /// How long targets remember loads.
+    pub(crate) fn ledger_retention(&self) -> Option<std::time::Duration> {
+        let retention = self.options.ledger?.retention?;
+        Some(retention.max(LedgerSpec::LEAST).0)
     }
 
     pub(crate) fn letters_home(&self) -> PathBuf {

@@ -68,6 +68,7 @@ pub(crate) async fn run(args: SqlArgs, printer: &Printer) -> Result<Outcome> {
         state_dir: state,
         profile: args.project.profile.clone(),
         dead_letters: None,
+        ledger: None,
         connections,
         memory: args.memory.or_else(|| project.as_ref().and_then(|project| project.spec.defaults.memory)),
         parallelism: project.as_ref().and_then(|project| project.spec.defaults.parallelism),

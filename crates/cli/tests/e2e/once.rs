@@ -61,6 +61,48 @@ fn an_append_is_not_doubled_by_a_profile_that_shares_the_target() {
 }
 
 #[test]
+fn old_loads_are_forgotten_by_targets_and_known_to_the_history_of_runs() {
+    let folder = project(APPENDS);
+    let file = std::fs::read_to_string(folder.path().join("gristmill.yaml")).unwrap();
+    folder.write("gristmill.yaml", file + "defaults: {ledger: {retention: 30d}}\n");
+    let load = |date: &str| folder.ok(&["run", ".", "--date", date]);
+    let both = |rows: i64| {
+        assert_eq!(
+            (count(&folder, "t"), folder.rows("select count(*) from 'lake/t/'")),
+            (rows, vec![rows.to_string()])
+        );
+    };
+    let log = folder.path().join("lake/t/_gristmill/log");
+    let known = || (count(&folder, "_gristmill_loads"), std::fs::read_dir(&log).unwrap().count());
+    load(DAY);
+    load("2024-01-16");
+    assert_eq!(known(), (2, 4), "nothing is old");
+
+    // As if the first had been committed long ago.
+    let long_ago = "2020-01-01T00:00:00.000000Z";
+    let database = rusqlite::Connection::open(folder.path().join("out.db")).unwrap();
+    let sql = "update _gristmill_loads set committed_at = ?1 where slot like '%/2024-01-15/%'";
+    assert_eq!(database.execute(sql, [long_ago]).unwrap(), 1);
+    let first = log.join("0000000001.json");
+    let mut entry: serde_json::Value = serde_json::from_slice(&std::fs::read(&first).unwrap()).unwrap();
+    entry["at"] = long_ago.into();
+    std::fs::write(&first, entry.to_string()).unwrap();
+
+    load("2024-01-17");
+    assert_eq!(known(), (2, 4), "the first is forgotten");
+    both(9);
+    assert!(load(DAY).contains("is loaded already"));
+    assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover");
+    both(9);
+    // What the docs warn of: with the history gone, nobody knows of the first.
+    std::fs::remove_dir_all(folder.path().join(".gristmill")).unwrap();
+    load("2024-01-16");
+    both(9);
+    load(DAY);
+    both(12);
+}
+
+#[test]
 fn a_run_killed_between_its_two_commits_is_published_whole_by_recover() {
     let folder = project(
         "  l1: {load: {from: v, to: lake, path: t/, strategy: replace}}\n  l2: {load: {from: v, to: db, table: t, strategy: replace}}\n",

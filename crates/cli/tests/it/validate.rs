@@ -50,6 +50,21 @@ fn mistakes_of_the_project_file_come_all_at_once() {
 }
 
 #[test]
+fn a_ledger_forgets_nothing_that_a_run_may_still_ask_for() {
+    let folder = Folder::new();
+    folder.write(
+        "gristmill.yaml",
+        "name: shop\nconnections:\n  lake: {type: files, url: ./lake}\ndefaults:\n  dead_letters: {to: lak}\n  ledger: {retention: 12h}\n",
+    );
+    insta::assert_snapshot!(folder.run(&["validate"]));
+    folder.write("gristmill.yaml", "name: shop\ndefaults: {ledger: {retention: 1d}}\n");
+    assert_eq!(folder.run(&["validate"]).code, Some(0));
+    folder.write("gristmill.yaml", "name: shop\ndefaults: {ledger: {retenton: 1d}}\n");
+    let said = folder.run(&["validate"]);
+    assert!(said.code == Some(2) && said.to_string().contains("did you mean `retention`?"), "{said}");
+}
+
+#[test]
 fn a_variable_that_is_not_set_is_said_with_its_place() {
     let folder = Folder::new();
     folder.write("gristmill.yaml", "name: shop\nconnections:\n  lake: {type: files, url: \"${NOT_SET_ANYWHERE}\"}\n");

@@ -4,6 +4,7 @@
 //! is broken instead of panicking, so that it is ordinary library code: `source_suite(&open).await.unwrap()`.
 
 mod random;
+mod retention;
 mod sink;
 mod source;
 mod strategies;

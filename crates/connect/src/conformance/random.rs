@@ -1,8 +1,10 @@
 //! Random sequences of loads, against a table in memory: every target must come to hold the same rows.
 
 use super::must;
-use super::sink::{Row, SCOPE, SinkTarget, checkpoint, expect, key, load, open, owner, stage};
+use super::retention::SHORT;
+use super::sink::{Row, SCOPE, SinkTarget, checkpoint, expect, key, load, open, open_with, owner, stage};
 use super::strategies::{Version, expect_history};
+use chrono::Datelike;
 use gristmill_model::spec::{LoadSpec, OneOrMany, Strategy};
 use gristmill_model::{ErrorKind, LoadKey, Result, ResultExt};
 use std::future::Future;
@@ -67,7 +69,9 @@ impl Chance {
 /// Loads rows; now and then commits them twice, the second time by another process.
 async fn commit(target: &dyn SinkTarget, spec: &LoadSpec, key: &LoadKey, rows: &[Row], twice: bool) -> Result<()> {
     let owner = owner("run-random");
-    let sink = open(target, spec.clone(), key, &owner)?;
+    // Every other day forgets what was before it.
+    let forgets = key.slot.interval.start.day() % 2 == 0;
+    let sink = open_with(target, spec.clone(), key, &owner, forgets.then_some(SHORT))?;
     sink.prepare().await?;
     let staged = stage(sink.as_ref(), key, &owner, rows).await?;
     let committed = match sink.commit(&staged, &checkpoint(1)).await {

@@ -1,7 +1,7 @@
 //! What every sink must do.
 
 use super::strategies::{self, after, without};
-use super::{broken, must, same_rows, sorted_rows};
+use super::{broken, must, retention, same_rows, sorted_rows};
 use crate::{LoadContext, OpenContext, Rows, Sink, SinkMode};
 use arrow::array::{Int64Array, RecordBatch, StringArray};
 use arrow::compute::cast;
@@ -79,6 +79,7 @@ where
             a_scope_is_replaced_even_by_nothing(&fresh().await?, *strategy).await.map_err(at)?;
         }
         strategies::suite(&fresh, *strategy).await.map_err(at)?;
+        retention::suite(&fresh, *strategy).await.map_err(at)?;
     }
     Ok(())
 }
@@ -151,6 +152,17 @@ pub(super) fn checkpoint(cursor: i64) -> Checkpoint {
 }
 
 pub(super) fn open(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, owner: &OwnerId) -> Result<Arc<dyn Sink>> {
+    open_with(target, load, key, owner, None)
+}
+
+/// As [`open`], of a target that remembers loads for some time.
+pub(super) fn open_with(
+    target: &dyn SinkTarget,
+    load: LoadSpec,
+    key: &LoadKey,
+    owner: &OwnerId,
+    ledger_retention: Option<Duration>,
+) -> Result<Arc<dyn Sink>> {
     let context = LoadContext {
         key: key.clone(),
         owner: owner.clone(),
@@ -158,6 +170,7 @@ pub(super) fn open(target: &dyn SinkTarget, load: LoadSpec, key: &LoadKey, owner
         source_key: vec!["id".to_owned()],
         alone: false,
         open: target.folders(),
+        ledger_retention,
     };
     target.sink(load, context)
 }

@@ -3,6 +3,7 @@
 mod arrays;
 pub mod files;
 mod keyed;
+mod ledger;
 pub mod mysql;
 pub mod postgres;
 mod rival;

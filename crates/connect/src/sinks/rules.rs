@@ -196,6 +196,13 @@ impl Rules {
     }
 }
 
+/// The keys of a load's earlier generations, the last ten thousand of them: its rows are found by them also where the ledger
+/// has forgotten the loads.
+pub(crate) fn earlier_keys(key: &LoadKey) -> Vec<String> {
+    let first = key.generation.saturating_sub(10_000).max(1);
+    (first..key.generation).map(|generation| LoadKey { slot: key.slot.clone(), generation }.text()).collect()
+}
+
 /// An earlier load has appended rows that do not say so: adding the new ones would double them.
 pub(crate) fn refuse_to_double(key: &LoadKey) -> Error {
     Error::new(

@@ -202,6 +202,7 @@ pub(crate) fn open_sink(
         source_key,
         alone: is_alone(job),
         open: engine.open_context(),
+        ledger_retention: engine.ledger_retention(),
     };
     let sink = engine.connection(&load.to)?.sink(load, context);
     sink.context(|| format!("connection `{}`", load.to))

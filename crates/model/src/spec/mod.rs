@@ -35,7 +35,7 @@ pub use partition::{PartitionBy, PartitionTransform};
 pub use pipeline::{
     CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,
 };
-pub use project::{DeadLettersSpec, Defaults, ProjectFile, ProjectSpec};
+pub use project::{DeadLettersSpec, Defaults, LedgerSpec, ProjectFile, ProjectSpec};
 pub use rejects::MaxRejects;
 pub use shapes::OneOrMany;
 pub use tables::{FoundTable, path_safe, pick};

@@ -40,6 +40,8 @@ pub struct Defaults {
     pub max_rejects: Option<MaxRejects>,
     /// Where dead letters are kept, by default in the state folder, and how long, by default for ever.
     pub dead_letters: Option<DeadLettersSpec>,
+    /// How long targets remember loads, by default for ever.
+    pub ledger: Option<LedgerSpec>,
     /// A limit on memory, e.g. `2GB`; by default a share of the machine.
     pub memory: Option<ByteSize>,
     /// How many partitions are worked on at once; by default the number of cores.
@@ -54,6 +56,7 @@ impl Default for Defaults {
             timeout: None,
             max_rejects: None,
             dead_letters: None,
+            ledger: None,
             memory: None,
             parallelism: None,
         }
@@ -73,6 +76,27 @@ pub struct DeadLettersSpec {
     /// How long they are kept, e.g. `90d`: `gristmill recover` removes those of older runs, replayed or not. For ever by default.
     #[serde(default)]
     pub retention: Option<Duration>,
+}
+
+/// What targets remember of loads: the table `_gristmill_loads` of a database, the log below `_gristmill/` of files.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LedgerSpec {
+    /// How long, e.g. `400d`: the commit of a load drops entries of the same load that are older, but never its newest one nor the
+    /// newest cursor. A day at least; for ever by default.
+    pub retention: Option<Duration>,
+}
+
+impl LedgerSpec {
+    /// The shortest time an entry is kept: a run that is still at work may ask for its own.
+    pub const LEAST: Duration = Duration(std::time::Duration::from_hours(24));
+
+    /// What is wrong with it, and what to do.
+    fn mistake(self) -> Option<(String, &'static str)> {
+        let short = self.retention.filter(|retention| *retention < Self::LEAST)?;
+        let message = format!("a ledger cannot forget loads after {short}: a run that is at work may ask for its own");
+        Some((message, "keep entries for `1d` or longer; better for longer than dates are run again"))
+    }
 }
 
 fn dead_letters_folder() -> String {
@@ -138,20 +162,28 @@ impl ProjectSpec {
             // A connection of a profile replaces the whole one of the same name: two types have no keys in common.
             add(chosen.get("connections").map_or(&[], Node::entries));
         }
+        let mut mistakes = Vec::new();
+        if let Some((message, hint)) = file.defaults.ledger.and_then(LedgerSpec::mistake) {
+            let at = node.get("defaults").and_then(|defaults| defaults.get("ledger")).unwrap_or(node);
+            mistakes.push(at.diagnostic(message, Some(hint.to_owned())));
+        }
         if let Some(to) = file.defaults.dead_letters.as_ref().and_then(|letters| letters.to.as_ref()) {
             let at = node.get("defaults").and_then(|defaults| defaults.get("dead_letters")).unwrap_or(node);
             match connections.get(to) {
                 Some(connection) if connection.get("type").and_then(Node::text) == Some("files") => {}
                 Some(_) => {
                     let message = format!("dead letters cannot be kept in `{to}`, which is not of type `files`");
-                    return Err(vec![at.diagnostic(message, Some("name a folder or an object store".to_owned()))]);
+                    mistakes.push(at.diagnostic(message, Some("name a folder or an object store".to_owned())));
                 }
                 None => {
                     let message = format!("the connection `{to}` does not exist");
                     let hint = one_of(to.as_str(), connections.keys().map(ConnectionName::as_str));
-                    return Err(vec![at.diagnostic(message, Some(hint))]);
+                    mistakes.push(at.diagnostic(message, Some(hint)));
                 }
             }
+        }
+        if !mistakes.is_empty() {
+            return Err(mistakes);
         }
         Ok(Self {
             name: file.name,

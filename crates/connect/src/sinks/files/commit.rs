@@ -76,10 +76,11 @@ impl FilesSink {
             };
             self.faults.at(Point::BeforeLog)?;
             let number = log.next();
-            if log::append(&self.place, number, &entry).await? {
+            if log.append(&self.place, number, &entry).await? {
                 self.faults.at(Point::AfterLog)?;
                 self.roll_forward(&log, number, &entry).await?;
                 self.sweep_quietly(&entry, staged).await;
+                self.forget_quietly(&log, number, &entry).await;
                 return Ok(entry.committed(false));
             }
             // A rival was first. It may take a moment until it is done; the next round helps it.
@@ -121,7 +122,7 @@ impl FilesSink {
     pub(super) async fn roll_all_forward(&self, log: &Log) -> Result<Vec<Entry>> {
         let mut finished = Vec::new();
         for number in log.undone() {
-            let entry = log::read(&self.place, number).await?;
+            let Some(entry) = log::read(&self.place, number).await? else { continue };
             self.roll_forward(log, number, &entry).await?;
             if entry.decision == Decision::Publish {
                 finished.push(entry);

@@ -4,6 +4,10 @@
 //! must look again. Writing it *is* the commit: whatever it lists will be published, by this process or the next one
 //! (`commit.rs`). When that is done, a mark `<n>.<load>.<slot>.done` says so; its name tells whose entry it is, so that
 //! a listing answers most questions and old entries need not be read.
+//!
+//! Old entries may be forgotten (`forget.rs`): first the entry goes, then its mark, since an entry without a mark is one that
+//! has to be made true. So a mark alone, or a number that is passed over, stands for an entry that was done; and whoever
+//! reads an entry that a listing has shown may find it gone, which means the same.
 
 use super::place::{LoadOf, Place, log_path};
 use chrono::{DateTime, Utc};
@@ -11,6 +15,7 @@ use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, StagedFile};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// What an entry decides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -91,25 +96,46 @@ fn entry_name(number: u64) -> String {
     format!("{number:010}.json")
 }
 
-fn mark_name(number: u64, entry: &Entry) -> String {
-    let decision = match entry.decision {
-        Decision::Publish => "done",
-        Decision::Abort => "aborted",
-    };
-    format!("{number:010}.{}.{}.{decision}", entry.key.short(), slot_short(&entry.key.slot))
+impl Mark {
+    fn name(&self, number: u64) -> String {
+        let decision = match self.decision {
+            Decision::Publish => "done",
+            Decision::Abort => "aborted",
+        };
+        format!("{number:010}.{}.{}.{decision}", self.load, self.slot)
+    }
 }
 
+/// How old a listing may be when the next number is taken by it. Nothing that is younger than a day is forgotten, so until then a
+/// number that was taken meanwhile still is.
+const FRESH: Duration = Duration::from_hours(6);
+
 /// A listing of the log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Log {
-    /// Entries by number; with a mark where they are done.
+    /// Entries by number; with a mark where they are done. Of what has a mark, the entry may be gone.
     entries: BTreeMap<u64, Option<Mark>>,
+    /// When it was listed, by two clocks: one stands still while the machine sleeps, the other may be set.
+    listed: (Instant, DateTime<Utc>),
+}
+
+/// An entry that is done, as far as a listing tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Done {
+    pub(super) number: u64,
+    /// The short name of its load.
+    pub(super) load: String,
+    /// Where the entry is, unless it is gone and its mark is left.
+    pub(super) entry: String,
+    /// Where its mark is.
+    pub(super) mark: String,
 }
 
 impl Log {
     /// Lists the log of `place`.
     pub(super) async fn list(place: &Place) -> Result<Self> {
-        let mut log = Self::default();
+        let listed = (Instant::now(), Utc::now());
+        let mut log = Self { entries: BTreeMap::new(), listed };
         for name in place.names(super::layout::LOG).await? {
             let mut words = name.split('.');
             let Some(number) = words.next().and_then(|number| number.parse::<u64>().ok()) else { continue };
@@ -136,8 +162,40 @@ impl Log {
         self.entries.iter().filter(|(_, mark)| mark.is_none()).map(|(number, _)| *number).collect()
     }
 
+    /// Whether an entry has been made true. One that is gone was, or it would not have been forgotten.
     pub(super) fn is_done(&self, number: u64) -> bool {
-        self.entries.get(&number).is_some_and(Option::is_some)
+        self.entries.get(&number).map_or(number < self.next(), Option::is_some)
+    }
+
+    /// Entries that are done, in order.
+    pub(super) fn done(&self) -> Vec<Done> {
+        let marks = self.entries.iter().filter_map(|(&number, mark)| Some((number, mark.as_ref()?)));
+        let done = marks.map(|(number, mark)| Done {
+            number,
+            load: mark.load.clone(),
+            entry: log_path(&entry_name(number)),
+            mark: log_path(&mark.name(number)),
+        });
+        done.collect()
+    }
+
+    /// A listing that is so much older.
+    #[cfg(test)]
+    pub(super) fn aged(mut self, by: Duration) -> Self {
+        self.listed.1 -= by;
+        self
+    }
+
+    /// Writes entry `number`, unless there is one. False: somebody else was first, or may have been: what a stale listing shows as
+    /// free may have been taken, done and forgotten while this process was stopped.
+    pub(super) async fn append(&self, place: &Place, number: u64, entry: &Entry) -> Result<bool> {
+        let passed = Utc::now().signed_duration_since(self.listed.1).to_std().unwrap_or_default();
+        if self.listed.0.elapsed().max(passed) > FRESH {
+            return Ok(false);
+        }
+        let bytes =
+            serde_json::to_vec(entry).map_err(|error| Error::internal("a log entry is no JSON").cause(error))?;
+        place.put_if_absent(&log_path(&entry_name(number)), bytes).await
     }
 
     /// The entry that committed `key`.
@@ -188,35 +246,35 @@ impl Log {
         is: impl Fn(&Entry) -> bool,
     ) -> Result<Option<(u64, Entry)>> {
         for (&number, mark) in self.entries.iter().rev() {
-            if mark.as_ref().is_none_or(&could) {
-                let entry = read(place, number).await?;
-                if is(&entry) {
-                    return Ok(Some((number, entry)));
-                }
+            if mark.as_ref().is_none_or(&could)
+                && let Some(entry) = read(place, number).await?
+                && is(&entry)
+            {
+                return Ok(Some((number, entry)));
             }
         }
         Ok(None)
     }
 }
 
-/// Reads an entry.
-pub(super) async fn read(place: &Place, number: u64) -> Result<Entry> {
+/// Reads an entry; none where it has been forgotten since it was listed.
+pub(super) async fn read(place: &Place, number: u64) -> Result<Option<Entry>> {
     let path = log_path(&entry_name(number));
     let Some(bytes) = place.read(&path).await? else {
+        // The newest entry is never forgotten.
+        if Log::list(place).await?.is_done(number) {
+            return Ok(None);
+        }
         return Err(Error::new(ErrorKind::Conflict, format!("`{path}` has vanished from the target"))
             .hint("was the target replaced by something else than Gristmill?"));
     };
     serde_json::from_slice(&bytes)
+        .map(Some)
         .map_err(|error| Error::new(ErrorKind::Data, format!("`{path}` cannot be understood")).cause(error))
-}
-
-/// Writes entry `number`, unless there is one. False: somebody else was first.
-pub(super) async fn append(place: &Place, number: u64, entry: &Entry) -> Result<bool> {
-    let bytes = serde_json::to_vec(entry).map_err(|error| Error::internal("a log entry is no JSON").cause(error))?;
-    place.put_if_absent(&log_path(&entry_name(number)), bytes).await
 }
 
 /// Marks entry `number` as done.
 pub(super) async fn mark(place: &Place, number: u64, entry: &Entry) -> Result<()> {
-    place.put_if_absent(&log_path(&mark_name(number, entry)), b"{}".to_vec()).await.map(drop)
+    let mark = Mark { load: entry.key.short(), slot: slot_short(&entry.key.slot), decision: entry.decision };
+    place.put_if_absent(&log_path(&mark.name(number)), b"{}".to_vec()).await.map(drop)
 }

@@ -24,6 +24,7 @@ mod csv;
 mod encode;
 mod encoding;
 mod finite;
+mod forget;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod keep;

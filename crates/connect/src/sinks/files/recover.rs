@@ -22,7 +22,7 @@ impl FilesSink {
         let _lock = self.place.lock().await?;
         let log = Log::list(&self.place).await?;
         for number in log.undone() {
-            let entry = log::read(&self.place, number).await?;
+            let Some(entry) = log::read(&self.place, number).await? else { continue };
             // Under the lock of local disk nobody is at work on it; elsewhere its owner may be, and needs no help.
             if matches!(self.place, Place::Local(_)) || is_dead(&entry.owner) {
                 self.roll_forward(&log, number, &entry).await?;
@@ -66,7 +66,7 @@ impl FilesSink {
             let entry = Entry::abort(load);
             self.faults.at(Point::BeforeGiveUp)?;
             let number = log.next();
-            if log::append(&self.place, number, &entry).await? {
+            if log.append(&self.place, number, &entry).await? {
                 log::mark(&self.place, number, &entry).await?;
                 recovered.undone.push(load.key.text());
                 return Ok(Vec::new());

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 mod blocks;
 mod compact;
 mod faults;
+mod forget;
 mod rivals;
 mod single;
 mod speed;
@@ -160,7 +161,8 @@ pub(super) fn owner(name: &str) -> OwnerId {
 }
 
 pub(super) fn context(target: &Target, schema: SchemaRef, key: LoadKey, owner: OwnerId) -> LoadContext {
-    LoadContext { key, owner, schema, source_key: Vec::new(), alone: false, open: folders(target.folder.path()) }
+    let open = folders(target.folder.path());
+    LoadContext { key, owner, schema, source_key: Vec::new(), alone: false, open, ledger_retention: None }
 }
 
 pub(super) fn task(key: &LoadKey, owner: &OwnerId, partition: u32) -> TaskKey {

@@ -143,6 +143,7 @@ impl MysqlSink {
                     .hint("the server restarted meanwhile; run again"),
             ));
         }
+        self.forget_old(session, next.sequence, at).await?;
         match session.run("COMMIT").await {
             Ok(()) => Ok(Committed {
                 key: self.key.clone(),

@@ -12,7 +12,7 @@ use super::types::{Outgoing, staged_name};
 use crate::sinks::keyed::{
     Keyed, KeyedColumn, KeyedStep, Words, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
 };
-use crate::sinks::rules::refuse_to_double;
+use crate::sinks::rules::{earlier_keys, refuse_to_double};
 use crate::sinks::staged_table::{Label, Payload, table_name};
 use crate::sources::mysql::connect::{Failure, Session};
 use crate::sources::mysql::names::{literal, quoted};
@@ -174,7 +174,8 @@ impl MysqlSink {
         );
         let doing = self.doing();
         let failed = |error: Failure| self.refused(&error, &doing);
-        let sql = format!("DELETE FROM {} WHERE {} IN (SELECT `key` {earlier})", target.sql(), quoted(column));
+        let keys: Vec<String> = earlier_keys(&self.key).iter().map(|key| literal(key)).collect();
+        let sql = format!("DELETE FROM {} WHERE {} IN ({})", target.sql(), quoted(column), keys.join(", "));
         session.run(&sql).await.map_err(failed)?;
         let gone = changed_rows(session).map_err(failed)?;
         // Rows that nobody can tell may be among those that are left.

@@ -3,6 +3,7 @@
 use super::MysqlSink;
 use super::session::open;
 use super::target::Target;
+use crate::sinks::ledger::{MOST_AT_ONCE, Row, forgotten_keys, limit, range};
 use crate::sources::mysql::connect::{Failure, Session, TextRow, server_error};
 use crate::sources::mysql::names::{literal, quoted};
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -46,7 +47,7 @@ impl MysqlSink {
             "CREATE TABLE IF NOT EXISTS {} (`key` varchar(700) {exact} NOT NULL PRIMARY KEY, slot varchar(700) {exact} NOT NULL, \
              generation bigint NOT NULL, `rows` bigint NOT NULL, sequence bigint unsigned NOT NULL, \
              checkpoint longtext {exact} NOT NULL, owner varchar(255) {exact} NOT NULL, at datetime(6) NOT NULL, \
-             KEY slot (slot, generation)) ENGINE = InnoDB ROW_FORMAT = DYNAMIC \
+             KEY slot (slot, generation), KEY at (at)) ENGINE = InnoDB ROW_FORMAT = DYNAMIC \
              COMMENT = 'loads that Gristmill has committed; deleting a row lets its load happen again'",
             self.ledger()
         );
@@ -82,6 +83,33 @@ impl MysqlSink {
             instant(at)
         );
         session.run(&sql).await
+    }
+
+    /// Drops what is older than it is to be remembered, in the transaction of the load that was entered `at` a time with
+    /// `sequence`. Loads of one series are loads of one target, which take turns: nobody else has to do with these rows now.
+    pub(super) async fn forget_old(&self, session: &mut Session, sequence: u64, at: DateTime<Utc>) -> Result<()> {
+        let Some(limit) = self.ledger_retention.and_then(|retention| limit(at, retention)) else { return Ok(()) };
+        let failed = |error: Failure| self.refused(&error, &format!("cannot forget old loads in {}", self.ledger()));
+        let ledger = self.ledger();
+        let (begin, behind) = range(&self.key.slot);
+        let sql = format!(
+            "SELECT l.`key`, l.slot, l.generation, l.sequence, l.at FROM {ledger} AS l \
+             JOIN (SELECT slot FROM {ledger} WHERE slot >= {} AND slot < {} AND at < {} \
+             GROUP BY slot ORDER BY MIN(at) LIMIT {MOST_AT_ONCE}) AS old ON old.slot = l.slot",
+            literal(&begin),
+            literal(&behind),
+            instant(limit)
+        );
+        let rows = session.ask(&sql).await.map_err(failed)?;
+        let rows = rows.into_iter().map(row).collect::<Result<Vec<_>>>()?;
+        let gone = forgotten_keys(rows, &self.key, sequence, limit);
+        // A few at a time: a statement must not be longer than the server takes.
+        for keys in gone.chunks(64) {
+            let keys: Vec<String> = keys.iter().map(|key| literal(key)).collect();
+            let sql = format!("DELETE FROM {ledger} WHERE `key` IN ({})", keys.join(", "));
+            session.run(&sql).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// A load as the ledger knows it, and whose it is.
@@ -152,6 +180,18 @@ fn moment(text: &str) -> Result<DateTime<Utc>> {
     NaiveDateTime::parse_from_str(text, "%Y-%m-%d %H:%M:%S%.f")
         .map(|at| at.and_utc())
         .map_err(|error| Error::internal(format!("the server's time `{text}` was not understood")).cause(error))
+}
+
+/// What is asked of old rows.
+fn row(row: TextRow) -> Result<Row> {
+    let unclear = || Error::internal("the ledger was not understood");
+    let [Some(key), Some(slot), Some(generation), Some(sequence), Some(at)] =
+        <[Option<String>; 5]>::try_from(row).map_err(|_| unclear())?
+    else {
+        return Err(unclear());
+    };
+    let (generation, sequence) = (generation.parse().map_err(|_| unclear())?, sequence.parse().map_err(|_| unclear())?);
+    Ok(Row { key, slot, generation, sequence, at: moment(&at)? })
 }
 
 fn committed(row: TextRow, slot: &Slot) -> Result<(Committed, OwnerId)> {

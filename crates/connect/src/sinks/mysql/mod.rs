@@ -52,6 +52,8 @@ pub struct MysqlSink {
     columns: Vec<Outgoing>,
     key: LoadKey,
     owner: OwnerId,
+    /// How long the ledger remembers loads.
+    ledger_retention: Option<std::time::Duration>,
 }
 
 impl MysqlSink {
@@ -62,7 +64,8 @@ impl MysqlSink {
     pub(crate) fn new(config: Arc<MysqlConfig>, load: &LoadSpec, context: LoadContext) -> Result<Self> {
         let options = Options::new(&config, load, &context)?;
         let columns = context.schema.fields().iter().map(Outgoing::new).collect::<Result<Vec<_>>>()?;
-        Ok(Self { config, options, columns, key: context.key, owner: context.owner })
+        let LoadContext { key, owner, ledger_retention, .. } = context;
+        Ok(Self { config, options, columns, key, owner, ledger_retention })
     }
 
     /// What the server's refusal to write means; a missing right comes with the grant that gives it.

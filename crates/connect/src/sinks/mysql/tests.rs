@@ -54,6 +54,7 @@ fn open_at(url: &str, yaml: &str, schema: &SchemaRef, generation: u32) -> Result
         source_key: Vec::new(),
         alone: false,
         open: folders(),
+        ledger_retention: None,
     };
     connect(url).sink(&load, context)
 }

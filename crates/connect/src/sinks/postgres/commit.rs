@@ -133,6 +133,7 @@ impl PostgresSink {
                     .hint("the server restarted meanwhile; run again"),
             ));
         }
+        self.forget_old(session, &schema, next.sequence, at).await?;
         let owners: BTreeSet<&str> = staged.iter().map(|staged| staged.task.owner.0.as_str()).collect();
         let left = self
             .staged_tables(session, &schema)
@@ -327,6 +328,7 @@ impl PostgresSink {
              CREATE TABLE IF NOT EXISTS {ledger} (key text PRIMARY KEY, slot text NOT NULL, generation bigint NOT NULL, \
              rows bigint NOT NULL, checkpoint jsonb NOT NULL, owner text NOT NULL, at timestamptz NOT NULL DEFAULT now()); \
              CREATE INDEX IF NOT EXISTS {LEDGER}_slot ON {ledger} (slot, generation); \
+             CREATE INDEX IF NOT EXISTS {LEDGER}_at ON {ledger} (at); \
              COMMENT ON TABLE {ledger} IS 'loads that Gristmill has committed; deleting a row lets its load happen again'"
         );
         session

@@ -7,7 +7,7 @@ use super::types::staged_name;
 use crate::sinks::keyed::{
     Keyed, KeyedColumn, KeyedStep, Words, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
 };
-use crate::sinks::rules::refuse_to_double;
+use crate::sinks::rules::{earlier_keys, refuse_to_double};
 use crate::sinks::staged_table::{PREFIX, Payload};
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::{literal, quoted};
@@ -37,7 +37,8 @@ impl PostgresSink {
         );
         let doing = format!("loading `{}` failed", self.options.table);
         let failed = |error: tokio_postgres::Error| self.refused(&error, &target.schema, &doing);
-        let sql = format!("DELETE FROM {} WHERE {} IN (SELECT key {earlier})", target.sql(), quoted(column));
+        let keys: Vec<String> = earlier_keys(&self.key).iter().map(|key| literal(key)).collect();
+        let sql = format!("DELETE FROM {} WHERE {} IN ({})", target.sql(), quoted(column), keys.join(", "));
         let gone = session.execute(&sql, &[]).await.map_err(failed)?;
         // Rows that nobody can tell may be among those that are left.
         let sql = format!(

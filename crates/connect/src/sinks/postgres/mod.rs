@@ -12,6 +12,7 @@
 
 mod commit;
 mod config;
+mod forget;
 mod keyed;
 mod stage;
 mod target;
@@ -47,6 +48,8 @@ pub struct PostgresSink {
     owner: OwnerId,
     /// Whether it is published without other loads of its run.
     alone: bool,
+    /// How long the ledger remembers loads.
+    ledger_retention: Option<std::time::Duration>,
     /// Whether rows that the server refuses are left out.
     tolerates: bool,
     /// The way of its rows, once the server has been asked.
@@ -62,8 +65,9 @@ impl PostgresSink {
         let options = Options::new(&config, load, &context)?;
         let columns = context.schema.fields().iter().map(Outgoing::new).collect::<Result<Vec<_>>>()?;
         let tolerates = load.on_bad_row != OnFail::Fail;
-        let LoadContext { key, owner, alone, .. } = context;
-        Ok(Self { config, options, columns, key, owner, alone, tolerates, way: OnceLock::new() })
+        let LoadContext { key, owner, alone, ledger_retention, .. } = context;
+        let way = OnceLock::new();
+        Ok(Self { config, options, columns, key, owner, alone, ledger_retention, tolerates, way })
     }
 
     /// What the server's refusal to write means; a missing right comes with the grant that gives it.

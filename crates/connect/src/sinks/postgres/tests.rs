@@ -46,6 +46,7 @@ fn context(schema: &SchemaRef, generation: u32) -> LoadContext {
         source_key: Vec::new(),
         alone: false,
         open: folders(),
+        ledger_retention: None,
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::convert::{Affinity, Kept, Shelf};
 use super::{Inner, keyed, ledger_row, stage, target};
+use crate::sinks::ledger::{Row, forgotten_keys, limit, range};
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use arrow::array::RecordBatch;
@@ -71,6 +72,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
         )
         .hint("load the table that is pointed to first, and keep the keys that others point to"));
     }
+    forget_old(inner, &transaction, &committed).map_err(explain)?;
     transaction.commit().map_err(explain)?;
     fault::at(Point::AfterLedger)?;
     Ok(committed)
@@ -135,9 +137,52 @@ fn insert_into_ledger(connection: &Connection, committed: &Committed, owner: &Ow
     );
     let rows = i64::try_from(committed.rows).unwrap_or(i64::MAX);
     let key = &committed.key;
-    let at = committed.at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
+    let at = time(committed.at);
     connection.execute(&sql, (key.text(), key.slot.text(), key.generation, rows, checkpoint, at, owner.0.as_str()))?;
     Ok(())
+}
+
+/// Drops what the ledger is to remember no longer, once the load at hand has been entered.
+fn forget_old(inner: &Inner, connection: &Connection, committed: &Committed) -> rusqlite::Result<()> {
+    let limit = inner.context.ledger_retention.and_then(|retention| limit(committed.at, retention));
+    let Some(limit) = limit else { return Ok(()) };
+    let ledger = quoted(LEDGER);
+    // Keys begin with their slots, and have an index.
+    let (begin, behind) = range(&committed.key.slot);
+    let ours = format!("FROM main.{ledger} WHERE key >= ?1 AND key < ?2");
+    let sql = format!("SELECT EXISTS (SELECT 1 {ours} AND committed_at < ?3)");
+    let is_any_old: bool = connection.query_row(&sql, (&begin, &behind, time(limit)), |row| row.get(0))?;
+    if !is_any_old {
+        return Ok(());
+    }
+    let sql = format!("SELECT key, slot, generation, json_extract(checkpoint, '$.sequence'), committed_at {ours}");
+    let mut statement = connection.prepare(&sql)?;
+    let rows = statement.query_map((&begin, &behind), |row| {
+        let at: String = row.get(4)?;
+        Ok(Row {
+            key: row.get(0)?,
+            slot: row.get(1)?,
+            generation: row.get(2)?,
+            sequence: row
+                .get::<_, Option<i64>>(3)?
+                .and_then(|sequence| u64::try_from(sequence).ok())
+                .unwrap_or_default(),
+            at: at.parse().map_err(|error: chrono::ParseError| {
+                rusqlite::Error::FromSqlConversionFailure(4, rusqlite::types::Type::Text, error.into())
+            })?,
+        })
+    })?;
+    let rows = rows.collect::<rusqlite::Result<Vec<Row>>>()?;
+    let mut delete = connection.prepare(&format!("DELETE FROM main.{ledger} WHERE key = ?1"))?;
+    for key in forgotten_keys(rows, &committed.key, committed.checkpoint.sequence, limit) {
+        delete.execute([key])?;
+    }
+    Ok(())
+}
+
+/// A time as the ledger keeps it, which sorts as text.
+fn time(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(chrono::SecondsFormat::Micros, true)
 }
 
 /// How many rows of tables tied to the target by foreign keys point to nothing. Asked before and after, so that what

@@ -5,7 +5,7 @@ use super::commit::each_row;
 use crate::sinks::keyed::{
     Keyed, KeyedColumn, KeyedStep, Words, doubled_key, nulls_in_key, refuse_doubled, refuse_null, refuse_past,
 };
-use crate::sinks::rules::refuse_to_double;
+use crate::sinks::rules::{earlier_keys, refuse_to_double};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
 use chrono::{DateTime, Timelike, Utc};
 use gristmill_model::{Checkpoint, Committed, Result, Staged};
@@ -46,8 +46,9 @@ pub(super) fn drop_earlier(inner: &Inner, connection: &Connection, table: &Table
     let explain = |error| inner.database.explain(error);
     let earlier = format!("FROM main.{} WHERE slot = ?1 AND generation < ?2", quoted(LEDGER));
     let own = (key.slot.text(), key.generation);
-    let sql = format!("DELETE FROM main.{} WHERE {} IN (SELECT key {earlier})", quoted(&table.name), quoted(column));
-    let gone = connection.execute(&sql, (&own.0, own.1)).map_err(explain)?;
+    let keys: Vec<String> = earlier_keys(key).iter().map(|key| literal(key)).collect();
+    let sql = format!("DELETE FROM main.{} WHERE {} IN ({})", quoted(&table.name), quoted(column), keys.join(", "));
+    let gone = connection.execute(&sql, []).map_err(explain)?;
     // Rows that nobody can tell may be among those that are left.
     let sql = format!(
         "SELECT EXISTS (SELECT 1 {earlier} AND rows > 0) AND EXISTS (SELECT 1 FROM main.{})",

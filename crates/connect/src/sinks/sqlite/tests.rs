@@ -55,6 +55,7 @@ impl Target {
             source_key: Vec::new(),
             alone: false,
             open: self.folders(),
+            ledger_retention: None,
         };
         self.connection().sink(&load, context)
     }
@@ -339,6 +340,7 @@ async fn a_target_that_cannot_be_written_is_said_before_rows_are_read() {
             source_key: Vec::new(),
             alone: false,
             open: target.folders(),
+            ledger_retention: None,
         };
         connection.sink(&load, context).unwrap()
     };

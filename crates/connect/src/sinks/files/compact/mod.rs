@@ -13,7 +13,7 @@
 mod plan;
 
 use super::layout::join;
-use super::log::{self, Decision, Entry, Log};
+use super::log::{Decision, Entry, Log};
 use super::place::{Place, at, blocking};
 use super::{Faults, FilesSink, config};
 use crate::compaction::{Compacted, Compaction};
@@ -176,6 +176,7 @@ impl Work<'_> {
             source_key: Vec::new(),
             alone: true,
             open: self.open.clone(),
+            ledger_retention: None,
         };
         let mut sink = FilesSink::new(self.store, &load, context)?;
         let mut config = config::Config::clone(&sink.config);
@@ -339,7 +340,7 @@ impl FilesSink {
             };
             self.faults.at(Point::BeforeLog)?;
             let number = log.next();
-            if log::append(&self.place, number, &entry).await? {
+            if log.append(&self.place, number, &entry).await? {
                 self.faults.at(Point::AfterLog)?;
                 self.roll_forward(&log, number, &entry).await?;
                 self.sweep_quietly(&entry, std::slice::from_ref(&staged)).await;
