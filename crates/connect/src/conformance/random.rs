@@ -70,7 +70,7 @@ impl Chance {
 async fn commit(target: &dyn SinkTarget, spec: &LoadSpec, key: &LoadKey, rows: &[Row], twice: bool) -> Result<()> {
     let owner = owner("run-random");
     // Every other day forgets what was before it.
-    let forgets = key.slot.interval.start.day() % 2 == 0;
+    let forgets = key.slot.interval.start.day().is_multiple_of(2);
     let sink = open_with(target, spec.clone(), key, &owner, forgets.then_some(SHORT))?;
     sink.prepare().await?;
     let staged = stage(sink.as_ref(), key, &owner, rows).await?;
