@@ -46,9 +46,15 @@ impl Target {
     }
 
     pub(super) fn s3() -> Self {
+        Self::s3_with("bucket", None)
+    }
+
+    /// A server with this one bucket; the target is in `bucket`.
+    fn s3_with(bucket: &str, create_bucket: Option<bool>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = S3Server::start(&["bucket"]).unwrap();
+        let server = S3Server::start(&[bucket]).unwrap();
         let options = StoreOptions {
+            create_bucket,
             endpoint: Some(server.endpoint.clone()),
             access_key_id: Some(ACCESS_KEY.to_owned()),
             secret_access_key: Some(SECRET_KEY.to_owned()),
@@ -380,4 +386,17 @@ async fn partitions_go_when_they_are_old_and_get_no_rows() {
         spec.retention = Some(gristmill_model::spec::Retention { keep, column: None });
     });
     assert!(error.message().contains("needs a partition column that holds dates"), "{error:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bucket_is_made_for_a_load_where_that_is_wanted() {
+    let target = Target::s3_with("other", Some(true));
+    for number in 1..3 {
+        let context = context(&target, rows(&[]).schema(), key(number), owner("run"));
+        let sink = target.open(load(Strategy::Append, &[]), context).unwrap();
+        sink.prepare().await.unwrap();
+        let staged = stage_all(&sink, &[rows(&[(1, "1")])]).await.unwrap();
+        sink.commit(&staged, &Checkpoint::default()).await.unwrap();
+    }
+    assert_eq!(target.place().data_files().await.unwrap().len(), 2);
 }

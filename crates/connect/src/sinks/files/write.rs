@@ -33,8 +33,6 @@ const MOST_GATHER_BYTES: usize = 128 << 20;
 const LEAST_GATHER_BYTES: usize = 8 << 20;
 /// Files one writer keeps open.
 const MOST_OPEN: usize = 128;
-/// Partitions from which on rows are clustered before they are written.
-const MOST_PARTITIONS: usize = 1024;
 /// What the unsent tails of held-open uploads of one writer may hold.
 const TAIL_BYTES: u64 = 128 << 20;
 
@@ -289,14 +287,15 @@ impl Partitioned {
 
     /// Writes what has been gathered: all of it, or the larger shares.
     fn flush(&mut self, files: &mut Files, all: bool) -> Result<()> {
-        if !all && self.spill.is_none() && self.splitter.len() > MOST_PARTITIONS {
-            self.spill = Some(Spill::new(files.outputs.spill_folder(), files.config.stored.clone()));
-        }
         let gathered = std::mem::take(&mut self.gathered);
         if gathered.ids.is_empty() {
             return Ok(());
         }
         let sorted = Sorted::new(gathered, self.splitter.len(), &files.config)?;
+        // What counts is how many come together: rows in the order of their partitions never need more than a few files.
+        if !all && self.spill.is_none() && sorted.shares.len() > MOST_OPEN {
+            self.spill = Some(Spill::new(files.outputs.spill_folder(), files.config.stored.clone()));
+        }
         if let Some(spill) = &mut self.spill {
             return sorted.shares.iter().try_for_each(|share| {
                 let rows = sorted.rows(share)?;
