@@ -207,6 +207,8 @@ fn old_partitions_go_with_the_load_and_the_run_says_so() {
     }
     let days = || world.folder.rows("select distinct date from 'lake/days/' order by date");
     assert_eq!(days(), ["2023-12-31", "2024-01-01", "2024-01-02"]);
+    let said = world.folder.ok(&["plan", ".", "--date", "2024-01-04"]);
+    assert!(said.contains("drops 2 partitions of `days/`, older than 2024-01-02 00:00:00: `date="), "{said}");
     let said = world.folder.run(&["run", ".", "--date", "2024-01-04"]);
     assert!(said.to_string().contains("drops 2 partitions of `days/`"), "{said}");
     assert_eq!(days(), ["2024-01-02", "2024-01-04"]);

@@ -124,7 +124,7 @@ pub(super) async fn announced(place: &Place, config: &Config, end: DateTime<Utc>
         return Ok(Vec::new());
     };
     let which = if first == last { format!("`{first}`") } else { format!("`{first}` to `{last}`") };
-    Ok(vec![format!("drops {} of `{}` that are older than {limit}: {which}", count(folders.len()), config.path)])
+    Ok(vec![format!("drops {} of `{}`, older than {limit}: {which}", count(folders.len()), config.path)])
 }
 
 fn count(partitions: usize) -> String {
