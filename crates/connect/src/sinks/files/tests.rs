@@ -365,9 +365,7 @@ async fn partitions_go_when_they_are_old_and_get_no_rows() {
         let told = sink.changes().await.unwrap();
         assert_eq!(
             told,
-            [
-                "drops 2 partitions of `lake/rows`, older than 2024-01-13 00:00:00: `day=2024-01-11` to `day=2024-01-12`"
-            ]
+            ["drops 2 partitions of `lake/rows`, older than 2024-01-13 00:00:00: `day=2024-01-11` to `day=2024-01-12`"]
         );
         let staged = stage_all(&sink, &[rows(&[(2, "2024-01-11"), (3, "2024-01-15")])]).await.unwrap();
         sink.commit(&staged, &Checkpoint::default()).await.unwrap();

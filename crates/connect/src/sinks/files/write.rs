@@ -21,7 +21,7 @@ use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, take};
 use gristmill_model::{Error, ErrorKind, Result, StagedFile, TaskKey};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,6 +33,8 @@ const MOST_GATHER_BYTES: usize = 128 << 20;
 const LEAST_GATHER_BYTES: usize = 8 << 20;
 /// Files one writer keeps open.
 const MOST_OPEN: usize = 128;
+/// Files that have ended and are not yet known to be on the disk, of one writer: they are open until then.
+const MOST_UNSETTLED: usize = 64;
 /// What the unsent tails of held-open uploads of one writer may hold.
 const TAIL_BYTES: u64 = 128 << 20;
 
@@ -89,9 +91,24 @@ struct Files {
     extension: String,
     number: u32,
     written: Vec<Written>,
+    /// How many of them are on the disk, and closed.
+    settled: usize,
 }
 
 impl Files {
+    /// Takes a file that has ended. Now and then those are settled: many small ones must not all stay open to the end.
+    fn ended(&mut self, written: Written) -> Result<()> {
+        self.written.push(written);
+        if self.written.len() - self.settled >= MOST_UNSETTLED { self.settle() } else { Ok(()) }
+    }
+
+    /// Waits until the files that have ended are on the disk.
+    fn settle(&mut self) -> Result<()> {
+        side_by_side(&self.written[self.settled..], |written| written.held.sync())?;
+        self.settled = self.written.len();
+        Ok(())
+    }
+
     fn open(&mut self, partition: &str) -> Result<Open> {
         let partition = if partition.is_empty() { self.config.inside.as_str() } else { partition };
         let path = match &self.config.single {
@@ -181,7 +198,7 @@ impl TaskWriter {
             }))
         };
         let extension = config.encoding.extension();
-        let files = Files { config, plan, task, outputs, extension, number: 0, written: Vec::new() };
+        let files = Files { config, plan, task, outputs, extension, number: 0, written: Vec::new(), settled: 0 };
         Ok(Self { files, rows: 0, shape })
     }
 
@@ -212,7 +229,7 @@ impl TaskWriter {
                 file.encoder.write(batch)?;
                 file.rows += batch.num_rows() as u64;
                 if self.files.config.single.is_none() && file.encoder.bytes() >= self.files.config.file_size {
-                    self.files.written.push(file.finish()?);
+                    self.files.ended(file.finish()?)?;
                 } else {
                     *open = Some(file);
                 }
@@ -229,8 +246,7 @@ impl TaskWriter {
     pub(super) fn write_nothing(&mut self) -> Result<()> {
         let mut file = self.files.open("")?;
         file.encoder.write(&RecordBatch::new_empty(self.files.config.stored.clone()))?;
-        self.files.written.push(file.finish()?);
-        Ok(())
+        self.files.ended(file.finish()?)
     }
 
     /// Ends all files and waits until they are on the disk. Gives back the rows and the files.
@@ -241,10 +257,10 @@ impl TaskWriter {
         let _busy = Busy::now();
         match self.shape {
             Shape::Plain(None) => {}
-            Shape::Plain(Some(file)) => self.files.written.push(file.finish()?),
+            Shape::Plain(Some(file)) => self.files.ended(file.finish()?)?,
             Shape::Partitioned(mut partitioned) => partitioned.finish(&mut self.files)?,
         }
-        side_by_side(&self.files.written, |written| written.held.sync())?;
+        self.files.settle()?;
         Ok((self.rows, self.files.written))
     }
 }
@@ -297,9 +313,13 @@ impl Partitioned {
             self.spill = Some(Spill::new(files.outputs.spill_folder(), files.config.stored.clone()));
         }
         if let Some(spill) = &mut self.spill {
-            return sorted.shares.iter().try_for_each(|share| {
-                let rows = sorted.rows(share)?;
-                spill.write(self.splitter.folder(share.partition), share.partition, &rows)
+            let mut buckets: BTreeMap<u32, Vec<&Share>> = BTreeMap::new();
+            for share in &sorted.shares {
+                buckets.entry(Spill::bucket_of(share.partition)).or_default().push(share);
+            }
+            return buckets.into_iter().try_for_each(|(bucket, shares)| {
+                let partitions = shares.iter().map(|share| (share.partition, share.count)).collect();
+                spill.write(bucket, partitions, &sorted.rows_of(&shares)?)
             });
         }
         let chosen = if all { sorted.shares.len() } else { sorted.larger_shares() };
@@ -347,7 +367,9 @@ impl Partitioned {
                 }
             }
             for done in done {
-                files.written.extend(done.into_inner().unwrap_or_else(PoisonError::into_inner));
+                if let Some(written) = done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    files.ended(written)?;
+                }
             }
             self.close_some(files)?;
         }
@@ -367,7 +389,7 @@ impl Partitioned {
             let Some(partition) = largest.map(|(partition, _)| *partition) else { break };
             if let Some(file) = self.open.remove(&partition) {
                 tails = tails.saturating_sub(tail(&file));
-                files.written.push(file.finish()?);
+                files.ended(file.finish()?)?;
             }
         }
         Ok(())
@@ -380,11 +402,12 @@ impl Partitioned {
             self.close_all(files)?;
             let mut buckets = spill.finish()?;
             while let Some(mut bucket) = buckets.pop() {
-                while let Some((rows, partition)) = bucket.next()? {
-                    let ids = vec![partition; rows.num_rows()];
-                    self.gathered.bytes += batch_bytes(&rows) + ids.len() * 4;
+                while let Some((rows, partitions)) = bucket.next()? {
+                    self.gathered.bytes += batch_bytes(&rows) + rows.num_rows() * 4;
                     self.gathered.batches.push(rows);
-                    self.gathered.ids.extend(ids);
+                    for (partition, count) in partitions {
+                        self.gathered.ids.extend(std::iter::repeat_n(partition, count));
+                    }
                     if self.gathered.bytes >= self.budget() {
                         self.flush_clustered(files)?;
                     }
@@ -407,7 +430,7 @@ impl Partitioned {
 
     fn close_all(&mut self, files: &mut Files) -> Result<()> {
         for (_, file) in self.open.drain() {
-            files.written.push(file.finish()?);
+            files.ended(file.finish()?)?;
         }
         Ok(())
     }
@@ -471,9 +494,18 @@ impl Sorted {
 
     /// The rows of a share, copied out.
     fn rows(&self, share: &Share) -> Result<RecordBatch> {
-        let order = UInt32Array::new(self.order.slice(share.start, share.count), None);
+        self.taken(UInt32Array::new(self.order.slice(share.start, share.count), None))
+    }
+
+    /// The rows of several shares, one after the other, copied out.
+    fn rows_of(&self, shares: &[&Share]) -> Result<RecordBatch> {
+        let of = |share: &&Share| self.order[share.start..share.start + share.count].iter().copied();
+        self.taken(UInt32Array::from_iter_values(shares.iter().flat_map(of)))
+    }
+
+    fn taken(&self, order: UInt32Array) -> Result<RecordBatch> {
         let columns = self.columns.iter().map(|column| take(column, &order, None)).collect::<Result<Vec<_>, _>>();
-        let options = RecordBatchOptions::new().with_row_count(Some(share.count));
+        let options = RecordBatchOptions::new().with_row_count(Some(order.len()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns.map_err(encode_error)?, &options)
             .map_err(encode_error)
     }
