@@ -517,11 +517,15 @@ async fn a_run_that_goes_on_elsewhere_is_waited_for_and_refused_a_rival() {
     assert!(rival.message().contains("of the same pipeline and date is going on"), "{rival}");
     let store = yard.store().await;
     let opened = async {
-        // Once the other one has looked and waits.
-        while find_run(&store, "last").await.is_ok_and(|run| run.pipeline.as_str() != "p") {
+        // Once the other one has looked, and waits: then its step is at work.
+        let waits = async || {
+            let run = find_run(&store, "last").await.unwrap();
+            let steps = store.steps(&run.id).await.unwrap();
+            run.pipeline.as_str() == "p" && steps.iter().any(|step| step.state == StepState::Running)
+        };
+        while !waits().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
         std::fs::write(&go, "").unwrap();
     };
     let (report, ()) = tokio::join!(yard.run("p"), opened);

@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::{FileFormat, OneOrMany, Strategy};
 use gristmill_model::{Error, ErrorKind, Interval, RunId};
 use gristmill_testkit::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+use gristmill_testkit::scripted::{HttpServer, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -37,6 +38,14 @@ pub(super) struct Target {
 
 pub(super) const PATH: &str = "lake/rows";
 
+fn s3_options() -> StoreOptions {
+    StoreOptions {
+        access_key_id: Some(ACCESS_KEY.to_owned()),
+        secret_access_key: Some(SECRET_KEY.to_owned()),
+        ..StoreOptions::default()
+    }
+}
+
 impl Target {
     pub(super) fn local() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -46,20 +55,9 @@ impl Target {
     }
 
     pub(super) fn s3() -> Self {
-        Self::s3_with("bucket", None)
-    }
-
-    /// A server with this one bucket; the target is in `bucket`.
-    fn s3_with(bucket: &str, create_bucket: Option<bool>) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = S3Server::start(&[bucket]).unwrap();
-        let options = StoreOptions {
-            create_bucket,
-            endpoint: Some(server.endpoint.clone()),
-            access_key_id: Some(ACCESS_KEY.to_owned()),
-            secret_access_key: Some(SECRET_KEY.to_owned()),
-            ..StoreOptions::default()
-        };
+        let server = S3Server::start(&["bucket"]).unwrap();
+        let options = StoreOptions { endpoint: Some(server.endpoint.clone()), ..s3_options() };
         let store = Store::open("s3://bucket/prefix", &options, &folders(folder.path())).unwrap();
         Self { folder, store: Arc::new(store), server: Some(server) }
     }
@@ -386,15 +384,20 @@ async fn partitions_go_when_they_are_old_and_get_no_rows() {
     assert!(error.message().contains("needs a partition column that holds dates"), "{error:?}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[tokio::test]
 async fn a_bucket_is_made_for_a_load_where_that_is_wanted() {
-    let target = Target::s3_with("other", Some(true));
-    for number in 1..3 {
-        let context = context(&target, rows(&[]).schema(), key(number), owner("run"));
-        let sink = target.open(load(Strategy::Append, &[]), context).unwrap();
-        sink.prepare().await.unwrap();
-        let staged = stage_all(&sink, &[rows(&[(1, "1")])]).await.unwrap();
-        sink.commit(&staged, &Checkpoint::default()).await.unwrap();
+    for create_bucket in [None, Some(true)] {
+        // The other server makes folders as objects come, so that a bucket is never missed there.
+        let server = HttpServer::start(|received, _| match received.method.as_str() {
+            "HEAD" => Reply::status(404, ""),
+            _ => Reply::status(200, "").header("ETag", "\"1\""),
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions { endpoint: Some(server.url.clone()), create_bucket, ..s3_options() };
+        let store = Arc::new(Store::open("s3://bucket/some", &options, &folders(folder.path())).unwrap());
+        // How the probe itself ends is not asked: this server deletes nothing.
+        drop(Place::new(&store, "rows").unwrap().probe().await);
+        let made = server.received().iter().any(|asked| asked.method == "PUT" && asked.path() == "/bucket/");
+        assert_eq!(made, create_bucket == Some(true), "{:?}", server.received());
     }
-    assert_eq!(target.place().data_files().await.unwrap().len(), 2);
 }

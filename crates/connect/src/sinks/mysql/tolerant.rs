@@ -7,18 +7,17 @@
 
 use super::MysqlSink;
 use super::encode::{Encoder, Form};
-use super::ledger::instant;
 use super::session::put;
 use super::stage::Begun;
 use super::target::Target;
-use super::types::staged_name;
-use crate::sinks::staged_table::{Payload, pieces};
+use crate::sinks::staged_table::Payload;
+use crate::sinks::tolerant::{self, Failed};
 use crate::sources::mysql::connect::{Failure, Session};
-use crate::sources::mysql::names::{literal, quoted};
+use crate::sources::mysql::names::quoted;
 use crate::{RefusedRows, Rows};
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
 use chrono::Utc;
-use futures::StreamExt;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, Result, Staged, TaskKey};
 
@@ -27,20 +26,10 @@ const PIECE: &str = "_gristmill_piece";
 /// Like the target, and of the session as well.
 const SHAPE: &str = "_gristmill_shape";
 
-/// Why a piece was not staged.
-enum Failed {
-    /// A row of it is refused.
-    Refused(String),
-    /// It is not about rows.
-    Broken(Error),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        match error.kind() {
-            ErrorKind::Data => Self::Refused(told(&error)),
-            _ => Self::Broken(error),
-        }
+fn failed(error: Error) -> Failed {
+    match error.kind() {
+        ErrorKind::Data => Failed::Refused(told(&error)),
+        _ => Failed::Broken(error),
     }
 }
 
@@ -50,20 +39,16 @@ fn told(error: &Error) -> String {
 }
 
 impl MysqlSink {
-    pub(super) async fn stage_tolerantly(
-        &self,
-        task: &TaskKey,
-        mut rows: Rows,
-        refused: &RefusedRows,
-    ) -> Result<Staged> {
+    pub(super) async fn stage_tolerantly(&self, task: &TaskKey, rows: Rows, refused: &RefusedRows) -> Result<Staged> {
         let Begun { mut session, target, payload, limits } = self.begin_staging(task).await?;
         let piece = Payload::aside(&payload.schema, PIECE.to_owned());
         self.make_trial(&mut session, &target, &piece).await?;
         self.begin(&mut session).await?;
         let form = if self.takes_lines(&mut session, &piece).await? { Form::Lines } else { Form::Values };
         let encoder = Encoder::new(&self.columns, limits, form);
-        let trial = Trial {
+        let mut trial = Trial {
             sink: self,
+            session,
             encoder,
             stage: format!("INSERT INTO {} SELECT * FROM {}", payload.in_backticks(), piece.in_backticks()),
             try_out: self.try_out_of(&target, &piece),
@@ -73,26 +58,8 @@ impl MysqlSink {
                 .collect(),
             piece,
         };
-        let (mut count, mut bytes) = (0_u64, 0_u64);
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            for piece in pieces(&batch) {
-                // The last one is tried next, so that rows are staged in their order.
-                let mut open = vec![piece];
-                while let Some(piece) = open.pop() {
-                    let rows = piece.num_rows();
-                    match trial.take(&mut session, &piece).await {
-                        Ok(written) => (count, bytes) = (count + rows as u64, bytes + written),
-                        Err(Failed::Broken(error)) => return Err(error),
-                        Err(Failed::Refused(why)) if rows <= 1 => refused.send(&piece, &[why])?,
-                        Err(Failed::Refused(_)) => {
-                            let half = rows / 2;
-                            open.extend([piece.slice(half, rows - half), piece.slice(0, half)]);
-                        }
-                    }
-                }
-            }
-        }
+        let (count, bytes) = tolerant::stage(&mut trial, rows, refused).await?;
+        let mut session = trial.session;
         fault::at(Point::StagedBytes)?;
         session.run("COMMIT").await.map_err(|error| self.staging_failed(&error))?;
         session.close().await;
@@ -130,11 +97,7 @@ impl MysqlSink {
     /// What makes rows of the piece rows of the target, where there is one.
     fn try_out_of(&self, target: &Target, piece: &Payload) -> Option<String> {
         target.existing.as_ref()?;
-        let own = self.columns.iter().enumerate().map(|(place, column)| (column.name.as_str(), staged_name(place)));
-        let stamps = &self.options.rules.stamps;
-        let times = stamps.created.iter().chain(&stamps.updated).map(|name| (name.as_str(), instant(Utc::now())));
-        let load = stamps.load.iter().map(|name| (name.as_str(), literal(&self.key.text())));
-        let there = own.chain(load).chain(times).filter(|(name, _)| target.column(name).is_some());
+        let there = self.values(Utc::now()).into_iter().filter(|(name, _)| target.column(name).is_some());
         let (names, values): (Vec<String>, Vec<String>) = there.map(|(name, value)| (quoted(name), value)).unzip();
         (!names.is_empty()).then(|| {
             let (names, values) = (names.join(", "), values.join(", "));
@@ -145,6 +108,7 @@ impl MysqlSink {
 
 struct Trial<'a> {
     sink: &'a MysqlSink,
+    session: Session,
     encoder: Encoder,
     piece: Payload,
     try_out: Option<String>,
@@ -153,51 +117,53 @@ struct Trial<'a> {
     clear: Vec<String>,
 }
 
-impl Trial<'_> {
-    /// Stages a piece as a whole, or not at all; answers with its bytes.
-    async fn take(&self, session: &mut Session, piece: &RecordBatch) -> Result<u64, Failed> {
+#[async_trait]
+impl tolerant::Trial for Trial<'_> {
+    async fn take(&mut self, piece: &RecordBatch) -> Result<u64, Failed> {
         // Before the server hears of it: what breaks off in the middle of a statement breaks its connection.
-        let prepared = self.encoder.prepare(piece)?;
+        let prepared = self.encoder.prepare(piece).map_err(failed)?;
         let mut line = Vec::new();
         for row in 0..prepared.rows() {
             line.clear();
-            prepared.write(row, &mut line)?;
+            prepared.write(row, &mut line).map_err(failed)?;
         }
-        self.run(session, "SAVEPOINT piece").await?;
-        match self.send(session, piece).await {
+        self.run("SAVEPOINT piece").await?;
+        match self.send(piece).await {
             Ok(bytes) => {
-                self.clear(session).await?;
-                self.run(session, "RELEASE SAVEPOINT piece").await?;
+                self.clear().await?;
+                self.run("RELEASE SAVEPOINT piece").await?;
                 Ok(bytes)
             }
             Err(error) => {
-                let failed = Failed::from(error);
+                let failed = failed(error);
                 if matches!(failed, Failed::Refused(_)) {
-                    self.run(session, "ROLLBACK TO SAVEPOINT piece").await?;
-                    self.clear(session).await?;
+                    self.run("ROLLBACK TO SAVEPOINT piece").await?;
+                    self.clear().await?;
                 }
                 Err(failed)
             }
         }
     }
+}
 
-    async fn send(&self, session: &mut Session, piece: &RecordBatch) -> Result<u64> {
+impl Trial<'_> {
+    async fn send(&mut self, piece: &RecordBatch) -> Result<u64> {
         let rows = Rows::from_batches(piece.schema(), vec![piece.clone()]);
-        let (_, bytes) = self.sink.send(session, &self.piece, &self.encoder, rows).await?;
+        let (_, bytes) = self.sink.send(&mut self.session, &self.piece, &self.encoder, rows).await?;
         for sql in self.try_out.iter().chain([&self.stage]) {
-            put(session, sql, |error| self.sink.staging_failed(error)).await?;
+            put(&mut self.session, sql, |error| self.sink.staging_failed(error)).await?;
         }
         Ok(bytes)
     }
 
-    async fn clear(&self, session: &mut Session) -> Result<(), Failed> {
-        for table in &self.clear {
-            self.run(session, &format!("DELETE FROM {table}")).await?;
+    async fn clear(&mut self) -> Result<(), Failed> {
+        for table in self.clear.clone() {
+            self.run(&format!("DELETE FROM {table}")).await?;
         }
         Ok(())
     }
 
-    async fn run(&self, session: &mut Session, sql: &str) -> Result<(), Failed> {
-        session.run(sql).await.map_err(|error| Failed::Broken(self.sink.staging_failed(&error)))
+    async fn run(&mut self, sql: &str) -> Result<(), Failed> {
+        self.session.run(sql).await.map_err(|error| Failed::Broken(self.sink.staging_failed(&error)))
     }
 }
