@@ -71,6 +71,10 @@ impl Target {
         FilesSink::new(&self.store, &load, context)
     }
 
+    pub(super) fn open_uploads(&self) -> Vec<String> {
+        self.server.as_ref().map(|server| server.open_uploads().unwrap()).unwrap_or_default()
+    }
+
     pub(super) fn root(&self) -> std::path::PathBuf {
         self.folder.path().join("data").join(PATH)
     }

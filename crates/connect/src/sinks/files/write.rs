@@ -9,6 +9,7 @@
 
 use super::computed::with_computed;
 use super::config::Config;
+use super::delta::stats;
 use super::encode::{Encoder, FilePlan};
 use super::layout::{file_name, join};
 use super::output::{Held, Output};
@@ -20,6 +21,7 @@ use crate::memory;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, take};
+use arrow::datatypes::SchemaRef;
 use gristmill_model::{Error, ErrorKind, Result, StagedFile, TaskKey};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
@@ -66,11 +68,16 @@ struct Open {
     partition: String,
     rows: u64,
     encoder: Encoder,
+    /// The columns, where the file is to tell about their values.
+    statistics: Option<SchemaRef>,
 }
 
 impl Open {
     fn finish(self) -> Result<Written> {
-        let held = self.encoder.finish()?;
+        let (groups, mut held) = self.encoder.finish_with_footer()?;
+        if let Some(schema) = &self.statistics {
+            held.handle["stats"] = stats::of_file(&groups, schema).into();
+        }
         let file = StagedFile {
             path: self.path,
             partition: self.partition,
@@ -120,7 +127,8 @@ impl Files {
         // A file that is to stay small must not gather more than itself before its size is known.
         let run_bytes = usize::try_from(self.config.file_size).unwrap_or(usize::MAX).max(1 << 20);
         let encoder = self.plan.open(output, run_bytes)?;
-        Ok(Open { path, partition: partition.to_owned(), rows: 0, encoder })
+        let statistics = self.config.statistics.then(|| self.config.stored.clone());
+        Ok(Open { path, partition: partition.to_owned(), rows: 0, encoder, statistics })
     }
 }
 
