@@ -8,6 +8,21 @@ use clap::{CommandFactory, Parser};
 use gristmill_model::Error;
 use std::process::ExitCode;
 
+/// The most files that are asked for; some systems take no more, however high their limit is said to be.
+const MOST_FILES: u64 = 65_536;
+
+/// Takes the system's leave to open many files at once, as databases do: shells allow 1,024, which writers of many partitions
+/// and readers of many files need. What is not given is done without.
+fn open_many_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.unwrap_or(MOST_FILES).min(MOST_FILES);
+    if limit.current.is_some_and(|now| now < most) {
+        limit.current = Some(most);
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+}
+
 /// Reads the command line, does what it says, and answers with the exit code. Wrong words end the process with 2 and
 /// `--help` with 0, as clap does it.
 #[must_use]
@@ -24,6 +39,7 @@ pub fn run() -> ExitCode {
         }
     };
     let printer = Printer::new(&cli.global);
+    open_many_files();
     logs::begin(cli.global.verbose);
     #[cfg(debug_assertions)]
     if let Err(error) = crate::faults::install() {

@@ -174,6 +174,9 @@ fn describe(text: &mut String, report: &PlanReport) {
         let target = action.target.as_ref().map_or_else(String::new, |target| format!(" → {target}"));
         let strategy = action.strategy.as_ref().map_or_else(String::new, |strategy| format!(", {strategy}"));
         let _ = writeln!(text, "\n{}{target}{strategy}", action.step);
+        for change in &action.changes {
+            let _ = writeln!(text, "  {change}");
+        }
         for line in action.physical.lines() {
             let _ = writeln!(text, "  {line}");
         }

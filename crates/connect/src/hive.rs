@@ -5,6 +5,9 @@ use std::borrow::Cow;
 /// What Hive and Spark write for NULL in a folder's name.
 pub(crate) const NULL_TEXT: &str = "__HIVE_DEFAULT_PARTITION__";
 
+/// The folder that makes the one around it a Delta table.
+pub(crate) const DELTA_LOG: &str = "_delta_log";
+
 /// Whether readers of folders and patterns leave this name out: it begins with `.`, or with `_` unless it is a
 /// partition folder (Spark: `InMemoryFileIndex.shouldFilterOutPathName`), so that `_year=2024` is read.
 pub(crate) fn is_hidden(name: &str) -> bool {

@@ -54,6 +54,8 @@ pub struct ActionPlan {
     pub target: Option<String>,
     /// How they meet what is there, for a load.
     pub strategy: Option<String>,
+    /// What its commit would change in the target beside the rows: columns that are added, partitions that are dropped.
+    pub changes: Vec<String>,
     /// DataFusion's physical plan, indented.
     pub physical: String,
 }
@@ -119,6 +121,7 @@ impl Engine {
                 kind: action.step.body.kind(),
                 target: action.load.as_ref().map(|load| load.key.slot.target.clone()),
                 strategy,
+                changes: action.load.as_ref().map(|load| load.notes.clone()).unwrap_or_default(),
                 physical,
             });
         }
@@ -131,6 +134,7 @@ impl Engine {
                         kind: view.kind,
                         target: None,
                         strategy: None,
+                        changes: Vec::new(),
                         physical: displayable(pipe.plan.as_ref()).indent(false).to_string(),
                     },
                 );

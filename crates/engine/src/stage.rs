@@ -52,7 +52,7 @@ pub(crate) struct PlannedLoad {
     /// Whether the target held this load before the run began: what is staged will not be needed.
     held: bool,
     /// What the commit will change in the target beside its rows.
-    notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 /// What a group is planned for.

@@ -1,6 +1,7 @@
 //! What Gristmill's tests share: temporary servers, fault plans, third-party cases, snapshot filters.
 
 pub mod datasette;
+pub mod delta;
 pub mod http;
 pub mod json_server;
 mod kept;

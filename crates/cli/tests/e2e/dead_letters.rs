@@ -2,6 +2,7 @@
 
 use crate::strategies::World;
 use crate::support::Folder;
+use gristmill_testkit::mariadb;
 use serde_json::Value;
 
 const ROWS: &str = "select string_agg(id || ':' || coalesce(name, '-'), ' ' order by id) from t";
@@ -398,4 +399,59 @@ fn values_that_do_not_fit_a_column_are_refused_one_by_one() {
     world.steps("  v: {extract: {from: lake, path: a.csv}}\n  l: {load: {from: v, to: lake, path: x/, strategy: replace, on_bad_row: drop}}\n");
     let said = world.run(15, &[]);
     assert!(said.code == Some(2) && said.error().contains("`on_bad_row` goes with `table`"), "{said}");
+}
+
+#[test]
+fn rows_that_mariadb_refuses_are_kept_aside_however_they_are_sent() {
+    // A server of its own, since all of it refuses LOAD DATA then.
+    let by_inserts = mariadb::MariadbServer::start().unwrap();
+    by_inserts.database().sql("set global local_infile = 0");
+    for world in [World::mariadb(), World::mariadb_into(by_inserts.database())] {
+        world.ask(
+            "create table t (id smallint not null, name varchar(3) check (name <> 'bad'), at datetime, \
+             code int unique, n int not null auto_increment primary key)",
+        );
+        let mut lines = "id,name,at,code\n".to_owned();
+        for id in 0..2000 {
+            lines.push_str(&match id {
+                7 => "7,abcd,2024-01-01 00:00:00,7\n".to_owned(),
+                700 => ",abc,2024-01-01 00:00:00,700\n".to_owned(),
+                701 => "701,bad,2024-01-01 00:00:00,701\n".to_owned(),
+                1999 => "40000,abc,2024-01-01 00:00:00,1999\n".to_owned(),
+                _ => format!("{id},abc,2024-01-01 00:00:00,{id}\n"),
+            });
+        }
+        world.folder.write("lake/a.csv", lines);
+        let steps = |what: &str| {
+            world.steps(&format!(
+                "  v: {{extract: {{from: lake, path: a.csv, schema: {{name: text}}}}}}\n  l: {{load: {{from: v, to: out, table: t, strategy: append, on_bad_row: {what}}}}}\n"
+            ));
+        };
+        steps("fail");
+        let said = world.run(15, &[]);
+        assert_eq!(said.code, Some(1), "{said}");
+        assert_eq!(world.ask("select count(*) from t"), "0");
+        steps("dead_letter");
+        world.ok(15, &[]);
+        assert_eq!(world.ask("select concat(count(*), '/', sum(id)) from t"), "1996/1995593");
+        let shown: Value =
+            serde_json::from_str(&world.folder.ok(&["dead-letters", "show", "--output", "json"])).unwrap();
+        let mut told: Vec<String> =
+            shown.as_array().unwrap().iter().map(|letter| letter["error"].to_string()).collect();
+        told.sort();
+        assert_eq!(told.len(), 4, "{shown}");
+        let has = |words: &str| told.iter().filter(|error| error.contains(words)).count();
+        assert_eq!(
+            (has("cannot be NULL"), has("CONSTRAINT"), has("too long"), has("Out of range")),
+            (1, 1, 1, 1),
+            "{shown}"
+        );
+        // Two rows with one key are no matter of one row.
+        world
+            .folder
+            .write("lake/a.csv", "id,name,at,code\n1,a,2024-01-01 00:00:00,5000\n2,b,2024-01-01 00:00:00,5000\n");
+        let said = world.run(16, &[]);
+        assert!(said.code == Some(1) && said.error().contains("Duplicate"), "{said}");
+        assert_eq!(world.ask("select count(*) from t"), "1996");
+    }
 }

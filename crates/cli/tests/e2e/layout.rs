@@ -207,7 +207,29 @@ fn old_partitions_go_with_the_load_and_the_run_says_so() {
     }
     let days = || world.folder.rows("select distinct date from 'lake/days/' order by date");
     assert_eq!(days(), ["2023-12-31", "2024-01-01", "2024-01-02"]);
+    let said = world.folder.ok(&["plan", ".", "--date", "2024-01-04"]);
+    assert!(said.contains("drops 2 partitions of `days/`, older than 2024-01-02 00:00:00: `date="), "{said}");
     let said = world.folder.run(&["run", ".", "--date", "2024-01-04"]);
     assert!(said.to_string().contains("drops 2 partitions of `days/`"), "{said}");
     assert_eq!(days(), ["2024-01-02", "2024-01-04"]);
+}
+
+#[test]
+fn more_partitions_than_files_may_be_open_are_loaded() {
+    let world = World::sqlite();
+    world.steps(
+        "  people: {generate: {table: people, rows: 5000}}
+  parts: {sql: \"select *, row_number() over () % 600 as part from people\"}
+  load: {load: {from: parts, to: lake, path: parts/, format: parquet, strategy: replace, partition_by: [part]}}
+",
+    );
+    let run = world.folder.command(&["run", ".", "--date", "2024-01-15"]);
+    let mut limited = std::process::Command::new("prlimit");
+    limited.arg("--nofile=350:350").arg(run.get_program()).args(run.get_args());
+    limited.envs(run.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    limited.current_dir(run.get_current_dir().unwrap());
+    let said = limited.output().unwrap();
+    assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+    let counted = world.folder.rows("select count(*) as n, count(distinct part) as parts from 'lake/parts/'");
+    assert_eq!(counted, ["5000,600"]);
 }

@@ -14,6 +14,7 @@ mod checked;
 mod commands;
 mod contract;
 mod dead_letters;
+mod delta;
 mod feeds;
 mod guards;
 mod incremental;

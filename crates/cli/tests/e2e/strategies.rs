@@ -44,7 +44,12 @@ impl World {
     }
 
     pub(crate) fn mariadb() -> Self {
-        let (mut folder, shop, out) = (Folder::new(), mariadb::database(), mariadb::database());
+        Self::mariadb_into(mariadb::database())
+    }
+
+    /// Loads into a database of any server.
+    pub(crate) fn mariadb_into(out: mariadb::TestDatabase) -> Self {
+        let (mut folder, shop) = (Folder::new(), mariadb::database());
         folder.set("SHOP", shop.url());
         folder.set("OUT", out.url());
         folder.write(

@@ -21,8 +21,8 @@ where
 {
     old_loads_are_forgotten_and_cursors_are_not(&fresh().await?, strategy).await?;
     let target = fresh().await?;
-    // Only rows of tables say whose they are.
-    if strategy == Strategy::Append && target.strategies().contains(&Strategy::Merge) {
+    // Only a database finds the rows of a load again.
+    if strategy == Strategy::Append && !target.is_partitioned() {
         rows_of_a_forgotten_load_are_replaced(&target).await?;
     }
     Ok(())

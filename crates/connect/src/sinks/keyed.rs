@@ -218,7 +218,8 @@ impl Keyed<'_> {
         load.chain(updated.iter().map(|name| format!(", {} = {}", self.quoted(name), self.now))).collect()
     }
 
-    fn insert(&self, condition: &str) -> String {
+    /// Inserts the new rows for which `condition` (with its `WHERE`) holds.
+    pub(crate) fn insert(&self, condition: &str) -> String {
         let Stamps { load, created, updated } = &self.rules.stamps;
         let (mut names, mut values): (Vec<String>, Vec<String>) = self
             .columns

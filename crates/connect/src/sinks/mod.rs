@@ -12,4 +12,5 @@ pub mod sqlite;
 mod staged_table;
 #[cfg(test)]
 mod testing;
+mod tolerant;
 mod widen;

@@ -5,6 +5,7 @@
 //! (`open.rs`), what their errors mean ([`error`]), and which of them can hold a multipart upload open for another
 //! process ([`Store::multipart`]).
 
+mod bucket;
 mod error;
 mod local;
 mod open;
@@ -12,6 +13,7 @@ mod options;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use bucket::NewBucket;
 pub use error::{error, explain, redact};
 pub use options::StoreOptions;
 
@@ -64,6 +66,8 @@ pub struct Store {
     pub url: url::Url,
     /// The folder on local disk, absolute.
     pub local: Option<PathBuf>,
+    /// How to make the bucket, where the connection says that it may be made.
+    pub(crate) bucket: Option<NewBucket>,
     kind: StoreKind,
     endpoint: Option<String>,
 }

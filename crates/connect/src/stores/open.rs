@@ -1,6 +1,6 @@
 //! Opening a store from its URL. Nothing outside is touched.
 
-use super::{Store, StoreKind, StoreOptions, local, redact};
+use super::{NewBucket, Store, StoreKind, StoreOptions, local, redact};
 use crate::OpenContext;
 use gristmill_model::{Error, ErrorKind, Result};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
@@ -25,6 +25,10 @@ impl Store {
     /// # Errors
     /// [`ErrorKind::Config`] for a URL or keys that cannot be.
     pub fn open(url: &str, options: &StoreOptions, context: &OpenContext) -> Result<Self> {
+        if options.create_bucket == Some(true) && !["s3://", "s3a://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(config(format!("`create_bucket` is for `s3://`, not for `{}`", redact(url)))
+                .hint("remove it; make the bucket or container by the tools of its provider"));
+        }
         let Some((scheme, _)) = url.split_once("://") else {
             return folder(&PathBuf::from(url), context);
         };
@@ -72,6 +76,7 @@ fn folder(path: &std::path::Path, context: &OpenContext) -> Result<Store> {
         prefix,
         url,
         local: Some(folder),
+        bucket: None,
         kind: StoreKind::Local,
         endpoint: None,
     })
@@ -208,13 +213,16 @@ fn s3(url: &Url, options: &StoreOptions) -> Result<Store> {
         .or_else(|| builder.get_config_value(&AmazonS3ConfigKey::Endpoint));
     let plain = from_environment.as_deref().is_some_and(|address| address.starts_with("http://"));
     let allow = allow_http(options)? || (plain && options.allow_http.is_none());
+    let region = builder.get_config_value(&AmazonS3ConfigKey::Region);
     let store = Arc::new(builder.with_client_options(client(allow)).build().map_err(refused(url))?);
+    let made = NewBucket::of(options, store.clone(), bucket, region);
     Ok(Store {
         store: store.clone(),
         multipart: Some(store),
         prefix,
         url: root,
         local: None,
+        bucket: made,
         kind: StoreKind::S3,
         endpoint: from_environment.map(|address| redact(&address)),
     })
@@ -245,6 +253,7 @@ fn google(url: &Url, options: &StoreOptions) -> Result<Store> {
         prefix,
         url: root,
         local: None,
+        bucket: None,
         kind: StoreKind::Google,
         endpoint: server.map(|server| redact(server.as_str())),
     })
@@ -284,6 +293,7 @@ fn azure(url: &Url, options: &StoreOptions) -> Result<Store> {
         prefix,
         url: root,
         local: None,
+        bucket: None,
         kind: StoreKind::Azure,
         endpoint: server.map(|server| redact(server.as_str())),
     })
@@ -314,6 +324,7 @@ fn http(url: &Url, options: &StoreOptions) -> Result<Store> {
         prefix,
         url: root,
         local: None,
+        bucket: None,
         kind: StoreKind::Http,
         endpoint: None,
     })

@@ -26,6 +26,8 @@ pub struct StoreOptions {
     pub allow_http: Option<bool>,
     /// Ask without a signature: for public buckets.
     pub anonymous: Option<bool>,
+    /// S3: make the bucket when a load finds none.
+    pub create_bucket: Option<bool>,
     /// Google: the file with the service account's key.
     pub service_account: Option<String>,
     /// Google: the service account's key itself (JSON).
@@ -53,6 +55,7 @@ impl fmt::Debug for StoreOptions {
             .field("path_style", &self.path_style)
             .field("allow_http", &self.allow_http)
             .field("anonymous", &self.anonymous)
+            .field("create_bucket", &self.create_bucket)
             .field("account_name", &self.account_name)
             .finish_non_exhaustive()
     }

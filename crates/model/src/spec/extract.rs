@@ -262,10 +262,12 @@ pub enum FileFormat {
     /// Arrow IPC files or streams (Feather 2).
     #[serde(alias = "feather", alias = "ipc")]
     Arrow,
+    /// Delta Lake: Parquet files and a log of what the table is. Only written.
+    Delta,
 }
 
 impl FileFormat {
-    /// Every format, for lists of valid values.
+    /// Every format that files are read in, for lists of valid values.
     pub const ALL: [Self; 7] = [Self::Parquet, Self::Csv, Self::Ndjson, Self::Json, Self::Avro, Self::Orc, Self::Arrow];
 
     /// The word used in files and as an extension.
@@ -279,6 +281,7 @@ impl FileFormat {
             Self::Avro => "avro",
             Self::Orc => "orc",
             Self::Arrow => "arrow",
+            Self::Delta => "delta",
         }
     }
 

@@ -261,17 +261,18 @@ pub enum Strategy {
     #[serde(rename = "replace")]
     Replace,
     /// Empty the table and fill it, in one transaction: as `replace`, but in PostgreSQL by TRUNCATE, which is quick, gives
-    /// the space back at once and lets readers wait meanwhile; the table is never made anew. Databases only.
+    /// the space back at once and lets readers wait meanwhile; the table is never made anew. Databases and Delta tables.
     #[serde(rename = "truncate+insert")]
     TruncateInsert,
     /// Delete the old rows whose key occurs among the new ones, then insert.
     #[serde(rename = "delete+insert")]
     DeleteInsert,
-    /// Rows whose key is there take its place, column by column; the others are added. Databases only.
+    /// Rows whose key is there take its place, column by column; the others are added. Databases and Delta
+    /// tables.
     #[serde(rename = "merge")]
     Merge,
     /// Keep history: a row that changes ends its version (`valid_to`) and begins another (`valid_from`), both at the start
-    /// of the interval; `valid_to` of what is current is NULL. Databases only.
+    /// of the interval; `valid_to` of what is current is NULL. Databases and Delta tables.
     #[serde(rename = "scd2")]
     Scd2,
     /// Replace the partitions that occur among the new rows; without new rows, replace nothing (Spark: "dynamic").

@@ -500,17 +500,35 @@ async fn pipelines_that_wait_for_each_other_are_refused() {
 
 #[tokio::test]
 async fn a_run_that_goes_on_elsewhere_is_waited_for_and_refused_a_rival() {
+    let gate = tempfile::tempdir().unwrap();
+    let (begun, go) = (gate.path().join("begun"), gate.path().join("go"));
+    let command = format!("touch {}; until test -e {}; do sleep 0.02; done", begun.display(), go.display());
     let yard = Yard::new(&[
-        ("export", "\n  done: {command: sleep 0.4}\n"),
+        ("export", &format!("\n  done: {{command: \"{command}\"}}\n")),
         ("p", "\n  w: {wait_for: {pipeline: export, poke_interval: 20ms}}\n"),
     ]);
     let first = yard.driver().await;
     let going_on = tokio::spawn(async move { first.run(&request("export")).await });
-    tokio::time::sleep(Duration::from_millis(150)).await;
+    while !begun.exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     let rival = yard.driver().await.run(&request("export")).await.unwrap_err();
     assert_eq!(rival.kind(), ErrorKind::Conflict);
     assert!(rival.message().contains("of the same pipeline and date is going on"), "{rival}");
-    let report = yard.run("p").await;
+    let store = yard.store().await;
+    let opened = async {
+        // Once the other one has looked, and waits: then its step is at work.
+        let waits = async || {
+            let run = find_run(&store, "last").await.unwrap();
+            let steps = store.steps(&run.id).await.unwrap();
+            run.pipeline.as_str() == "p" && steps.iter().any(|step| step.state == StepState::Running)
+        };
+        while !waits().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        std::fs::write(&go, "").unwrap();
+    };
+    let (report, ()) = tokio::join!(yard.run("p"), opened);
     assert!(report.succeeded() && report.awaited.is_empty(), "{report:?}");
     assert_eq!(report.steps[0].notes, ["`export` (2024-01-15) has succeeded in another process"]);
     assert!(going_on.await.unwrap().unwrap().succeeded());

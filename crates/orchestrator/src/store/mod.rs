@@ -228,7 +228,7 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// A store that cannot be written.
     async fn kept(&self, run: &RunId, loads: &[KeptLoad]) -> Result<()>;
 
-    /// Records that a load is committed.
+    /// Records that a load is committed, and with it that its step has succeeded, unless that has ended already.
     ///
     /// # Errors
     /// A store that cannot be written, or a key that nobody took.

@@ -436,6 +436,15 @@ impl Store for SqliteStore {
         if self.sql(changed)?.rows_affected() != 1 {
             return Err(not_held(run, &load.key));
         }
+        // In one transaction: should the process die now, its run's other loads may fail, but not this one.
+        let changed = sqlx::query(
+            "UPDATE steps SET state = 'success' WHERE run = ? AND step = ? AND state IN ('pending', 'running', 'staged')",
+        )
+        .bind(run.as_str())
+        .bind(load.key.slot.step.as_str())
+        .execute(&mut *transaction)
+        .await;
+        self.sql(changed)?;
         self.done(transaction).await
     }
 

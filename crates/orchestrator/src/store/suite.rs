@@ -28,6 +28,7 @@ where
     a_finished_load_that_is_wanted_once_is_not_taken_again(&make().await).await;
     generations_are_unique_across_profiles(&make().await).await;
     a_crash_fails_the_run_and_leaves_its_loads_to_be_resumed(&make().await).await;
+    a_load_that_was_committed_before_the_crash_has_succeeded(&make().await).await;
     a_run_ends_once(&make().await).await;
     a_moved_generation_is_kept(&make().await).await;
     a_generation_that_another_profile_holds_can_be_shared(&make().await).await;
@@ -200,6 +201,15 @@ async fn a_crash_fails_the_run_and_leaves_its_loads_to_be_resumed(store: &dyn St
     assert_eq!(left.iter().map(|load| &load.key).collect::<Vec<_>>(), [&key(1, 1)]);
     assert!(begin(store, &new_run("r2", 1)).await.resumed);
     assert_eq!(store.unfinished(Some(&run.id)).await.expect("loads").len(), 0, "another run holds it now");
+}
+
+async fn a_load_that_was_committed_before_the_crash_has_succeeded(store: &dyn Store) {
+    let run = new_run("r1", 1);
+    let taken = begin(store, &run).await;
+    store.committed(&run.id, &committed(taken.key)).await.expect("the load is recorded");
+    assert!(store.crashed(&run.id, at(2)).await.expect("a mark"));
+    let steps = store.steps(&run.id).await.expect("steps");
+    assert_eq!((steps[0].state, steps[1].state), (StepState::UpstreamFailed, StepState::Success));
 }
 
 async fn a_run_ends_once(store: &dyn Store) {

@@ -1,6 +1,7 @@
 //! Targets as the campaign sees them: made anew for each case, looked into by other means than ours.
 
 use super::cells::{Cell, Kind};
+use super::delta::Log;
 use crate::support::{Folder, copy, walk};
 use arrow::util::display::array_value_to_string;
 use gristmill_testkit::mariadb::{self, MariadbServer};
@@ -151,6 +152,10 @@ impl<'a> Yard<'a> {
                 };
                 rows.entry("t".to_owned()).or_default().extend(text.lines().map(str::to_owned));
             }
+            Kind::Folder("delta") | Kind::S3Folder("delta") => {
+                let (root, table) = (self.root(), self.root().join("t"));
+                Log::read(&table)?.now.iter().try_for_each(|path| file(&root, path, &mut rows))?;
+            }
             Kind::Mariadb => {
                 let maria = self.maria.as_ref().unwrap();
                 let text = match maria.try_sql("show tables like 't'")?.as_str() {
@@ -198,7 +203,15 @@ impl<'a> Yard<'a> {
     /// What should be gone once all is recovered. `unnoted`: so many uploads may be there that nobody could have noted.
     pub(crate) fn leftovers(&self, unnoted: usize) -> Vec<String> {
         let mut found = Vec::new();
-        hidden(&self.root(), &mut found);
+        match self.cell.kind {
+            Kind::Folder("delta") | Kind::S3Folder("delta") => {
+                let table = self.root().join("t");
+                let log = Log::read(&table).unwrap();
+                everything(&self.root(), &mut found);
+                found.retain(|path| !log.keeps(&table, path));
+            }
+            _ => hidden(&self.root(), &mut found),
+        }
         let state = self.folder.path().join(".gristmill");
         for (below, kept) in [("staging", ""), ("owners", "start.lock"), ("dead_letters", ".parquet")] {
             let mut files = Vec::new();
@@ -238,28 +251,31 @@ impl Drop for Yard<'_> {
 fn files(root: &Path, rows: &mut Rows) -> Result<(), String> {
     let mut found = Vec::new();
     walk(root, &mut found);
-    for path in found {
-        let folder = path.parent().and_then(|folder| folder.strip_prefix(root).ok());
-        let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
-        let broken = |error: &dyn std::fmt::Display| format!("`{}` is broken: {error}", path.display());
-        let rows = rows.entry(folder).or_default();
-        if path.extension().is_some_and(|end| end == "parquet") {
-            let file = std::fs::File::open(&path).map_err(|error| broken(&error))?;
-            let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
-            for batch in reader.map_err(|error| broken(&error))? {
-                let batch = batch.map_err(|error| broken(&error))?;
-                for row in 0..batch.num_rows() {
-                    let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
-                    rows.push(values.collect::<Vec<_>>().join("|"));
-                }
+    found.iter().try_for_each(|path| file(root, path, rows))
+}
+
+/// The rows of one file.
+fn file(root: &Path, path: &Path, rows: &mut Rows) -> Result<(), String> {
+    let folder = path.parent().and_then(|folder| folder.strip_prefix(root).ok());
+    let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
+    let broken = |error: &dyn std::fmt::Display| format!("`{}` is broken: {error}", path.display());
+    let rows = rows.entry(folder).or_default();
+    if path.extension().is_some_and(|end| end == "parquet") {
+        let file = std::fs::File::open(path).map_err(|error| broken(&error))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
+        for batch in reader.map_err(|error| broken(&error))? {
+            let batch = batch.map_err(|error| broken(&error))?;
+            for row in 0..batch.num_rows() {
+                let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
+                rows.push(values.collect::<Vec<_>>().join("|"));
             }
-        } else {
-            let text = std::fs::read_to_string(&path).map_err(|error| broken(&error))?;
-            if !text.is_empty() && !text.ends_with('\n') {
-                return Err(broken(&"its last line has no end"));
-            }
-            rows.extend(text.lines().filter(|line| !line.starts_with("id,")).map(str::to_owned));
         }
+    } else {
+        let text = std::fs::read_to_string(path).map_err(|error| broken(&error))?;
+        if !text.is_empty() && !text.ends_with('\n') {
+            return Err(broken(&"its last line has no end"));
+        }
+        rows.extend(text.lines().filter(|line| !line.starts_with("id,")).map(str::to_owned));
     }
     Ok(())
 }

@@ -47,6 +47,8 @@ pub(super) struct Config {
     pub(super) encoding: Encoding,
     /// Bytes after which a new file is begun.
     pub(super) file_size: u64,
+    /// Whether staged files tell about their values (`delta/stats.rs`).
+    pub(super) statistics: bool,
 }
 
 pub(super) fn wrong(message: impl Into<String>) -> Error {
@@ -171,6 +173,7 @@ impl Config {
             retention,
             encoding,
             file_size,
+            statistics: false,
         })
     }
 }

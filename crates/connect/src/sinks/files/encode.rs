@@ -6,6 +6,7 @@ use super::finite::only_finite;
 use super::output::{Held, Output};
 use super::parquet::{ParquetEncoder, ParquetPlan, RowGroups, io_error, row_group_bytes};
 use super::typed::{Typed, TypedFile};
+use ::parquet::file::metadata::RowGroupMetaData;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use arrow::error::ArrowError;
@@ -129,13 +130,27 @@ impl Encoder {
     /// As [`Encoder::write`].
     pub(super) fn finish(self) -> Result<Held> {
         match self {
-            Self::Parquet(encoder) => encoder.finish()?.1.finish(),
+            Self::Parquet(_) => self.finish_with_footer().map(|(_, held)| held),
             Self::Csv(writer, _) => writer.into_inner().finish(),
             Self::Ndjson(mut writer, _) => {
                 writer.finish().map_err(text_error)?;
                 writer.into_inner().finish()
             }
             Self::Typed(file) => file.finish(),
+        }
+    }
+
+    /// Ends the file; gives back what its footer says of its row groups, where it has one.
+    ///
+    /// # Errors
+    /// As [`Encoder::write`].
+    pub(super) fn finish_with_footer(self) -> Result<(Vec<RowGroupMetaData>, Held)> {
+        match self {
+            Self::Parquet(encoder) => {
+                let (groups, output) = encoder.finish()?;
+                Ok((groups, output.finish()?))
+            }
+            text => Ok((Vec::new(), text.finish()?)),
         }
     }
 }

@@ -144,8 +144,9 @@ pub(super) fn encoding(load: &LoadSpec, stored: &SchemaRef) -> Result<Encoding> 
         FileFormat::Arrow => typed(Typed::Arrow(arrow_compression(load)?), stored),
         FileFormat::Json | FileFormat::Orc => {
             Err(wrong(format!("files of format `{}` can be read, not written", format.as_str()))
-                .hint("use `format: parquet`, `csv`, `ndjson`, `avro` or `arrow`"))
+                .hint("use `format: parquet`, `csv`, `ndjson`, `avro`, `arrow` or `delta`"))
         }
+        FileFormat::Delta => Err(Error::internal("a Delta table was taken for a folder of files")),
     }
 }
 

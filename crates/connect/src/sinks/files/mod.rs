@@ -11,6 +11,8 @@
 //! `publish_remote.rs` make it true. [`BlockWriter`] writes single Parquet files from blocks, for whoever has rows of
 //! their own.
 //!
+//! `format: delta` (folder `delta`) goes another way from the commit on: the table's own log decides.
+//!
 //! What a concurrent reader sees: on local disk a partition (with `replace`, the whole target) changes at once, files
 //! that are appended appear one by one; on object stores each file appears whole, and during an overwrite there is a
 //! short moment of old and new together.
@@ -21,6 +23,7 @@ mod compact;
 mod computed;
 mod config;
 mod csv;
+mod delta;
 mod encode;
 mod encoding;
 mod finite;
@@ -58,8 +61,10 @@ use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Config;
 use gristmill_model::fault::{self, Point};
-use gristmill_model::spec::{LoadSpec, Strategy};
-use gristmill_model::{Checkpoint, Committed, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
+use gristmill_model::spec::{FileFormat, LoadSpec, Strategy};
+use gristmill_model::{
+    Checkpoint, Committed, Error, ErrorKind, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey,
+};
 use place::Place;
 use std::fmt;
 use std::sync::Arc;
@@ -70,6 +75,9 @@ use std::sync::Arc;
 /// A load that files cannot serve (a table, `delete+insert`, `merge`, a format that is only read, columns that are not there), or
 /// a store that can only be read from.
 pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+    if load.format == Some(FileFormat::Delta) {
+        return Ok(Arc::new(delta::DeltaSink::new(store, load, context)?));
+    }
     let sink = FilesSink::new(&store, load, context)?;
     match sink.config.single.clone() {
         Some(name) => Ok(Arc::new(single::SingleFileSink { inner: sink, name })),
@@ -149,6 +157,10 @@ impl Sink for FilesSink {
 
     async fn prepare(&self) -> Result<()> {
         self.place.probe().await?;
+        if delta::is_table(&self.place).await? {
+            let message = format!("`{}` is a Delta table, whose readers would never see other files", self.config.path);
+            return Err(Error::new(ErrorKind::Config, message).hint("add `format: delta`, or load another `path`"));
+        }
         if self.config.strategy == Strategy::Replace || self.config.stored_types().is_empty() {
             return Ok(());
         }

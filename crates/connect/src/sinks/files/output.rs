@@ -55,8 +55,8 @@ pub(super) struct Held {
     pub(super) bytes: u64,
     /// How the commit finds it.
     pub(super) handle: Value,
-    /// A local file that is not synchronised yet.
-    file: Option<File>,
+    /// A local file that is not synchronised yet; closed once it is.
+    file: Mutex<Option<File>>,
     /// The thread that synchronises it meanwhile.
     early: Mutex<EarlySync>,
     guard: Option<Guard>,
@@ -65,7 +65,7 @@ pub(super) struct Held {
 impl Held {
     /// Waits until the bytes are on the disk.
     pub(super) fn sync(&self) -> Result<()> {
-        let Some(file) = &self.file else { return Ok(()) };
+        let Some(file) = self.file.lock().unwrap_or_else(PoisonError::into_inner).take() else { return Ok(()) };
         // First what the thread has seen: a page that could not be written is reported once, to whoever asks first.
         let early = std::mem::take(&mut *self.early.lock().unwrap_or_else(PoisonError::into_inner));
         early.join().and_then(|()| file.sync_all()).map_err(|error| match &self.guard {
@@ -209,7 +209,7 @@ impl Output for FileOutput {
     fn finish(mut self: Box<Self>) -> Result<Held> {
         self.drain().map_err(|error| io_error(&error))?;
         let Self { handle, file, written, early, guard, .. } = *self;
-        Ok(Held { bytes: written, handle, file: Some(file), early: Mutex::new(early), guard })
+        Ok(Held { bytes: written, handle, file: Mutex::new(Some(file)), early: Mutex::new(early), guard })
     }
 }
 
@@ -362,7 +362,7 @@ impl Output for UploadOutput {
         let parts: Vec<String> = self.parts.iter().map(|part| part.content_id.clone()).collect();
         let handle = json!({"upload": self.upload.id, "parts": parts});
         let guard = Some(Guard::Upload(self.upload.clone()));
-        Ok(Held { bytes: self.written, handle, file: None, early: Mutex::default(), guard })
+        Ok(Held { bytes: self.written, handle, file: Mutex::default(), early: Mutex::default(), guard })
     }
 }
 

@@ -6,7 +6,7 @@
 use super::layout::{INTENTS, LOAD_FILE, LOG, PROBE, STAGING, join, load_folder, split};
 use super::output::{FileOutput, Output, UploadOutput, UploadTo, part_size};
 use super::write::Outputs;
-use crate::stores::{self, Store};
+use crate::stores::{self, NewBucket, Store};
 use futures::{StreamExt, TryStreamExt};
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, LoadKey, OwnerId, Result, TaskKey};
@@ -41,6 +41,8 @@ pub(super) struct Local {
 pub(super) struct Remote {
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) multipart: Arc<dyn MultipartStore>,
+    /// How to make its bucket, where that is wanted.
+    pub(super) bucket: Option<NewBucket>,
     /// The target.
     pub(super) root: StorePath,
     /// How it is called, for people.
@@ -139,7 +141,8 @@ impl Place {
         };
         let root = store.locate(path)?;
         let name = store.full_name(&root);
-        Ok(Self::Remote(Remote { store: store.store.clone(), multipart, root, name }))
+        let bucket = store.bucket.clone();
+        Ok(Self::Remote(Remote { store: store.store.clone(), multipart, bucket, root, name }))
     }
 
     /// The names directly below `folder`; none where it is not there. On object stores: all objects below it.
@@ -285,6 +288,9 @@ impl Place {
                 // all: should nobody be left to take it back, the next one does.
                 let name = remote.path(PROBE)?;
                 let what = format!("`{}`", remote.name);
+                if let Some(bucket) = &remote.bucket {
+                    bucket.create_unless_there().await?;
+                }
                 let put = remote.store.put(&name, PutPayload::from_static(b"{}")).await;
                 put.map_err(|error| stores::error(error, &what))?;
                 fault::at(Point::DuringProbe)?;

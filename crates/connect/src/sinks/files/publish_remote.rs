@@ -35,7 +35,8 @@ pub(super) async fn publish(remote: &Remote, number: u64, entry: &Entry, faults:
     faults.at(Point::AfterDelete)
 }
 
-async fn is_there(remote: &Remote, path: &StorePath, file: &StagedFile) -> Result<bool> {
+/// Whether an object is there, as large as it was written.
+pub(super) async fn is_there(remote: &Remote, path: &StorePath, file: &StagedFile) -> Result<bool> {
     match remote.store.head(path).await {
         Ok(meta) if meta.size == file.bytes => Ok(true),
         Ok(meta) => Err(Error::new(

@@ -26,8 +26,9 @@ impl Retention {
     /// Strategies and partitions that it means nothing to.
     pub(super) fn new(load: &LoadSpec, columns: &[&Field]) -> Result<Option<Self>> {
         let Some(retention) = &load.retention else { return Ok(None) };
-        if load.strategy == Strategy::Replace {
-            return Err(wrong("`retention` means nothing to `strategy: replace`, which keeps nothing")
+        if let Strategy::Replace | Strategy::TruncateInsert = load.strategy {
+            let strategy = load.strategy.as_str();
+            return Err(wrong(format!("`retention` means nothing to `strategy: {strategy}`, which keeps nothing"))
                 .hint("remove `retention`"));
         }
         let example = "partition by a date: `partition_by: [date(created_at)]`";
@@ -57,10 +58,14 @@ impl Retention {
     /// Whether everything in the partition is from before the time that is kept, at the end of an interval. A value that is
     /// no date is kept, NULL too.
     fn is_old(&self, folder: &str, end: DateTime<Utc>) -> bool {
+        self.drops(&partition_values(folder).unwrap_or_default(), end)
+    }
+
+    /// The same for a partition that is given by its values.
+    pub(super) fn drops(&self, values: &[(String, Option<String>)], end: DateTime<Utc>) -> bool {
         let Some(limit) = self.limit(end) else { return false };
-        let values = partition_values(folder).unwrap_or_default();
-        let value = values.into_iter().find(|(column, _)| *column == self.column).and_then(|(_, value)| value);
-        value.and_then(|value| end_of(&value)).is_some_and(|end| end <= limit)
+        let value = values.iter().find(|(column, _)| *column == self.column).and_then(|(_, value)| value.as_ref());
+        value.and_then(|value| end_of(value)).is_some_and(|end| end <= limit)
     }
 
     fn limit(&self, end: DateTime<Utc>) -> Option<NaiveDateTime> {
@@ -117,14 +122,19 @@ pub(super) async fn expired(
 /// # Errors
 /// A place that cannot be listed.
 pub(super) async fn announced(place: &Place, config: &Config, end: DateTime<Utc>) -> Result<Vec<String>> {
+    let Some(retention) = &config.retention else { return Ok(Vec::new()) };
     let files = expired(place, config, &[], end).await?;
-    let folders: BTreeSet<&str> = files.iter().map(|path| split(path).0).collect();
-    let limit = config.retention.as_ref().and_then(|retention| retention.limit(end));
-    let (Some(first), Some(last), Some(limit)) = (folders.first(), folders.last(), limit) else {
-        return Ok(Vec::new());
-    };
-    let which = if first == last { format!("`{first}`") } else { format!("`{first}` to `{last}`") };
-    Ok(vec![format!("drops {} of `{}` that are older than {limit}: {which}", count(folders.len()), config.path)])
+    let folders = files.iter().map(|path| split(path).0.to_owned()).collect();
+    Ok(retention.told(&folders, &config.path, end).into_iter().collect())
+}
+
+impl Retention {
+    /// What it drops, for people; none where that is nothing.
+    pub(super) fn told(&self, folders: &BTreeSet<String>, path: &str, end: DateTime<Utc>) -> Option<String> {
+        let (first, last, limit) = (folders.first()?, folders.last()?, self.limit(end)?);
+        let which = if first == last { format!("`{first}`") } else { format!("`{first}` to `{last}`") };
+        Some(format!("drops {} of `{path}`, older than {limit}: {which}", count(folders.len())))
+    }
 }
 
 fn count(partitions: usize) -> String {

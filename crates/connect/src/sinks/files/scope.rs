@@ -82,6 +82,11 @@ impl Scope {
         Ok(Self { text: text.to_owned(), terms })
     }
 
+    /// The columns it speaks of.
+    pub(super) fn columns(&self) -> impl Iterator<Item = &str> {
+        self.terms.iter().map(|(column, _)| column.as_str())
+    }
+
     /// Whether a partition, given by its columns and canonical values, is in the scope.
     pub(super) fn holds(&self, values: &[(String, Option<String>)]) -> bool {
         self.terms.iter().all(|term| values.contains(term))

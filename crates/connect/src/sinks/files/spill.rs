@@ -1,5 +1,5 @@
-//! Rows of very many partitions, clustered on disk: hashed by partition into a few dozen files that are written and
-//! read in sequence, so that each bucket has few enough partitions to be written at once.
+//! Rows of very many partitions, clustered on disk: dealt out by partition to a few dozen files that are written and read in
+//! sequence, so that each bucket has few enough partitions to be written at once.
 
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
@@ -13,20 +13,23 @@ use std::io::{BufReader, BufWriter, Seek};
 use std::path::PathBuf;
 
 /// Buckets: a hundred thousand partitions become a few thousand in each.
-const BUCKETS: u64 = 32;
+const BUCKETS: u32 = 32;
 
 /// Rows being clustered.
 pub(super) struct Spill {
     folder: PathBuf,
     schema: SchemaRef,
-    buckets: HashMap<u64, Writing>,
+    buckets: HashMap<u32, Writing>,
 }
 
 struct Writing {
     writer: StreamWriter<BufWriter<File>>,
-    /// The partition of each batch, in order.
-    partitions: Vec<u32>,
+    /// The partitions of each batch, in the order of its rows.
+    partitions: Vec<Vec<Run>>,
 }
+
+/// Rows of one partition that lie together: the partition, and how many.
+pub(super) type Run = (u32, usize);
 
 fn spill_error(error: arrow::error::ArrowError) -> Error {
     match error {
@@ -41,7 +44,7 @@ impl Spill {
         Self { folder, schema, buckets: HashMap::new() }
     }
 
-    fn create(&self, bucket: u64) -> Result<Writing> {
+    fn create(&self, bucket: u32) -> Result<Writing> {
         let at = |error: &std::io::Error| Error::io(error, format!("`{}`", self.folder.display()));
         std::fs::create_dir_all(&self.folder).map_err(|error| at(&error))?;
         let path = self.folder.join(format!("spill-{}-{bucket}.arrow", uuid::Uuid::new_v4().simple()));
@@ -53,15 +56,16 @@ impl Spill {
         Ok(Writing { writer: writer.map_err(spill_error)?, partitions: Vec::new() })
     }
 
-    /// Sets rows of one partition aside.
+    /// Where the rows of a partition go. Partitions are numbered as they come, so that all buckets get as many.
+    pub(super) fn bucket_of(partition: u32) -> u32 {
+        partition % BUCKETS
+    }
+
+    /// Sets rows of a bucket aside.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub(super) fn write(&mut self, folder: &str, partition: u32, rows: &RecordBatch) -> Result<()> {
-        let hash = folder
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-        let bucket = (hash >> 32) % BUCKETS;
+    pub(super) fn write(&mut self, bucket: u32, partitions: Vec<Run>, rows: &RecordBatch) -> Result<()> {
         if !self.buckets.contains_key(&bucket) {
             let created = self.create(bucket)?;
             self.buckets.insert(bucket, created);
@@ -69,7 +73,7 @@ impl Spill {
         if let Entry::Occupied(mut entry) = self.buckets.entry(bucket) {
             let writing = entry.get_mut();
             writing.writer.write(rows).map_err(spill_error)?;
-            writing.partitions.push(partition);
+            writing.partitions.push(partitions);
         }
         Ok(())
     }
@@ -94,18 +98,18 @@ impl Spill {
 /// Rows of a few partitions.
 pub(super) struct Bucket {
     reader: StreamReader<BufReader<File>>,
-    partitions: std::vec::IntoIter<u32>,
+    partitions: std::vec::IntoIter<Vec<Run>>,
 }
 
 impl Bucket {
-    /// The next rows and their partition.
+    /// The next rows and their partitions.
     ///
     /// # Errors
     /// A disk that refuses.
-    pub(super) fn next(&mut self) -> Result<Option<(RecordBatch, u32)>> {
+    pub(super) fn next(&mut self) -> Result<Option<(RecordBatch, Vec<Run>)>> {
         match (self.reader.next(), self.partitions.next()) {
             (None, None) => Ok(None),
-            (Some(rows), Some(partition)) => Ok(Some((rows.map_err(spill_error)?, partition))),
+            (Some(rows), Some(partitions)) => Ok(Some((rows.map_err(spill_error)?, partitions))),
             _ => Err(Error::internal("a spill file has lost rows")),
         }
     }

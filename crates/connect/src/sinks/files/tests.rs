@@ -14,6 +14,7 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use gristmill_model::spec::{FileFormat, OneOrMany, Strategy};
 use gristmill_model::{Error, ErrorKind, Interval, RunId};
 use gristmill_testkit::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
+use gristmill_testkit::scripted::{HttpServer, Reply};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Mutex;
@@ -38,6 +39,14 @@ pub(super) struct Target {
 
 pub(super) const PATH: &str = "lake/rows";
 
+fn s3_options() -> StoreOptions {
+    StoreOptions {
+        access_key_id: Some(ACCESS_KEY.to_owned()),
+        secret_access_key: Some(SECRET_KEY.to_owned()),
+        ..StoreOptions::default()
+    }
+}
+
 impl Target {
     pub(super) fn local() -> Self {
         let folder = tempfile::tempdir().unwrap();
@@ -49,12 +58,7 @@ impl Target {
     pub(super) fn s3() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = S3Server::start(&["bucket"]).unwrap();
-        let options = StoreOptions {
-            endpoint: Some(server.endpoint.clone()),
-            access_key_id: Some(ACCESS_KEY.to_owned()),
-            secret_access_key: Some(SECRET_KEY.to_owned()),
-            ..StoreOptions::default()
-        };
+        let options = StoreOptions { endpoint: Some(server.endpoint.clone()), ..s3_options() };
         let store = Store::open("s3://bucket/prefix", &options, &folders(folder.path())).unwrap();
         Self { folder, store: Arc::new(store), server: Some(server) }
     }
@@ -66,6 +70,10 @@ impl Target {
     pub(super) fn open(&self, mut load: LoadSpec, context: LoadContext) -> Result<FilesSink> {
         load.path = Some(PATH.to_owned());
         FilesSink::new(&self.store, &load, context)
+    }
+
+    pub(super) fn open_uploads(&self) -> Vec<String> {
+        self.server.as_ref().map(|server| server.open_uploads().unwrap()).unwrap_or_default()
     }
 
     pub(super) fn root(&self) -> std::path::PathBuf {
@@ -361,9 +369,7 @@ async fn partitions_go_when_they_are_old_and_get_no_rows() {
         let told = sink.changes().await.unwrap();
         assert_eq!(
             told,
-            [
-                "drops 2 partitions of `lake/rows` that are older than 2024-01-13 00:00:00: `day=2024-01-11` to `day=2024-01-12`"
-            ]
+            ["drops 2 partitions of `lake/rows`, older than 2024-01-13 00:00:00: `day=2024-01-11` to `day=2024-01-12`"]
         );
         let staged = stage_all(&sink, &[rows(&[(2, "2024-01-11"), (3, "2024-01-15")])]).await.unwrap();
         sink.commit(&staged, &Checkpoint::default()).await.unwrap();
@@ -382,4 +388,22 @@ async fn partitions_go_when_they_are_old_and_get_no_rows() {
         spec.retention = Some(gristmill_model::spec::Retention { keep, column: None });
     });
     assert!(error.message().contains("needs a partition column that holds dates"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_bucket_is_made_for_a_load_where_that_is_wanted() {
+    for create_bucket in [None, Some(true)] {
+        // The other server makes folders as objects come, so that a bucket is never missed there.
+        let server = HttpServer::start(|received, _| match received.method.as_str() {
+            "HEAD" => Reply::status(404, ""),
+            _ => Reply::status(200, "").header("ETag", "\"1\""),
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let options = StoreOptions { endpoint: Some(server.url.clone()), create_bucket, ..s3_options() };
+        let store = Arc::new(Store::open("s3://bucket/some", &options, &folders(folder.path())).unwrap());
+        // How the probe itself ends is not asked: this server deletes nothing.
+        drop(Place::new(&store, "rows").unwrap().probe().await);
+        let made = server.received().iter().any(|asked| asked.method == "PUT" && asked.path() == "/bucket/");
+        assert_eq!(made, create_bucket == Some(true), "{:?}", server.received());
+    }
 }

@@ -9,6 +9,7 @@
 
 use super::computed::with_computed;
 use super::config::Config;
+use super::delta::stats;
 use super::encode::{Encoder, FilePlan};
 use super::layout::{file_name, join};
 use super::output::{Held, Output};
@@ -20,8 +21,9 @@ use crate::memory;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions, UInt32Array};
 use arrow::buffer::ScalarBuffer;
 use arrow::compute::{concat, take};
+use arrow::datatypes::SchemaRef;
 use gristmill_model::{Error, ErrorKind, Result, StagedFile, TaskKey};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,8 +35,8 @@ const MOST_GATHER_BYTES: usize = 128 << 20;
 const LEAST_GATHER_BYTES: usize = 8 << 20;
 /// Files one writer keeps open.
 const MOST_OPEN: usize = 128;
-/// Partitions from which on rows are clustered before they are written.
-const MOST_PARTITIONS: usize = 1024;
+/// Files that have ended and are not yet known to be on the disk, of one writer: they are open until then.
+const MOST_UNSETTLED: usize = 64;
 /// What the unsent tails of held-open uploads of one writer may hold.
 const TAIL_BYTES: u64 = 128 << 20;
 
@@ -66,11 +68,16 @@ struct Open {
     partition: String,
     rows: u64,
     encoder: Encoder,
+    /// The columns, where the file is to tell about their values.
+    statistics: Option<SchemaRef>,
 }
 
 impl Open {
     fn finish(self) -> Result<Written> {
-        let held = self.encoder.finish()?;
+        let (groups, mut held) = self.encoder.finish_with_footer()?;
+        if let Some(schema) = &self.statistics {
+            held.handle["stats"] = stats::of_file(&groups, schema).into();
+        }
         let file = StagedFile {
             path: self.path,
             partition: self.partition,
@@ -91,9 +98,24 @@ struct Files {
     extension: String,
     number: u32,
     written: Vec<Written>,
+    /// How many of them are on the disk, and closed.
+    settled: usize,
 }
 
 impl Files {
+    /// Takes a file that has ended. Now and then those are settled: many small ones must not all stay open to the end.
+    fn ended(&mut self, written: Written) -> Result<()> {
+        self.written.push(written);
+        if self.written.len() - self.settled >= MOST_UNSETTLED { self.settle() } else { Ok(()) }
+    }
+
+    /// Waits until the files that have ended are on the disk.
+    fn settle(&mut self) -> Result<()> {
+        side_by_side(&self.written[self.settled..], |written| written.held.sync())?;
+        self.settled = self.written.len();
+        Ok(())
+    }
+
     fn open(&mut self, partition: &str) -> Result<Open> {
         let partition = if partition.is_empty() { self.config.inside.as_str() } else { partition };
         let path = match &self.config.single {
@@ -105,7 +127,8 @@ impl Files {
         // A file that is to stay small must not gather more than itself before its size is known.
         let run_bytes = usize::try_from(self.config.file_size).unwrap_or(usize::MAX).max(1 << 20);
         let encoder = self.plan.open(output, run_bytes)?;
-        Ok(Open { path, partition: partition.to_owned(), rows: 0, encoder })
+        let statistics = self.config.statistics.then(|| self.config.stored.clone());
+        Ok(Open { path, partition: partition.to_owned(), rows: 0, encoder, statistics })
     }
 }
 
@@ -183,7 +206,7 @@ impl TaskWriter {
             }))
         };
         let extension = config.encoding.extension();
-        let files = Files { config, plan, task, outputs, extension, number: 0, written: Vec::new() };
+        let files = Files { config, plan, task, outputs, extension, number: 0, written: Vec::new(), settled: 0 };
         Ok(Self { files, rows: 0, shape })
     }
 
@@ -214,7 +237,7 @@ impl TaskWriter {
                 file.encoder.write(batch)?;
                 file.rows += batch.num_rows() as u64;
                 if self.files.config.single.is_none() && file.encoder.bytes() >= self.files.config.file_size {
-                    self.files.written.push(file.finish()?);
+                    self.files.ended(file.finish()?)?;
                 } else {
                     *open = Some(file);
                 }
@@ -231,8 +254,7 @@ impl TaskWriter {
     pub(super) fn write_nothing(&mut self) -> Result<()> {
         let mut file = self.files.open("")?;
         file.encoder.write(&RecordBatch::new_empty(self.files.config.stored.clone()))?;
-        self.files.written.push(file.finish()?);
-        Ok(())
+        self.files.ended(file.finish()?)
     }
 
     /// Ends all files and waits until they are on the disk. Gives back the rows and the files.
@@ -243,10 +265,10 @@ impl TaskWriter {
         let _busy = Busy::now();
         match self.shape {
             Shape::Plain(None) => {}
-            Shape::Plain(Some(file)) => self.files.written.push(file.finish()?),
+            Shape::Plain(Some(file)) => self.files.ended(file.finish()?)?,
             Shape::Partitioned(mut partitioned) => partitioned.finish(&mut self.files)?,
         }
-        side_by_side(&self.files.written, |written| written.held.sync())?;
+        self.files.settle()?;
         Ok((self.rows, self.files.written))
     }
 }
@@ -289,18 +311,23 @@ impl Partitioned {
 
     /// Writes what has been gathered: all of it, or the larger shares.
     fn flush(&mut self, files: &mut Files, all: bool) -> Result<()> {
-        if !all && self.spill.is_none() && self.splitter.len() > MOST_PARTITIONS {
-            self.spill = Some(Spill::new(files.outputs.spill_folder(), files.config.stored.clone()));
-        }
         let gathered = std::mem::take(&mut self.gathered);
         if gathered.ids.is_empty() {
             return Ok(());
         }
         let sorted = Sorted::new(gathered, self.splitter.len(), &files.config)?;
+        // What counts is how many come together: rows in the order of their partitions never need more than a few files.
+        if !all && self.spill.is_none() && sorted.shares.len() > MOST_OPEN {
+            self.spill = Some(Spill::new(files.outputs.spill_folder(), files.config.stored.clone()));
+        }
         if let Some(spill) = &mut self.spill {
-            return sorted.shares.iter().try_for_each(|share| {
-                let rows = sorted.rows(share)?;
-                spill.write(self.splitter.folder(share.partition), share.partition, &rows)
+            let mut buckets: BTreeMap<u32, Vec<&Share>> = BTreeMap::new();
+            for share in &sorted.shares {
+                buckets.entry(Spill::bucket_of(share.partition)).or_default().push(share);
+            }
+            return buckets.into_iter().try_for_each(|(bucket, shares)| {
+                let partitions = shares.iter().map(|share| (share.partition, share.count)).collect();
+                spill.write(bucket, partitions, &sorted.rows_of(&shares)?)
             });
         }
         let chosen = if all { sorted.shares.len() } else { sorted.larger_shares() };
@@ -348,7 +375,9 @@ impl Partitioned {
                 }
             }
             for done in done {
-                files.written.extend(done.into_inner().unwrap_or_else(PoisonError::into_inner));
+                if let Some(written) = done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+                    files.ended(written)?;
+                }
             }
             self.close_some(files)?;
         }
@@ -368,7 +397,7 @@ impl Partitioned {
             let Some(partition) = largest.map(|(partition, _)| *partition) else { break };
             if let Some(file) = self.open.remove(&partition) {
                 tails = tails.saturating_sub(tail(&file));
-                files.written.push(file.finish()?);
+                files.ended(file.finish()?)?;
             }
         }
         Ok(())
@@ -381,11 +410,12 @@ impl Partitioned {
             self.close_all(files)?;
             let mut buckets = spill.finish()?;
             while let Some(mut bucket) = buckets.pop() {
-                while let Some((rows, partition)) = bucket.next()? {
-                    let ids = vec![partition; rows.num_rows()];
-                    self.gathered.bytes += batch_bytes(&rows) + ids.len() * 4;
+                while let Some((rows, partitions)) = bucket.next()? {
+                    self.gathered.bytes += batch_bytes(&rows) + rows.num_rows() * 4;
                     self.gathered.batches.push(rows);
-                    self.gathered.ids.extend(ids);
+                    for (partition, count) in partitions {
+                        self.gathered.ids.extend(std::iter::repeat_n(partition, count));
+                    }
                     if self.gathered.bytes >= self.budget() {
                         self.flush_clustered(files)?;
                     }
@@ -408,7 +438,7 @@ impl Partitioned {
 
     fn close_all(&mut self, files: &mut Files) -> Result<()> {
         for (_, file) in self.open.drain() {
-            files.written.push(file.finish()?);
+            files.ended(file.finish()?)?;
         }
         Ok(())
     }
@@ -472,9 +502,18 @@ impl Sorted {
 
     /// The rows of a share, copied out.
     fn rows(&self, share: &Share) -> Result<RecordBatch> {
-        let order = UInt32Array::new(self.order.slice(share.start, share.count), None);
+        self.taken(UInt32Array::new(self.order.slice(share.start, share.count), None))
+    }
+
+    /// The rows of several shares, one after the other, copied out.
+    fn rows_of(&self, shares: &[&Share]) -> Result<RecordBatch> {
+        let of = |share: &&Share| self.order[share.start..share.start + share.count].iter().copied();
+        self.taken(UInt32Array::from_iter_values(shares.iter().flat_map(of)))
+    }
+
+    fn taken(&self, order: UInt32Array) -> Result<RecordBatch> {
         let columns = self.columns.iter().map(|column| take(column, &order, None)).collect::<Result<Vec<_>, _>>();
-        let options = RecordBatchOptions::new().with_row_count(Some(share.count));
+        let options = RecordBatchOptions::new().with_row_count(Some(order.len()));
         RecordBatch::try_new_with_options(self.schema.clone(), columns.map_err(encode_error)?, &options)
             .map_err(encode_error)
     }

@@ -48,6 +48,10 @@ impl Encoder {
         Self { columns: columns.to_vec(), limits, form }
     }
 
+    pub(crate) fn form(&self) -> Form {
+        self.form
+    }
+
     /// Makes a batch ready.
     ///
     /// # Errors

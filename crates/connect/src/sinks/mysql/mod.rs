@@ -26,6 +26,7 @@ mod stage;
 mod target;
 #[cfg(test)]
 mod tests;
+mod tolerant;
 pub mod types;
 
 use crate::sinks::{staged_table, widen};
@@ -129,8 +130,15 @@ impl Sink for MysqlSink {
         Ok(widen::added(&target.name, &given, &existing.names(), same_name))
     }
 
+    fn tells_refused_rows(&self) -> bool {
+        true
+    }
+
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
-        self.stage_rows(task, rows).await
+        match rows.refused().cloned() {
+            Some(refused) => self.stage_tolerantly(task, rows, &refused).await,
+            None => self.stage_rows(task, rows).await,
+        }
     }
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {

@@ -41,14 +41,8 @@ impl MysqlSink {
             session.run(delete).await.map_err(failed)?;
             fault::at(Point::AfterDelete)?;
         }
-        let mut names: Vec<String> = self.columns.iter().map(|column| quoted(&column.name)).collect();
-        let mut values: Vec<String> = (0..self.columns.len()).map(staged_name).collect();
-        let stamps = &self.options.rules.stamps;
-        let times = stamps.created.iter().chain(&stamps.updated).map(|name| (name, instant(at)));
-        for (name, value) in stamps.load.iter().map(|name| (name, literal(&self.key.text()))).chain(times) {
-            names.push(quoted(name));
-            values.push(value);
-        }
+        let columns = self.values(at).into_iter().map(|(name, value)| (quoted(name), value));
+        let (names, values): (Vec<String>, Vec<String>) = columns.unzip();
         let (names, values) = (names.join(", "), values.join(", "));
         let mut inserted = 0;
         for table in tables {
@@ -65,6 +59,15 @@ impl MysqlSink {
             }
         }
         Ok(inserted)
+    }
+
+    /// Columns of the target and what a new row of a staging table has for them: its own, and the stamps of the load.
+    pub(super) fn values(&self, at: DateTime<Utc>) -> Vec<(&str, String)> {
+        let own = self.columns.iter().enumerate().map(|(place, column)| (column.name.as_str(), staged_name(place)));
+        let stamps = &self.options.rules.stamps;
+        let load = stamps.load.iter().map(|name| (name.as_str(), literal(&self.key.text())));
+        let times = stamps.created.iter().chain(&stamps.updated).map(|name| (name.as_str(), instant(at)));
+        own.chain(load).chain(times).collect()
     }
 
     /// The statements that delete old rows; `new` has the new keys.

@@ -23,6 +23,16 @@ const ENVELOPE: usize = 1_024;
 /// Lines are sent in packets of so many bytes: any server takes those (`max_allowed_packet`), however long a row is.
 const PACKET: usize = 1 << 19;
 
+/// A writer that can send rows.
+pub(super) struct Begun {
+    pub(super) session: Session,
+    pub(super) target: Target,
+    /// Where the rows go.
+    pub(super) payload: Payload,
+    /// What the target takes, column by column.
+    pub(super) limits: Vec<Limits>,
+}
+
 impl Payload {
     pub(super) fn in_backticks(&self) -> String {
         format!("{}.{}", quoted(&self.schema), quoted(&self.table))
@@ -46,34 +56,60 @@ async fn send_in_packets(sender: &mpsc::Sender<Bytes>, lines: Vec<u8>) -> Result
 
 impl MysqlSink {
     pub(super) async fn stage_rows(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        let Begun { mut session, payload, limits, .. } = self.begin_staging(task).await?;
+        self.begin(&mut session).await?;
+        let form = if self.takes_lines(&mut session, &payload).await? { Form::Lines } else { Form::Values };
+        let encoder = Encoder::new(&self.columns, limits, form);
+        let (count, bytes) = self.send(&mut session, &payload, &encoder, rows).await?;
+        fault::at(Point::StagedBytes)?;
+        session.run("COMMIT").await.map_err(|error| self.staging_failed(&error))?;
+        session.close().await;
+        payload.staged(task, count, bytes)
+    }
+
+    /// Looks the target up and makes the staging table.
+    pub(super) async fn begin_staging(&self, task: &TaskKey) -> Result<Begun> {
         let mut session = open(&self.config).await?;
         let target = Target::find(&mut session, &self.config, &self.options).await?;
         let payload = Payload::aside(&target.database, table_name(task));
-        let server = target.server;
-        let columns = self.columns.iter().enumerate();
-        let columns = columns
-            .map(|(place, column)| format!("{} {} NULL", staged_name(place), column.kind.staged_sql(&server)))
-            .collect::<Vec<_>>();
+        let columns = self.staged_columns(&target);
         fault::at(Point::BeforeIntent)?;
         let label = Label { key: task.load.clone(), owner: task.owner.clone() };
         self.create_labelled(&mut session, &payload, &label, &columns).await?;
         fault::at(Point::AfterIntent)?;
 
+        let limits = self.columns.iter().map(|column| self.limits(&target, column)).collect();
+        Ok(Begun { session, target, payload, limits })
+    }
+
+    /// Begins the transaction that rows are staged in.
+    pub(super) async fn begin(&self, session: &mut Session) -> Result<()> {
         // What nobody else sees needs no checks; MariaDB writes an empty table in bulk then.
         let begin = "SET SESSION unique_checks = 0, foreign_key_checks = 0";
         session.run(begin).await.map_err(|error| self.staging_failed(&error))?;
-        session.run("BEGIN").await.map_err(|error| self.staging_failed(&error))?;
-        let limits: Vec<_> = self.columns.iter().map(|column| self.limits(&target, column)).collect();
-        let form = if self.takes_lines(&mut session, &payload).await? { Form::Lines } else { Form::Values };
-        let encoder = Encoder::new(&self.columns, limits, form);
-        let (count, bytes) = match form {
-            Form::Lines => self.send_lines(&mut session, &payload, &encoder, rows).await?,
-            Form::Values => self.send_values(&mut session, &payload, &encoder, rows).await?,
-        };
-        fault::at(Point::StagedBytes)?;
-        session.run("COMMIT").await.map_err(|error| self.staging_failed(&error))?;
-        session.close().await;
-        payload.staged(task, count, bytes)
+        session.run("BEGIN").await.map_err(|error| self.staging_failed(&error))
+    }
+
+    /// Sends rows into a table; answers with their number and bytes.
+    pub(super) async fn send(
+        &self,
+        session: &mut Session,
+        to: &Payload,
+        encoder: &Encoder,
+        rows: Rows,
+    ) -> Result<(u64, u64)> {
+        match encoder.form() {
+            Form::Lines => self.send_lines(session, to, encoder, rows).await,
+            Form::Values => self.send_values(session, to, encoder, rows).await,
+        }
+    }
+
+    /// The columns that rows are staged in.
+    pub(super) fn staged_columns(&self, target: &Target) -> Vec<String> {
+        let columns = self.columns.iter().enumerate();
+        columns
+            .map(|(place, column)| format!("{} {} NULL", staged_name(place), column.kind.staged_sql(&target.server)))
+            .collect()
     }
 
     /// What a column takes. The keys of `merge` and `scd2` are looked at by the audit, all together.
@@ -109,7 +145,7 @@ impl MysqlSink {
         session.run(&sql).await.map_err(refused)
     }
 
-    fn staging_failed(&self, error: &Failure) -> Error {
+    pub(super) fn staging_failed(&self, error: &Failure) -> Error {
         self.named(self.refused(error, &format!("staging rows for `{}` failed", self.options.table)))
     }
 
@@ -130,7 +166,7 @@ impl MysqlSink {
     }
 
     /// Whether the server, and what is between it and us, takes rows as lines.
-    async fn takes_lines(&self, session: &mut Session, payload: &Payload) -> Result<bool> {
+    pub(super) async fn takes_lines(&self, session: &mut Session, payload: &Payload) -> Result<bool> {
         let failed = |error: Failure| self.staging_failed(&error);
         let conn = session.conn().map_err(failed)?;
         conn.set_infile_handler(async { Ok(futures::stream::empty().boxed()) });

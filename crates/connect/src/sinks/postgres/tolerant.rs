@@ -7,13 +7,15 @@
 use super::PostgresSink;
 use super::target::Target;
 use super::types::{Encoder, staged_name};
-use crate::sinks::staged_table::{Payload, pieces, table_name};
+use crate::sinks::staged_table::{Payload, table_name};
+use crate::sinks::tolerant::{self, Failed};
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::quoted;
 use crate::{RefusedRows, Rows};
 use arrow::array::RecordBatch;
+use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use futures::{SinkExt, StreamExt};
+use futures::SinkExt;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, Result, Staged, TaskKey};
 use std::pin::pin;
@@ -21,58 +23,18 @@ use std::pin::pin;
 /// The piece that is being tried: of the session, gone with it.
 const PIECE: &str = "pg_temp._gristmill_piece";
 
-/// Why a piece was not staged.
-enum Failed {
-    /// A row of it is refused.
-    Refused(String),
-    /// It is not about rows.
-    Broken(Error),
-}
-
-impl From<Error> for Failed {
-    fn from(error: Error) -> Self {
-        Self::Broken(error)
-    }
-}
-
 impl PostgresSink {
-    pub(super) async fn stage_tolerantly(
-        &self,
-        task: &TaskKey,
-        mut rows: Rows,
-        refused: &RefusedRows,
-    ) -> Result<Staged> {
+    pub(super) async fn stage_tolerantly(&self, task: &TaskKey, rows: Rows, refused: &RefusedRows) -> Result<Staged> {
         let session = Session::open(&self.config).await?;
         let target = Target::find(&session, &self.config, &self.options).await?;
         let payload = Payload::aside(&target.schema, table_name(task));
         self.create(&session, &payload, task).await?;
-        let trial = Trial::new(self, &session, &target, &payload).await?;
-        let (mut count, mut bytes) = (0u64, 0u64);
-        while let Some(batch) = rows.next().await {
-            let batch = batch?;
-            for piece in pieces(&batch) {
-                // The last one is tried next, so that rows are staged in their order.
-                let mut open = vec![piece];
-                while let Some(piece) = open.pop() {
-                    let rows = piece.num_rows();
-                    match trial.take(&piece).await {
-                        Ok(written) => (count, bytes) = (count + rows as u64, bytes + written),
-                        Err(Failed::Broken(error)) => return Err(error),
-                        Err(Failed::Refused(why)) if rows <= 1 => refused.send(&piece, &[why])?,
-                        Err(Failed::Refused(_)) => {
-                            let half = rows / 2;
-                            open.extend([piece.slice(half, rows - half), piece.slice(0, half)]);
-                        }
-                    }
-                }
-            }
-        }
+        let mut trial = Trial::new(self, &session, &target, &payload).await?;
+        let (count, bytes) = tolerant::stage(&mut trial, rows, refused).await?;
         fault::at(Point::StagedBytes)?;
         session.batch_execute("COMMIT").await.map_err(|error| trial.failed(&error))?;
         session.close().await;
-        let payload = serde_json::to_value(payload)
-            .map_err(|error| Error::internal("a payload cannot be written").cause(error))?;
-        Ok(Staged { task: task.clone(), rows: count, bytes, files: Vec::new(), payload })
+        payload.staged(task, count, bytes)
     }
 }
 
@@ -116,32 +78,6 @@ impl<'a> Trial<'a> {
         Ok(Self { sink, session, statements: statements.join("; ") })
     }
 
-    /// Stages a piece as a whole, or not at all; answers with its bytes.
-    async fn take(&self, piece: &RecordBatch) -> Result<u64, Failed> {
-        let mut encoder = Encoder::new(&self.sink.columns)?;
-        let mut buffer = BytesMut::new();
-        encoder.header(&mut buffer)?;
-        encoder.batch(piece, &mut buffer).map_err(|error| match error.kind() {
-            ErrorKind::Data => Failed::Refused(told(&error)),
-            _ => Failed::Broken(error),
-        })?;
-        encoder.footer(&mut buffer)?;
-        let bytes = buffer.len() as u64;
-        match self.send(buffer.freeze()).await {
-            Ok(()) => Ok(bytes),
-            Err(error) => {
-                let refusal = error.as_db_error().filter(|refusal| {
-                    let code = refusal.code().code();
-                    code.starts_with("22") || matches!(code, "23502" | "23514")
-                });
-                let Some(refusal) = refusal else { return Err(Failed::Broken(self.failed(&error))) };
-                let undone = self.session.batch_execute("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await;
-                undone.map_err(|error| self.failed(&error))?;
-                Err(Failed::Refused(refusal.message().to_owned()))
-            }
-        }
-    }
-
     async fn send(&self, bytes: Bytes) -> Result<(), tokio_postgres::Error> {
         self.session.batch_execute("SAVEPOINT piece").await?;
         let copy = self.session.copy_in::<_, Bytes>(&format!("COPY {PIECE} FROM STDIN (FORMAT binary)")).await?;
@@ -153,6 +89,34 @@ impl<'a> Trial<'a> {
 
     fn failed(&self, error: &tokio_postgres::Error) -> Error {
         server_error(error, &self.sink.config, &format!("staging rows for `{}` failed", self.sink.options.table))
+    }
+}
+
+#[async_trait]
+impl tolerant::Trial for Trial<'_> {
+    async fn take(&mut self, piece: &RecordBatch) -> Result<u64, Failed> {
+        let mut encoder = Encoder::new(&self.sink.columns).map_err(Failed::Broken)?;
+        let mut buffer = BytesMut::new();
+        encoder.header(&mut buffer).map_err(Failed::Broken)?;
+        encoder.batch(piece, &mut buffer).map_err(|error| match error.kind() {
+            ErrorKind::Data => Failed::Refused(told(&error)),
+            _ => Failed::Broken(error),
+        })?;
+        encoder.footer(&mut buffer).map_err(Failed::Broken)?;
+        let bytes = buffer.len() as u64;
+        match self.send(buffer.freeze()).await {
+            Ok(()) => Ok(bytes),
+            Err(error) => {
+                let refusal = error.as_db_error().filter(|refusal| {
+                    let code = refusal.code().code();
+                    code.starts_with("22") || matches!(code, "23502" | "23514")
+                });
+                let Some(refusal) = refusal else { return Err(Failed::Broken(self.failed(&error))) };
+                let undone = self.session.batch_execute("ROLLBACK TO SAVEPOINT piece; RELEASE SAVEPOINT piece").await;
+                undone.map_err(|error| Failed::Broken(self.failed(&error)))?;
+                Err(Failed::Refused(refusal.message().to_owned()))
+            }
+        }
     }
 }
 

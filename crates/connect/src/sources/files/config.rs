@@ -35,6 +35,9 @@ pub(super) struct FilesConfig {
     /// Ask without a signature: for public buckets.
     #[serde(default)]
     anonymous: Option<bool>,
+    /// S3: make the bucket when a load finds none; false by default.
+    #[serde(default)]
+    create_bucket: Option<bool>,
     /// Google: the file with the service account's key.
     #[serde(default)]
     service_account: Option<String>,
@@ -74,6 +77,7 @@ impl FilesConfig {
             path_style,
             allow_http,
             anonymous,
+            create_bucket,
             service_account,
             service_account_key,
             account_name,
@@ -92,6 +96,7 @@ impl FilesConfig {
             path_style,
             allow_http,
             anonymous,
+            create_bucket,
             service_account,
             service_account_key,
             account_name,

@@ -4,7 +4,7 @@
 //! `[a-z]` and `{a,b}`. Names that begin with `_` or `.` are left out, as Spark and Hive do (they hold logs, checksums
 //! and files on their way), unless the path itself says such a name; hive folders (`_key=value`) are not left out.
 
-use crate::hive::is_hidden;
+use crate::hive::{DELTA_LOG, is_hidden};
 use crate::stores::{self, Store};
 use futures::stream::{BoxStream, StreamExt, TryStreamExt};
 use gristmill_model::{Error, ErrorKind, Result, did_you_mean};
@@ -89,9 +89,13 @@ async fn folder(store: &Store, location: &Path, found: &mut BTreeMap<Path, Liste
     let mut files = below(store, location);
     while let Some(meta) = files.try_next().await? {
         let hidden = match meta.location.prefix_match(location) {
-            Some(mut parts) => parts.any(|part| is_hidden(part.as_ref())),
+            Some(mut parts) => parts.find(|part| is_hidden(part.as_ref())),
             None => continue,
         };
+        if hidden.as_ref().is_some_and(|part| part.as_ref() == DELTA_LOG) {
+            return Err(delta(&store.full_name(location)));
+        }
+        let hidden = hidden.is_some();
         // A key that is the folder itself is how some tools mark an empty folder.
         if hidden || meta.location == *location {
             continue;
@@ -99,6 +103,16 @@ async fn folder(store: &Store, location: &Path, found: &mut BTreeMap<Path, Liste
         found.entry(meta.location.clone()).or_insert(Listed { meta, named: false });
     }
     Ok(())
+}
+
+/// Its folder keeps the files of replaced rows, which only the log tells from the others.
+fn delta(folder: &str) -> Error {
+    let folder = folder.trim_end_matches('/');
+    Error::new(
+        ErrorKind::Config,
+        format!("`{folder}` is, or holds, a Delta table, and those are only written, not read yet"),
+    )
+    .hint("a pattern such as `folder/**/*.parquet` reads all of its files: old ones of replaced rows among them")
 }
 
 /// All objects below a location, hidden ones too; none where there is nothing.

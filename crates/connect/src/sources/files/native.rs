@@ -67,7 +67,8 @@ pub(super) async fn scan(store: &Store, spec: &ExtractSpec, picture: &Picture) -
         | FileFormat::Json
         | FileFormat::Avro
         | FileFormat::Orc
-        | FileFormat::Arrow => false,
+        | FileFormat::Arrow
+        | FileFormat::Delta => false,
     };
     if !fits {
         return Ok(None);

@@ -13,7 +13,7 @@ use arrow::array::{RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::stream::{self, BoxStream, StreamExt, TryStreamExt};
-use gristmill_model::spec::{ExtractSpec, OnFail};
+use gristmill_model::spec::{ExtractSpec, FileFormat, OnFail};
 use gristmill_model::{Error, ErrorKind, Result, WorkUnit};
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
@@ -75,6 +75,11 @@ impl FilesSource {
                 format!("`http:` is for HTTP APIs, and `{}` holds files", spec.from.as_str()),
             )
             .hint("make it a connection of `type: http`, or leave `http:` out"));
+        }
+        if spec.format == Some(FileFormat::Delta) {
+            return Err(Error::new(ErrorKind::Config, "Delta tables are only written, not read yet".to_owned()).hint(
+                "a pattern such as `folder/**/*.parquet` reads all of its files: old ones of replaced rows among them",
+            ));
         }
         csv::Dialect::new(&spec.csv.clone().unwrap_or_default())?;
         units::supported(spec)?;

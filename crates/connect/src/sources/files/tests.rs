@@ -69,6 +69,7 @@ impl Lake {
 }
 
 /// What was read, as text.
+#[derive(Debug)]
 pub(super) struct Table {
     columns: Vec<String>,
     types: Vec<String>,
@@ -125,6 +126,23 @@ pub(super) fn batch(columns: &[(&str, Arc<dyn Array>)]) -> RecordBatch {
 
 pub(super) fn ints(values: &[i64]) -> Arc<dyn Array> {
     Arc::new(Int64Array::from(values.to_vec()))
+}
+
+#[tokio::test]
+async fn the_folder_of_a_delta_table_is_not_read_as_if_all_its_files_were_its_rows() {
+    let lake = Lake::new(&[("orders/_delta_log/00000000000000000000.json", "{}")]);
+    lake.parquet("orders/day=1/old.parquet", &RecordBatch::new_empty(Arc::new(Schema::empty())));
+    let id: arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![1]));
+    lake.parquet("orders/day=2/new.parquet", &RecordBatch::try_from_iter([("id", id)]).unwrap());
+    for path in ["orders", "orders/", "orde*", "."] {
+        let error = lake.read(&format!("path: {path}")).await.unwrap_err();
+        assert!(error.message().contains("Delta table"), "{path}: {error:?}");
+        assert!(error.hint_text().is_some_and(|hint| hint.contains("**/*.parquet")), "{path}: {error:?}");
+    }
+    let error = lake.read("path: orders/\nformat: delta").await.unwrap_err();
+    assert!(error.message().contains("only written"), "{error:?}");
+    assert_eq!(lake.read("path: orders/day=2/new.parquet").await.unwrap().rows.len(), 1, "a file is a file");
+    assert_eq!(lake.read("path: orders/**/n*.parquet").await.unwrap().rows.len(), 1);
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub(super) struct Wanted {
     needed: Vec<(String, JsonPath)>,
     /// Those of them that an empty text would make another request of.
     in_path: HashSet<String>,
+    /// Those of them that stand in a body, where a number is another value than its text.
+    in_body: HashSet<String>,
     /// Columns of the children: column → field.
     include: BTreeMap<String, String>,
     included: Vec<(String, JsonPath)>,
@@ -44,6 +46,7 @@ impl Wanted {
         Ok(Self {
             needed,
             in_path,
+            in_body: child.fields_of_body()?.into_iter().collect(),
             included: spec.include.values().map(parse).collect::<Result<_>>()?,
             include: spec.include.clone(),
             keys: spec.records.as_deref().map(|keys| keys.split('.').map(str::to_owned).collect()).unwrap_or_default(),
@@ -84,7 +87,12 @@ impl Wanted {
                 fields.insert(field.clone(), value);
             }
             // Of what it is asked by alone: a parent that comes twice, moved between pages or changed, has its children once.
-            let key = serde_json::to_string(&fields).map_err(|error| Error::internal("a parent").cause(error))?;
+            let asked_by = fields.iter().map(|(field, value)| match self.in_body.contains(field) {
+                true => serde_json::to_string(value),
+                false => serde_json::to_string(&value.plain()),
+            });
+            let key = asked_by.collect::<Result<Vec<_>, _>>();
+            let key = key.map_err(|error| Error::internal("a parent").cause(error))?.join(",");
             for (field, path) in &self.included {
                 fields.insert(field.clone(), included(path.find(parent)).map_err(unreadable)?);
             }

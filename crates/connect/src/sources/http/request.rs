@@ -102,11 +102,21 @@ impl Request {
         for (_, template) in self.params.iter().chain(&self.headers) {
             fields.extend(template.fields().map(str::to_owned));
         }
+        fields.extend(self.fields_of_body()?);
+        fields.sort();
+        fields.dedup();
+        Ok(fields)
+    }
+
+    /// Those of them that stand in the body.
+    ///
+    /// # Errors
+    /// A field that is no path in JSON.
+    pub(super) fn fields_of_body(&self) -> Result<Vec<String>> {
+        let mut fields = Vec::new();
         if let (Some(body), true) = (&self.body, self.filled) {
             fields_of(body, &mut fields).map_err(|message| Error::new(ErrorKind::Config, message))?;
         }
-        fields.sort();
-        fields.dedup();
         Ok(fields)
     }
 

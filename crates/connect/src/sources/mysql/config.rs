@@ -1,6 +1,6 @@
 //! The keys of a `mysql` connection.
 
-use crate::sources::postgres::{SslMode, must_look_at, patience};
+use crate::sources::postgres::{SslMode, as_long_as_it_takes, must_look_at, patience};
 use crate::wrap::readers::Readers;
 use gristmill_model::yaml::{Diagnostic, Node, decode};
 use gristmill_model::{Duration, did_you_mean};
@@ -147,7 +147,7 @@ impl MysqlConfig {
                 .connect_timeout
                 .map(|duration| duration.0)
                 .or(url.connect_timeout)
-                .unwrap_or(std::time::Duration::from_secs(10)),
+                .map_or(std::time::Duration::from_secs(10), as_long_as_it_takes),
             statement_timeout: keys.statement_timeout.map(|duration| duration.0),
             read_timeout,
             readers: Arc::new(Readers::new(keys.max_connections)),

@@ -60,7 +60,7 @@ pub struct PostgresKeys {
     /// Whether the password is bound to the TLS it is sent through; `prefer` by default.
     #[serde(default)]
     channel_binding: Option<ChannelBinding>,
-    /// How long connecting may take; ten seconds by default.
+    /// How long connecting may take, to each host; ten seconds by default, an hour for 0.
     #[serde(default)]
     connect_timeout: Option<Duration>,
     /// How long the server may take for one statement of a read, such as one unit; what the server says by default.
@@ -235,7 +235,7 @@ impl PostgresConfig {
             SslMode::Prefer => Negotiation::Prefer,
             SslMode::Require | SslMode::VerifyCa | SslMode::VerifyFull => Negotiation::Require,
         });
-        let connect_timeout = connect_timeout.unwrap_or(std::time::Duration::from_secs(10));
+        let connect_timeout = connect_timeout.map_or(std::time::Duration::from_secs(10), as_long_as_it_takes);
         server.connect_timeout(connect_timeout);
         // A server that vanished is noticed within about two minutes, not two hours.
         server.keepalives_idle(std::time::Duration::from_secs(60));
@@ -266,6 +266,11 @@ pub(super) type Mistake = (&'static str, String, Option<String>);
 
 /// How long the silence of a server is borne that is read from.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(3600);
+
+/// How long connecting may take: 0 is libpq's word for as long as it takes, but nobody waits for ever.
+pub(crate) fn as_long_as_it_takes(connect_timeout: std::time::Duration) -> std::time::Duration {
+    if connect_timeout.is_zero() { SILENCE } else { connect_timeout }
+}
 
 /// How long the silence of a server is borne, where the connection may say it.
 ///

@@ -4,6 +4,7 @@ use super::config::PostgresConfig;
 use super::libpq::{Found, look_up};
 use super::names::{literal, quoted};
 use super::tls::client_config;
+use futures::FutureExt;
 use gristmill_model::{Error, ErrorKind, Result, one_of};
 use std::error::Error as _;
 use std::pin::pin;
@@ -106,6 +107,10 @@ impl Session {
     pub(crate) async fn heard<T>(&self, answer: impl Future<Output = T>) -> T {
         let Some(patience) = self.patience else { return answer.await };
         let mut answer = pin!(answer);
+        // Most rows are here already: a timer for each would take longer than the row.
+        if let Some(answer) = (&mut answer).now_or_never() {
+            return answer;
+        }
         if let Ok(answer) = tokio::time::timeout(patience, &mut answer).await {
             return answer;
         }
@@ -171,7 +176,10 @@ impl Session {
                 Found::Nothing => {}
             }
         }
-        match tokio::time::timeout(config.connect_timeout, Self::dial(config, &server)).await {
+        // As libpq has it: the time of one host, so that one that is silent leaves the next its own.
+        let hosts = u32::try_from(server.get_hosts().len()).unwrap_or(u32::MAX).max(1);
+        let patience = config.connect_timeout.saturating_mul(hosts);
+        match tokio::time::timeout(patience, Self::dial(config, &server)).await {
             Ok(Ok(session)) => Ok(session),
             Ok(Err(error)) if error.kind() == ErrorKind::Denied => Err(error.maybe_hint(hint)),
             Ok(Err(error)) => Err(error),

@@ -38,8 +38,8 @@ mod wanted;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use config::patience;
 pub use config::{PostgresConfig, PostgresKeys};
+pub(crate) use config::{as_long_as_it_takes, patience};
 pub use read::PostgresSource;
 pub use tls::{ChannelBinding, SslMode};
 pub(crate) use tls::{Tls, must_look_at};

@@ -12,6 +12,7 @@
 
 mod plan;
 
+use super::delta::is_table;
 use super::layout::join;
 use super::log::{Decision, Entry, Log};
 use super::place::{Place, at, blocking};
@@ -72,6 +73,13 @@ pub(super) async fn compact_with(
             format!("`{}` names one file; there is nothing to compact", want.path),
         )
         .hint("name the folder of a target, e.g. `lake:orders/`"));
+    }
+    if is_table(&target.place).await? {
+        return Err(Error::new(
+            ErrorKind::Config,
+            format!("`{}` is a Delta table, which only its own log can make compact", want.path),
+        )
+        .hint("use `OPTIMIZE` of Spark, or `DeltaTable(...).optimize.compact()` of the Python package `deltalake`"));
     }
     if !want.dry_run {
         target.recover_dead(is_dead).await?;

@@ -75,13 +75,14 @@ proptest! {
     ) {
         let names = ["number", "coded", "flag", "day"];
         let columns: Vec<&str> = positions.iter().map(|&at| if at == 0 { names[0] } else { names[at - 1] }).collect();
-        let (wanted, got) = write_and_read(&batches, &columns, budget);
+        let (wanted, got, _) = write_and_read(&batches, &columns, budget);
         prop_assert_eq!(wanted, got);
     }
 }
 
-/// Writes by a writer that may gather `budget` bytes; gives the rows that went in and those that a reader finds.
-fn write_and_read(batches: &[RecordBatch], partition_by: &[&str], budget: usize) -> (Vec<String>, Vec<String>) {
+/// Writes by a writer that may gather `budget` bytes; gives the rows that went in and those that a reader finds, and the number of
+/// files.
+fn write_and_read(batches: &[RecordBatch], partition_by: &[&str], budget: usize) -> (Vec<String>, Vec<String>, usize) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
     let target = Target::local();
     let schema = batches[0].schema();
@@ -103,10 +104,11 @@ fn write_and_read(batches: &[RecordBatch], partition_by: &[&str], budget: usize)
         files.push(written.file);
         written.held.keep();
     }
+    let count = files.len();
     let staged = Staged { task, rows, bytes: 0, files, payload: serde_json::Value::Null };
     runtime.block_on(sink.commit(&[staged], &Checkpoint::default())).unwrap();
     let names: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    (texts(batches, &names), texts(&runtime.block_on(read_parquet(&target.place())).unwrap(), &names))
+    (texts(batches, &names), texts(&runtime.block_on(read_parquet(&target.place())).unwrap(), &names), count)
 }
 
 fn many_partitions(rows: i64, partitions: i64) -> RecordBatch {
@@ -118,8 +120,9 @@ fn many_partitions(rows: i64, partitions: i64) -> RecordBatch {
 #[test]
 fn more_partitions_than_files_can_be_open_make_one_file_each() {
     let batches: Vec<RecordBatch> = (0..4).map(|_| many_partitions(1500, 1400)).collect();
-    let (wanted, got) = write_and_read(&batches, &["part"], 20_000);
+    let (wanted, got, files) = write_and_read(&batches, &["part"], 20_000);
     assert_eq!(wanted, got);
+    assert_eq!(files, 1400);
 }
 
 async fn files_of(spec: LoadSpec, batches: Vec<RecordBatch>) -> (Target, Vec<gristmill_model::StagedFile>) {

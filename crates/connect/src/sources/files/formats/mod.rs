@@ -193,7 +193,8 @@ pub(crate) fn settle(schema: &Schema) -> SchemaRef {
 /// The reader of a format.
 pub(crate) fn reader(format: FileFormat) -> &'static dyn FileReader {
     match format {
-        FileFormat::Parquet => &parquet::ParquetReader,
+        // Of a Delta table only single files are ever met: a source refuses the format.
+        FileFormat::Parquet | FileFormat::Delta => &parquet::ParquetReader,
         FileFormat::Ndjson => &ndjson::NdjsonReader,
         FileFormat::Json => &json::JsonReader,
         FileFormat::Avro => &avro::AvroReader,

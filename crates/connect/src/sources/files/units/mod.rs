@@ -109,7 +109,7 @@ fn fact(roots: &[Store], spec: &ExtractSpec, picture: &Picture, at: usize, file:
             Ok(_) => Cuttable::AtACost("it would have to be fetched twice, to know where its quotes are"),
             Err(_) => whole("its dialect is unknown"),
         },
-        FileFormat::Json | FileFormat::Avro | FileFormat::Orc | FileFormat::Arrow => {
+        FileFormat::Json | FileFormat::Avro | FileFormat::Orc | FileFormat::Arrow | FileFormat::Delta => {
             whole("files of this format are read whole")
         }
     };

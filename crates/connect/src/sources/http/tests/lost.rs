@@ -120,6 +120,20 @@ async fn numbers_of_parents_are_sent_as_they_are_written() {
 }
 
 #[tokio::test]
+async fn parents_that_are_asked_for_alike_are_one() {
+    let server = HttpServer::start(|received, _| match received.path() {
+        "/p" => Reply::json("[{\"id\":1},{\"id\":\"1\"},{\"id\":2}]"),
+        path => Reply::json(format!("[{{\"said\":\"{path}{}\"}}]", received.body.replace('"', "'"))),
+    });
+    let children = source(&connect(&server.url, ""), "path: \"c/{id}\"\nhttp: {for_each: {path: p}}");
+    assert_eq!(read(children.as_ref()).await, ["/c/1│", "/c/2│"]);
+    // In a body, a number is not its text.
+    let text = "path: c\nhttp: {method: POST, body: {of: \"{id}\"}, for_each: {path: p}}";
+    let children = source(&connect(&server.url, ""), text);
+    assert_eq!(read(children.as_ref()).await, ["/c{'of':'1'}│", "/c{'of':1}│", "/c{'of':2}│"]);
+}
+
+#[tokio::test]
 async fn a_parent_without_a_text_does_not_ask_for_everything() {
     let server = HttpServer::start(|_, _| Reply::json("[{\"id\":\"\"}]"));
     let text = "path: \"p/{id}\"\nhttp: {for_each: {path: p}}";
