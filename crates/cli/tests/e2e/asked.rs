@@ -173,10 +173,10 @@ fn the_hint_of_a_set_check_names_what_it_can_do() {
 #[test]
 fn a_query_whose_groups_do_not_fit_into_the_memory_goes_to_disk_and_is_right() {
     let folder = Folder::new();
-    // A million groups of some hundred bytes each, in a pool of 28 MB.
+    // A million groups of some hundred bytes each, in a pool of 41 MB.
     let query = "select count(*), sum(n) from (select concat('a text that takes its room ', value % 1000000) as k, count(*) as n
         from generate_series(1, 1500000) group by k)";
-    let said = folder.run(&["sql", "--memory", "64MB", "--format", "csv", query]);
+    let said = folder.run(&["sql", "--memory", "96MB", "--format", "csv", query]);
     assert_eq!(said.code, Some(0), "{said}");
     assert_eq!(said.out.lines().last(), Some("1000000,1500000"), "{said}");
 }

@@ -7,7 +7,7 @@
 //! - row groups are bounded by the bytes that came in, so that memory is bounded as well.
 
 use super::parquet_layout::Layout;
-use arrow::array::{Array, ArrayRef, RecordBatch};
+use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, SortField};
 use gristmill_model::{Error, ErrorKind, Result};
@@ -115,19 +115,22 @@ impl ParquetPlan {
         if let Some(factory) = known.as_ref() {
             return Ok(factory.clone());
         }
-        let expected = expected_rows(batches, self.groups);
+        let width = width(batches);
+        let expected = (self.groups.bytes / width).min(self.groups.rows.unwrap_or(usize::MAX)).max(1);
         let dictionaries = match self.layout.dictionary {
             Some(all) => vec![all; self.schema.fields().len()],
             None => dictionaries(&self.schema, batches, expected),
         };
-        let factory = Arc::new(self.factory_for(&dictionaries, expected)?);
+        let factory = Arc::new(self.factory_for(&dictionaries, expected, width)?);
         *known = Some(factory.clone());
         Ok(factory)
     }
 
-    fn factory_for(&self, dictionaries: &[bool], expected: usize) -> Result<ArrowRowGroupWriterFactory> {
+    fn factory_for(&self, dictionaries: &[bool], expected: usize, width: usize) -> Result<ArrowRowGroupWriterFactory> {
         let rows = expected as u64;
-        let mut properties = self.layout.apply(properties(self.groups.compression), &self.parquet_schema, rows);
+        // After so many rows the encoder looks whether a page is full: pages of long values would become as large as a row group.
+        let looks = properties(self.groups.compression).set_write_batch_size((RUN_BYTES / width).clamp(1, RUN_ROWS));
+        let mut properties = self.layout.apply(looks, &self.parquet_schema, rows);
         for leaf in self.parquet_schema.columns() {
             let root = leaf.path().parts().first().map(String::as_str).unwrap_or_default();
             let field = self.schema.fields().iter().position(|field| field.name() == root);
@@ -146,17 +149,16 @@ fn properties(compression: Compression) -> WriterPropertiesBuilder {
     WriterProperties::builder()
         .set_compression(compression)
         .set_created_by(concat!("gristmill ", env!("CARGO_PKG_VERSION")).to_owned())
-        .set_write_batch_size(8192)
+        .set_write_batch_size(RUN_ROWS)
         .set_max_row_group_row_count(None)
 }
 
-/// The rows of a full row group, by the width of the first ones.
-fn expected_rows(batches: &[RecordBatch], groups: RowGroups) -> usize {
+/// The bytes of a row, about: 1 at least.
+fn width(batches: &[RecordBatch]) -> usize {
     let (rows, bytes) = batches
         .iter()
         .fold((0usize, 0usize), |(rows, bytes), batch| (rows + batch.num_rows(), bytes + batch_bytes(batch)));
-    let width = bytes.checked_div(rows).unwrap_or(1).max(1);
-    (groups.bytes / width).min(groups.rows.unwrap_or(usize::MAX)).max(1)
+    bytes.checked_div(rows).unwrap_or(1).max(1)
 }
 
 /// Decides by the first rows which fields a dictionary pays for.
@@ -214,18 +216,21 @@ pub(super) fn batch_bytes(batch: &RecordBatch) -> usize {
 }
 
 fn array_bytes(array: &ArrayRef) -> usize {
-    use arrow::datatypes::DataType;
-    match array.data_type() {
-        // Views share their buffers with whatever they were cut from: about 16 bytes and the long texts' share.
-        DataType::Utf8View | DataType::BinaryView => {
-            let data = array.to_data();
-            let views = data.buffers().first().map_or(0, |views| views.len() / 16).max(1);
-            let texts: usize = data.buffers().iter().skip(1).map(|buffer| buffer.len()).sum();
-            // A slice of a large shared buffer is not charged more than texts usually have.
-            array.len() * 16 + (texts / views).min(256) * array.len()
-        }
-        _ => array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size()),
+    // Views share their buffers with whatever they were cut from: what counts is what they point to.
+    if let Some(texts) = array.as_string_view_opt() {
+        return views_bytes(texts.views());
     }
+    if let Some(values) = array.as_binary_view_opt() {
+        return views_bytes(values.views());
+    }
+    array.to_data().get_slice_memory_size().unwrap_or_else(|_| array.get_array_memory_size())
+}
+
+/// A view's first 32 bits are the length of its value, which lies in the view itself up to 12 bytes.
+fn views_bytes(views: &[u128]) -> usize {
+    #[expect(clippy::cast_possible_truncation, reason = "the first 32 bits are meant")]
+    let lengths = views.iter().map(|view| *view as u32 as usize);
+    views.len() * 16 + lengths.filter(|length| *length > 12).sum::<usize>()
 }
 
 /// How many threads encode just now, in all of the process: a helper starts only where a core is idle.

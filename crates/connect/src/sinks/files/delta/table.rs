@@ -13,6 +13,7 @@ use gristmill_model::{Error, ErrorKind, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// The log of a table, below it.
 pub(super) const LOG: &str = crate::hive::DELTA_LOG;
@@ -62,6 +63,8 @@ pub(super) struct Table {
     pub(super) metadata: Option<Metadata>,
     /// What the library knows of it.
     pub(super) state: Option<(LogStoreRef, EagerSnapshot)>,
+    /// Applications that were asked for: each question reads the log.
+    pub(super) asked: Arc<Mutex<HashMap<String, Option<i64>>>>,
 }
 
 /// A column of a table.
@@ -106,6 +109,7 @@ impl Table {
             protocol: as_json(snapshot.protocol())?,
             metadata: Some(as_json(snapshot.metadata())?),
             state: Some((log, snapshot)),
+            asked: Arc::default(),
         })
     }
 
@@ -115,8 +119,13 @@ impl Table {
     /// A log that cannot be read.
     pub(super) async fn transaction(&self, app_id: &str) -> Result<Option<i64>> {
         let Some((log, snapshot)) = &self.state else { return Ok(None) };
+        if let Some(known) = self.asked.lock().unwrap_or_else(PoisonError::into_inner).get(app_id) {
+            return Ok(*known);
+        }
         let found = snapshot.transaction_version(log.as_ref(), app_id).await;
-        found.map_err(|error| log::explain(&error, "the log of the Delta table"))
+        let found = found.map_err(|error| log::explain(&error, "the log of the Delta table"))?;
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner).insert(app_id.to_owned(), found);
+        Ok(found)
     }
 
     /// The files of the table.

@@ -1,7 +1,7 @@
 //! The block writer.
 
 use super::*;
-use arrow::array::Int32Array;
+use arrow::array::{BinaryViewArray, Int32Array};
 use proptest::prelude::*;
 
 fn numbers(range: std::ops::Range<i64>) -> RecordBatch {
@@ -52,6 +52,12 @@ async fn row_groups_are_bounded_by_bytes_too() {
     let mut writer = BlockWriter::to_file(folder.path().join("a.parquet"), options).unwrap();
     writer.write(numbers(0..2500)).await.unwrap();
     assert_eq!(writer.finish().await.unwrap().row_groups, [1000, 1000, 500]);
+    // Long values count as long as they are, also where rows only point to them.
+    let value = vec![b'x'; 1984];
+    let views: ArrayRef = Arc::new(BinaryViewArray::from_iter_values(std::iter::repeat_n(&value, 10)));
+    let mut writer = BlockWriter::to_file(folder.path().join("b.parquet"), options).unwrap();
+    writer.write(RecordBatch::try_from_iter([("value", views)]).unwrap()).await.unwrap();
+    assert_eq!(writer.finish().await.unwrap().row_groups, [4, 4, 2]);
 }
 
 #[tokio::test]
