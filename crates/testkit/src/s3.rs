@@ -126,6 +126,8 @@ pub async fn serve(listener: TcpListener, folder: &Path, key: &str, secret: &str
     let server = Builder::new(TokioExecutor::new());
     loop {
         let (socket, _) = listener.accept().await?;
+        // Otherwise an answer in two pieces waits for the client's acknowledgement, which takes its time.
+        drop(socket.set_nodelay(true));
         let connection = server.serve_connection(TokioIo::new(socket), service.clone()).into_owned();
         // A client that hangs up is no trouble of the server's.
         tokio::spawn(async move { drop(connection.await) });
