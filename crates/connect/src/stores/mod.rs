@@ -7,6 +7,7 @@
 
 mod bucket;
 mod error;
+mod folder;
 mod local;
 mod open;
 mod options;

@@ -1,5 +1,6 @@
 //! Opening a store from its URL. Nothing outside is touched.
 
+use super::folder::Folder;
 use super::{NewBucket, Store, StoreKind, StoreOptions, local, redact};
 use crate::OpenContext;
 use gristmill_model::{Error, ErrorKind, Result};
@@ -7,7 +8,6 @@ use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey};
 use object_store::azure::{AzureConfigKey, MicrosoftAzureBuilder};
 use object_store::gcp::{GoogleCloudStorageBuilder, GoogleConfigKey};
 use object_store::http::HttpBuilder;
-use object_store::local::LocalFileSystem;
 use object_store::path::Path;
 use object_store::{BackoffConfig, ClientOptions, RetryConfig};
 use std::path::PathBuf;
@@ -71,7 +71,7 @@ fn folder(path: &std::path::Path, context: &OpenContext) -> Result<Store> {
         .map_err(|error| config(format!("{what} cannot be the folder of a connection")).cause(error))?;
     let url = Url::parse("file:///").map_err(|error| Error::internal("`file:///` is a URL").cause(error))?;
     Ok(Store {
-        store: Arc::new(LocalFileSystem::new()),
+        store: Arc::new(Folder::default()),
         multipart: None,
         prefix,
         url,
