@@ -33,6 +33,8 @@ const GATHER_PART: u64 = 12;
 const MOST_GATHER_BYTES: usize = 128 << 20;
 /// What one of them may gather however many there are.
 const LEAST_GATHER_BYTES: usize = 8 << 20;
+/// What a writer gathers that clusters rows on disk: enough for some thousand rows of each bucket at once.
+const CLUSTER_BYTES: usize = 16 << 20;
 /// Files one writer keeps open.
 const MOST_OPEN: usize = 128;
 /// Files that have ended and are not yet known to be on the disk, of one writer: they are open until then.
@@ -279,7 +281,18 @@ fn encode_error(error: arrow::error::ArrowError) -> Error {
 
 impl Partitioned {
     fn budget(&self) -> usize {
-        self.budget.unwrap_or_else(Count::share)
+        let share = self.budget.unwrap_or_else(Count::share);
+        if self.spill.is_some() || self.has_too_many() { share.min(CLUSTER_BYTES) } else { share }
+    }
+
+    /// Whether more partitions have been gathered than files can be open: gathering more rows does not help.
+    fn has_too_many(&self) -> bool {
+        if self.splitter.len() <= MOST_OPEN || self.gathered.bytes < CLUSTER_BYTES {
+            return false;
+        }
+        let mut seen = vec![false; self.splitter.len()];
+        let fresh = |id: &&u32| seen.get_mut(**id as usize).is_some_and(|seen| !std::mem::replace(seen, true));
+        self.gathered.ids.iter().filter(fresh).nth(MOST_OPEN).is_some()
     }
 
     fn write(&mut self, files: &mut Files, batch: &RecordBatch) -> Result<()> {
