@@ -6,7 +6,11 @@
 //! - an upload that is not there (completed, aborted, never begun) answers `NoSuchUpload`, as S3 does, not
 //!   `AccessDenied`;
 //! - completing, aborting and deleting go on when the client hangs up, instead of stopping half-way;
-//! - deleting an object that somebody else has just deleted is no error.
+//! - deleting an object that somebody else has just deleted is no error;
+//! - a copy appears whole, instead of growing under its readers.
+//!
+//! Its side files have an object's whole key in their names, so that uploads of keys beyond some 120 bytes are answered with
+//! `InternalError`: the file system takes no longer names.
 //!
 //! Still unlike S3: parts live beside the buckets as hidden files, a listing reads folders without a snapshot, and there
 //! are no versions, lifecycles or access rules.
@@ -55,6 +59,18 @@ impl S3Server {
     /// # Errors
     /// No port or folder to be had.
     pub fn start(buckets: &[&str]) -> io::Result<Self> {
+        Self::begin(buckets, true)
+    }
+
+    /// A server that refuses to copy objects, as some stores do.
+    ///
+    /// # Errors
+    /// No port or folder to be had.
+    pub fn without_copies(buckets: &[&str]) -> io::Result<Self> {
+        Self::begin(buckets, false)
+    }
+
+    fn begin(buckets: &[&str], copies: bool) -> io::Result<Self> {
         let folder = tempfile::tempdir()?;
         for bucket in buckets {
             std::fs::create_dir(folder.path().join(bucket))?;
@@ -69,7 +85,7 @@ impl S3Server {
             runtime.block_on(async move {
                 let Ok(listener) = TcpListener::from_std(listener) else { return };
                 tokio::select! {
-                    _ = serve(listener, &root, ACCESS_KEY, SECRET_KEY) => {}
+                    _ = serve_as(listener, &root, ACCESS_KEY, SECRET_KEY, copies) => {}
                     _ = stopped => {}
                 }
             });
@@ -119,8 +135,12 @@ impl Drop for S3Server {
 /// # Errors
 /// A folder that is not there, a listener that fails.
 pub async fn serve(listener: TcpListener, folder: &Path, key: &str, secret: &str) -> io::Result<()> {
+    serve_as(listener, folder, key, secret, true).await
+}
+
+async fn serve_as(listener: TcpListener, folder: &Path, key: &str, secret: &str, copies: bool) -> io::Result<()> {
     let files = FileSystem::new(folder).map_err(|error| io::Error::other(format!("{error:?}")))?;
-    let mut builder = S3ServiceBuilder::new(Honest { files: Arc::new(files), exclusive: Arc::default() });
+    let mut builder = S3ServiceBuilder::new(Honest { files: Arc::new(files), exclusive: Arc::default(), copies });
     builder.set_auth(SimpleAuth::from_single(key, secret));
     let service = builder.build();
     let server = Builder::new(TokioExecutor::new());
@@ -138,6 +158,8 @@ pub async fn serve(listener: TcpListener, folder: &Path, key: &str, secret: &str
 struct Honest {
     files: Arc<FileSystem>,
     exclusive: Arc<Mutex<()>>,
+    /// Whether it copies objects.
+    copies: bool,
 }
 
 impl Honest {
@@ -209,7 +231,25 @@ impl S3 for Honest {
     }
 
     async fn copy_object(&self, request: S3Request<CopyObjectInput>) -> S3Result<S3Response<CopyObjectOutput>> {
-        self.files.copy_object(request).await
+        if !self.copies {
+            return Err(S3Error::with_message(S3ErrorCode::MethodNotAllowed, "objects are not copied here"));
+        }
+        let CopySource::Bucket { bucket, key, .. } = request.input.copy_source.clone() else {
+            return Err(S3Error::new(S3ErrorCode::NotImplemented));
+        };
+        self.to_the_end(|files| async move {
+            let (to_bucket, to_key) = (request.input.bucket.clone(), request.input.key.clone());
+            let request = request.map_input(drop);
+            let wrong = |error| S3Error::with_message(S3ErrorCode::InvalidRequest, format!("{error}"));
+            let get = GetObjectInput::builder().bucket(bucket.into()).key(key.into()).build().map_err(wrong)?;
+            let found = files.get_object(request.clone().map_input(|()| get)).await?.output;
+            let put = PutObjectInput::builder().bucket(to_bucket).key(to_key).body(found.body);
+            let put = put.content_length(found.content_length).build().map_err(wrong)?;
+            let done = files.put_object(request.map_input(|()| put)).await?.output;
+            let copied = CopyObjectResult { e_tag: done.e_tag, ..CopyObjectResult::default() };
+            Ok(S3Response::new(CopyObjectOutput { copy_object_result: Some(copied), ..CopyObjectOutput::default() }))
+        })
+        .await
     }
 
     async fn delete_bucket(&self, request: S3Request<DeleteBucketInput>) -> S3Result<S3Response<DeleteBucketOutput>> {

@@ -1,7 +1,8 @@
 //! Write, audit, publish: no load of a run is published before everything of it has passed.
 
 use crate::strategies::World;
-use crate::support::{Folder, Said};
+use crate::support::{Folder, Said, walk};
+use gristmill_testkit::s3::{ACCESS_KEY, S3Server, SECRET_KEY};
 
 /// Products and orders, loaded one after the other; `more` is said of the orders.
 fn shop(more: &str, steps: &str) -> Folder {
@@ -236,4 +237,94 @@ fn staging_tables_and_side_files_can_be_looked_at_by_the_names_of_the_target() {
         assert_eq!(said.code, Some(0), "{said}");
         assert!(not_staged(folder, "l").contains("was published"));
     }
+}
+
+/// Names below a folder of a bucket that begin with `_gristmill/` and are not of the log.
+fn staged_files(bucket: &std::path::Path) -> Vec<String> {
+    fn below(folder: &std::path::Path, found: &mut Vec<String>) {
+        for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+            match entry.path() {
+                path if path.is_dir() => below(&path, found),
+                path => found.push(path.display().to_string()),
+            }
+        }
+    }
+    let mut found = Vec::new();
+    below(bucket, &mut found);
+    found.retain(|path| path.contains("/_gristmill/") && !path.contains("/_gristmill/log/"));
+    found
+}
+
+#[test]
+fn staged_objects_can_be_looked_at_where_the_load_asks_for_it() {
+    for server in [S3Server::start(&["lake"]).unwrap(), S3Server::without_copies(&["lake"]).unwrap()] {
+        let folder = shop("", "");
+        let lake = format!(
+            "{{type: files, url: \"s3://lake/x\", endpoint: \"{}\", access_key_id: {ACCESS_KEY}, secret_access_key: {SECRET_KEY}}}",
+            server.endpoint
+        );
+        let project = std::fs::read_to_string(folder.path().join("gristmill.yaml")).unwrap();
+        folder.write("gristmill.yaml", project.replace("{type: files, url: ./lake}", &lake));
+        folder.write(
+            "pipelines/p.yaml",
+            "name: p\nretries: 1\nretry_delay: 1ms\nsteps:
+  orders: {extract: {from: in, path: orders.csv}, checks: [{between: {column: total, min: 0}}]}
+  parted: {load: {from: orders, to: lake, path: parted/, partition_by: [product_id], strategy: partition_overwrite, readable_staging: true}}
+  one: {load: {from: orders, to: lake, path: one.csv, strategy: replace, csv: {delimiter: \";\"}, readable_staging: true}}
+  held: {load: {from: orders, to: lake, path: held/, strategy: replace}}\n",
+        );
+        let said = run(&folder);
+        assert_eq!(said.code, Some(1), "{said}");
+        assert!(said.out.contains(".parted \"SELECT * FROM staged\"") && !said.out.contains(".held \""), "{said}");
+        for step in ["parted", "one"] {
+            let rows = staged(&folder, step, "SELECT order_id, product_id, total FROM staged ORDER BY order_id");
+            assert_eq!(rows, ["7,1,12", "8,2,-5", "9,2,-6"], "{step}");
+        }
+        assert!(not_staged(&folder, "held").contains("nothing is kept"));
+        let mut seen = Vec::new();
+        walk(&server.bucket("lake"), &mut seen);
+        assert!(seen.is_empty(), "no reader sees any of it: {seen:?}");
+        folder.ok(&["recover"]);
+        assert_eq!(staged_files(&server.bucket("lake")), Vec::<String>::new());
+        // Kept again, and thrown away by the run that is good.
+        assert_eq!(run(&folder).code, Some(1));
+        assert_eq!(staged(&folder, "one", "SELECT count(*) FROM staged"), ["3"]);
+        folder.write("in/orders.csv", "order_id,product_id,total\n7,1,12\n");
+        let said = run(&folder);
+        assert_eq!(said.code, Some(0), "{said}");
+        // Nobody told the query that one of them has another delimiter.
+        for (path, column, row) in
+            [("parted/", "order_id", "7"), ("one.csv", "*", "7;1;12"), ("held/", "order_id", "7")]
+        {
+            assert_eq!(folder.rows(&format!("SELECT {column} FROM 'lake:{path}'")), [row], "{path}");
+        }
+        assert_eq!(staged_files(&server.bucket("lake")), Vec::<String>::new());
+        assert_eq!(server.open_uploads().unwrap(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn an_append_that_a_transaction_would_hold_can_be_looked_at_where_the_load_asks_for_it() {
+    let world = World::postgres();
+    let folder = &world.folder;
+    let steps = |more: &str| {
+        let load = format!("{{from: v, to: out, table: t, strategy: append{more}}}");
+        let check = "checks: [{not_null: name}]";
+        world.steps(&format!("  v: {{extract: {{from: lake, path: a.csv}}, {check}}}\n  l: {{load: {load}}}\n"));
+    };
+    folder.write("lake/a.csv", "id,name\n1,a\n");
+    steps("");
+    assert_eq!(run(folder).code, Some(0));
+    folder.write("lake/a.csv", "id,name\n2,b\n3,\n");
+    let next = || folder.run(&["run", ".", "--date", "2024-01-16"]);
+    assert_eq!(next().code, Some(1));
+    assert!(not_staged(folder, "l").contains("nothing is kept"));
+    steps(", readable_staging: true");
+    let said = next();
+    assert_eq!(said.code, Some(1), "{said}");
+    assert_eq!(staged(folder, "l", "SELECT id FROM staged ORDER BY id"), ["2", "3"], "{said}");
+    folder.write("lake/a.csv", "id,name\n2,b\n");
+    let said = next();
+    assert_eq!(said.code, Some(0), "{said}");
+    assert_eq!(world.ask("select string_agg(name, ' ' order by id) from t"), "a b");
 }

@@ -80,6 +80,12 @@ pub struct LoadSpec {
     /// Start a new file when one has become about so large; 256 MB by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub file_size: Option<ByteSize>,
+    /// What is staged can be looked at after a failed check (`gristmill sql --staged`) wherever it could not be otherwise. Object
+    /// stores: it lies as whole objects below the hidden prefix `_gristmill/staging/`, and the commit copies them; without it,
+    /// uploads are held open until the commit, and nothing is written twice. PostgreSQL: an `append` goes to a staging table
+    /// first. Elsewhere it always can.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub readable_staging: bool,
     /// Rows in a Parquet row group; by default bounded by bytes alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub row_group_rows: Option<u64>,
@@ -141,6 +147,7 @@ impl LoadSpec {
             compression: None,
             compression_level: None,
             file_size: None,
+            readable_staging: false,
             row_group_rows: None,
             csv: None,
             parquet: None,

@@ -62,7 +62,19 @@ impl fmt::Display for Cell {
         } else {
             ""
         };
-        write!(f, "{}: {}{parts}", self.kind, self.strategy)
+        let staging = match (self.options.contains("readable_staging"), self.copies()) {
+            (false, _) => "",
+            (true, true) => ", readable staging",
+            (true, false) => ", readable staging without copies",
+        };
+        write!(f, "{}: {}{parts}{staging}", self.kind, self.strategy)
+    }
+}
+
+impl Cell {
+    /// Whether the store copies objects; one with which what is staged is readable does not.
+    pub(crate) fn copies(&self) -> bool {
+        self.kind != Kind::S3Folder("csv") || !self.options.contains("readable_staging")
     }
 }
 
@@ -128,6 +140,9 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::S3Folder("delta"), "append", ""),
     cell(Kind::S3Folder("delta"), "partition_overwrite", BY_DAY),
     cell(Kind::S3Folder("delta"), "merge", BY_ID),
+    cell(Kind::S3Folder("parquet"), "partition_overwrite", ", partition_by: [day], readable_staging: true"),
+    cell(Kind::S3Folder("csv"), "replace", ", partition_by: [day], readable_staging: true"),
     cell(Kind::S3File("csv"), "replace", ""),
+    cell(Kind::S3File("csv"), "replace", ", readable_staging: true"),
     cell(Kind::Both, "replace", ""),
 ];

@@ -17,6 +17,11 @@ const BUCKET: &str = "bucket";
 /// Rows as text, each under the folder (or table) it was found in, sorted.
 pub(crate) type Rows = BTreeMap<String, Vec<String>>;
 
+fn server_of(cell: &Cell) -> S3Server {
+    let start = if cell.copies() { S3Server::start } else { S3Server::without_copies };
+    start(&[BUCKET]).unwrap()
+}
+
 /// A project and its target.
 pub(crate) struct Yard<'a> {
     pub(crate) cell: Cell,
@@ -39,7 +44,7 @@ impl<'a> Yard<'a> {
     pub(crate) fn with(cell: Cell, server: &'a PostgresServer, maria_server: fn() -> &'static MariadbServer) -> Self {
         let database = (cell.kind == Kind::Postgres).then(|| server.database());
         let maria = (cell.kind == Kind::Mariadb).then(|| maria_server().database());
-        let store = cell.kind.is_s3().then(|| S3Server::start(&[BUCKET]).unwrap());
+        let store = cell.kind.is_s3().then(|| server_of(&cell));
         let yard = Self { cell, folder: Folder::new(), database, maria, store, server, maria_server };
         for (day, ids) in [("2024-01-01", 1..=60), ("2024-01-02", 41..=100), ("2024-01-03", 81..=140)] {
             // Two files, so that two writers have something to do; the row 13 of each is refused.
@@ -66,7 +71,7 @@ impl<'a> Yard<'a> {
         let database = self.database.as_ref().map(|database| self.server.copy(database).unwrap());
         let maria = self.maria.as_ref().map(|maria| (self.maria_server)().copy(maria).unwrap());
         let store = self.store.as_ref().map(|store| {
-            let fresh = S3Server::start(&[BUCKET]).unwrap();
+            let fresh = server_of(&self.cell);
             copy(&store.bucket(BUCKET), &fresh.bucket(BUCKET));
             fresh
         });

@@ -17,6 +17,8 @@ const CELLS: &[Cell] = &[
     cell(Kind::Mariadb, "delete+insert", ", key: [id]"),
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("ndjson"), "replace", ""),
+    cell(Kind::S3Folder("parquet"), "replace", ", readable_staging: true"),
+    cell(Kind::S3File("csv"), "replace", ", readable_staging: true"),
 ];
 
 /// What is there after these runs, one after the other.

@@ -14,6 +14,7 @@ use std::time::Duration;
 const CELLS: &[Cell] = &[
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("csv"), "partition_overwrite", ", partition_by: [day]"),
+    cell(Kind::S3Folder("ndjson"), "partition_overwrite", ", partition_by: [day], readable_staging: true"),
     cell(Kind::S3File("parquet"), "replace", ""),
 ];
 

@@ -193,7 +193,7 @@ impl BlockWriter {
         Ok(Self::start(target, options, move |target| match target {
             Target::Remote { multipart, path, runtime } => {
                 let (multipart, path, runtime) = (multipart.clone(), path.clone(), runtime.clone());
-                let to = UploadTo { multipart, store: objects, path, part_size, runtime };
+                let to = UploadTo { multipart, store: objects, path, hidden: None, part_size, runtime };
                 Ok(Box::new(UploadOutput::create(to, None)?))
             }
             Target::Local { .. } => Err(Error::internal("an upload is no file")),

@@ -49,6 +49,8 @@ pub(super) struct Config {
     pub(super) file_size: u64,
     /// Whether staged files tell about their values (`delta/stats.rs`).
     pub(super) statistics: bool,
+    /// Whether what is staged in an object store is to be readable.
+    pub(super) readable: bool,
 }
 
 pub(super) fn wrong(message: impl Into<String>) -> Error {
@@ -174,6 +176,7 @@ impl Config {
             encoding,
             file_size,
             statistics: false,
+            readable: load.readable_staging,
         })
     }
 }

@@ -4,8 +4,8 @@
 //! <target>/part-….parquet                    what readers see, or
 //! <target>/date=2024-01-15/part-….parquet    … with partitions
 //! <target>/_gristmill/log/<n>.json           what was decided, in order (`log.rs`)
-//! <target>/_gristmill/staging/<load>-<owner>/…   local disk: what is not published yet
-//! <target>/_gristmill/intents/<load>-<owner>/…   object stores: uploads that are held open
+//! <target>/_gristmill/staging/<load>-<owner>/…   what is not published yet: local disk, or `readable_staging: true`
+//! <target>/_gristmill/intents/<load>-<owner>/…   object stores: notes of uploads that are held open or staged there
 //! ```
 //!
 //! Readers of folders leave out names that begin with `_` or `.`, partition folders like `_year=2024` excepted
@@ -19,13 +19,13 @@ use gristmill_model::{LoadKey, OwnerId, TaskKey};
 pub(super) const HOME: &str = "_gristmill";
 /// The log, below the target.
 pub(super) const LOG: &str = "_gristmill/log";
-/// Temporary files, below the target; local disk only.
+/// What is staged, below the target: temporary files on local disk, whole objects where they are to be readable.
 pub(super) const STAGING: &str = "_gristmill/staging";
 /// What names the load and owner of a staging folder.
 pub(super) const LOAD_FILE: &str = "load.json";
 /// What is written to see whether a target can be written, below the target; object stores only.
 pub(super) const PROBE: &str = "_gristmill/probe";
-/// Notes of open uploads, below the target; object stores only.
+/// Notes of uploads, below the target; object stores only.
 pub(super) const INTENTS: &str = "_gristmill/intents";
 
 /// The folder of one owner's share of one load: `<load>-<owner>`.
@@ -40,6 +40,22 @@ pub(super) fn file_name(task: &TaskKey, number: u32, extension: &str) -> String 
     let short = task.load.short();
     let (generation, partition) = (task.load.generation, task.partition);
     format!("part-{short}-{generation}-{partition:05}-{:08x}-{number:04}.{extension}", unique >> 32)
+}
+
+/// Where a staged object lies that is to be `path`, below the target: the `number`th one of its task, in the same partition
+/// folder. No other attempt ever uses the name, so that what one takes back late is not the next one's.
+pub(super) fn hidden_path(task: &TaskKey, number: u32, path: &str) -> String {
+    let (folder, name) = split(path);
+    // Readers go by the ending.
+    let ending = name.split_once('.').map_or("", |(_, ending)| ending);
+    let name = format!("{:05}-{:x}-{number:04}.{ending}", task.partition, task.attempt);
+    let home = join(STAGING, &load_folder(&task.load, &task.owner));
+    join(&home, &join(folder, &name))
+}
+
+/// Whether the object at `path` is staged, and not published, whatever else is.
+pub(super) fn is_staged(path: &str) -> bool {
+    path.strip_prefix(STAGING).is_some_and(|rest| rest.starts_with('/'))
 }
 
 fn fnv1a(bytes: &[u8]) -> u64 {

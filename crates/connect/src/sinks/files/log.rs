@@ -198,6 +198,11 @@ impl Log {
         place.put_if_absent(&log_path(&entry_name(number)), bytes).await
     }
 
+    /// The numbers of later entries.
+    pub(super) fn after(&self, number: u64) -> Vec<u64> {
+        self.entries.range(number.saturating_add(1)..).map(|(number, _)| *number).collect()
+    }
+
     /// The entry that committed `key`.
     pub(super) async fn committed(&self, place: &Place, key: &LoadKey) -> Result<Option<(u64, Entry)>> {
         let short = key.short();

@@ -1,14 +1,15 @@
 //! Files: Parquet, CSV, NDJSON, Avro and Arrow IPC in a folder or on an object store, partitioned the Hive way.
 //!
 //! ```text
-//! stage    rows ─channel─► encoder thread ─► temporary files (local disk) │ uploads held open (object stores)
+//! stage    rows ─channel─► encoder thread ─► temporary files (local disk) │ uploads held open (object stores), or,
+//!          with `readable_staging`, objects below a hidden prefix, which the commit copies
 //! commit   target log: put-if-absent `_gristmill/log/<n>.json` = decided ─► publish ─► remove ─► mark as done
 //! recover  undone entries are finished; staged loads of dead owners are given up in the log, then swept
 //! ```
 //!
 //! `config.rs` understands the load, `write.rs` turns rows into files (`partition.rs` splits them, `parquet.rs` and
 //! `encode.rs` encode them, `output.rs` takes the bytes), `commit.rs` decides and `publish_local.rs` and
-//! `publish_remote.rs` make it true. [`BlockWriter`] writes single Parquet files from blocks, for whoever has rows of
+//! `publish_remote.rs` (`readable.rs` where it copies) make it true. [`BlockWriter`] writes single Parquet files from blocks, for whoever has rows of
 //! their own.
 //!
 //! `format: delta` (folder `delta`) goes another way from the commit on: the table's own log decides.
@@ -40,6 +41,7 @@ mod partition;
 mod place;
 mod publish_local;
 mod publish_remote;
+mod readable;
 mod recover;
 mod retention;
 mod scope;

@@ -1,15 +1,17 @@
-//! Where encoded bytes go until they are published: a temporary file, or an upload that is held open.
+//! Where encoded bytes go until they are published: a temporary file, or an upload that is held open, or, where staged rows
+//! are to be readable, an object where no reader looks.
 //!
 //! Both are written from a thread that may block. Nothing is visible to a reader of the target, and whatever is dropped
 //! before [`Held::keep`] is taken back: the file is removed, the upload aborted.
 
 use super::parquet::io_error;
+use super::readable;
 use crate::stores;
 use gristmill_model::fault::{self, Point};
 use gristmill_model::{Error, ErrorKind, Result};
 use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
-use object_store::{ObjectStore, ObjectStoreExt, PutPayload};
+use object_store::{MultipartId, ObjectStore, ObjectStoreExt, PutPayload};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::fmt;
@@ -221,6 +223,8 @@ struct Upload {
     id: String,
     /// The note that tells others of it, if there is one.
     intent: Option<Path>,
+    /// It is completed where no reader looks, so the object goes with whoever gives it up.
+    hidden: bool,
     runtime: Handle,
     kept: AtomicBool,
 }
@@ -232,11 +236,15 @@ impl Drop for Upload {
         }
         let (multipart, store) = (self.multipart.clone(), self.store.clone());
         let (path, id, intent) = (self.path.clone(), std::mem::take(&mut self.id), self.intent.take());
+        let hidden = self.hidden;
         self.runtime.spawn(async move {
+            use object_store::Error::NotFound;
+            let is_gone = |done: object_store::Result<()>| matches!(done, Ok(()) | Err(NotFound { .. }));
+            let aborted = multipart.abort_multipart(&path, &id).await;
+            // One that was completed is no upload any more, but an object.
+            let gone = if hidden { is_gone(aborted) && is_gone(store.delete(&path).await) } else { aborted.is_ok() };
             // The note goes only once the upload is gone: as long as it is there, somebody can abort it.
-            if multipart.abort_multipart(&path, &id).await.is_ok()
-                && let Some(intent) = intent
-            {
+            if gone && let Some(intent) = intent {
                 drop(store.delete(&intent).await);
             }
         });
@@ -246,6 +254,8 @@ impl Drop for Upload {
 /// Writes a held-open multipart upload.
 pub(super) struct UploadOutput {
     upload: Arc<Upload>,
+    /// Where it is completed as soon as it is whole, relative to the target, if it is.
+    hidden: Option<String>,
     buffer: Vec<u8>,
     part_size: usize,
     parts: Vec<PartId>,
@@ -263,6 +273,8 @@ pub(super) struct UploadTo {
     pub(super) multipart: Arc<dyn MultipartStore>,
     pub(super) store: Arc<dyn ObjectStore>,
     pub(super) path: Path,
+    /// The same, relative to the target, where the upload is completed as soon as it is whole, for the commit to copy.
+    pub(super) hidden: Option<String>,
     pub(super) part_size: usize,
     pub(super) runtime: Handle,
 }
@@ -270,7 +282,7 @@ pub(super) struct UploadTo {
 impl UploadOutput {
     /// Opens an upload. `intent`: where to note it and what to say, given its id, before the first part is sent.
     pub(super) fn create(to: UploadTo, intent: Option<Note<'_>>) -> Result<Self> {
-        let UploadTo { multipart, store, path, part_size, runtime } = to;
+        let UploadTo { multipart, store, path, hidden, part_size, runtime } = to;
         let what = format!("`{path}`");
         let opening = multipart.create_multipart(&path);
         let id = runtime.block_on(opening).map_err(|error| stores::error(error, &what))?;
@@ -281,6 +293,7 @@ impl UploadOutput {
             path,
             id,
             intent: note.as_ref().map(|(place, _)| place.clone()),
+            hidden: hidden.is_some(),
             runtime: runtime.clone(),
             kept: AtomicBool::new(false),
         });
@@ -292,6 +305,7 @@ impl UploadOutput {
         }
         Ok(Self {
             upload,
+            hidden,
             buffer: Vec::new(),
             part_size: part_size.max(LEAST_PART),
             parts: Vec::new(),
@@ -360,7 +374,19 @@ impl Output for UploadOutput {
             self.wait()?;
         }
         let parts: Vec<String> = self.parts.iter().map(|part| part.content_id.clone()).collect();
-        let handle = json!({"upload": self.upload.id, "parts": parts});
+        let mut handle = json!({"upload": self.upload.id, "parts": parts});
+        if let Some(hidden) = &self.hidden {
+            let upload = &self.upload;
+            let done = upload.runtime.block_on(complete(upload.multipart.as_ref(), &upload.path, &handle));
+            if let Err(error) = done {
+                // An answer may have been lost. The name is this attempt's alone.
+                let found = upload.runtime.block_on(upload.store.head(&upload.path));
+                if !found.is_ok_and(|meta| meta.size == self.written) {
+                    return Err(error);
+                }
+            }
+            handle = readable::handle(hidden);
+        }
         let guard = Some(Guard::Upload(self.upload.clone()));
         Ok(Held { bytes: self.written, handle, file: Mutex::default(), early: Mutex::default(), guard })
     }
@@ -380,7 +406,17 @@ pub(super) async fn complete(multipart: &dyn MultipartStore, path: &Path, handle
     let id = handle["upload"].as_str().unwrap_or_default().to_owned();
     let parts = handle["parts"].as_array().into_iter().flatten();
     let parts = parts.map(|part| PartId { content_id: part.as_str().unwrap_or_default().to_owned() }).collect();
-    let done = multipart.complete_multipart(path, &id, parts).await;
+    complete_parts(multipart, path, &id, parts).await
+}
+
+/// Completes an upload of these parts.
+pub(super) async fn complete_parts(
+    multipart: &dyn MultipartStore,
+    path: &Path,
+    id: &MultipartId,
+    parts: Vec<PartId>,
+) -> Result<()> {
+    let done = multipart.complete_multipart(path, id, parts).await;
     done.map(drop).map_err(|error| stores::error(error, format!("`{path}`")))
 }
 

@@ -3,7 +3,7 @@
 //! What both can do is here, with paths relative to the target. What they do differently has its own file:
 //! `publish_local.rs` (renames and exchanges of folders) and `publish_remote.rs` (completing uploads).
 
-use super::layout::{INTENTS, LOAD_FILE, LOG, PROBE, STAGING, join, load_folder, split};
+use super::layout::{INTENTS, LOAD_FILE, LOG, PROBE, STAGING, hidden_path, is_staged, join, load_folder, split};
 use super::output::{FileOutput, Output, UploadOutput, UploadTo, part_size};
 use super::write::Outputs;
 use crate::stores::{self, NewBucket, Store};
@@ -20,6 +20,7 @@ use std::fs::{self, File};
 use std::io::{ErrorKind as Io, Write};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use tokio::runtime::Handle;
 
 /// Where a target is.
@@ -47,6 +48,8 @@ pub(super) struct Remote {
     pub(super) root: StorePath,
     /// How it is called, for people.
     pub(super) name: String,
+    /// It has refused to copy an object: it is not asked again.
+    pub(super) copies_not: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for Remote {
@@ -67,10 +70,13 @@ pub(super) struct LoadOf {
 pub(super) struct Intent {
     #[serde(flatten)]
     pub(super) load: LoadOf,
-    /// Where the object will be, relative to the target.
+    /// Where the object will be, relative to the target: below [`STAGING`] where the commit is to copy it.
     pub(super) path: String,
     /// The upload's id.
     pub(super) upload: String,
+    /// Where the commit copies it, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) target: Option<String>,
 }
 
 /// Runs what may block where it may.
@@ -142,7 +148,8 @@ impl Place {
         let root = store.locate(path)?;
         let name = store.full_name(&root);
         let bucket = store.bucket.clone();
-        Ok(Self::Remote(Remote { store: store.store.clone(), multipart, bucket, root, name }))
+        let copies_not = Arc::default();
+        Ok(Self::Remote(Remote { store: store.store.clone(), multipart, bucket, root, name, copies_not }))
     }
 
     /// The names directly below `folder`; none where it is not there. On object stores: all objects below it.
@@ -300,13 +307,15 @@ impl Place {
     }
 
     /// Makes outputs for `task`. Called from within the runtime.
-    pub(super) fn outputs(&self, task: &TaskKey, file_size: u64, spill: PathBuf) -> Box<dyn Outputs> {
+    pub(super) fn outputs(&self, task: &TaskKey, file_size: u64, readable: bool, spill: PathBuf) -> Box<dyn Outputs> {
         match self {
             Self::Local(local) => Box::new(LocalOutputs { local: local.clone(), task: task.clone(), made: false }),
             Self::Remote(remote) => Box::new(RemoteOutputs {
                 remote: remote.clone(),
                 task: task.clone(),
                 part_size: part_size(file_size),
+                readable,
+                opened: 0,
                 runtime: Handle::current(),
                 spill,
             }),
@@ -429,13 +438,17 @@ impl Remote {
         Ok(found.into_iter().flatten().collect())
     }
 
-    /// Aborts an upload and deletes its note.
+    /// Aborts an upload, or deletes the staged object that has become of it, and deletes its note.
     pub(super) async fn abort(&self, note: &StorePath, intent: &Intent) -> Result<()> {
         let path = self.path(&intent.path)?;
         match self.multipart.abort_multipart(&path, &intent.upload).await {
             // An upload that is gone (completed, aborted, expired) is what is wanted.
             Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
             Err(error) => return Err(stores::error(error, format!("`{path}`"))),
+        }
+        // Another object may be published, and is never deleted.
+        if is_staged(&intent.path) {
+            self.delete(vec![path]).await?;
         }
         self.delete(vec![note.clone()]).await
     }
@@ -570,6 +583,9 @@ struct RemoteOutputs {
     remote: Remote,
     task: TaskKey,
     part_size: usize,
+    /// Whether uploads are completed where no reader looks, for the commit to copy.
+    readable: bool,
+    opened: u32,
     runtime: Handle,
     spill: PathBuf,
 }
@@ -578,12 +594,20 @@ impl Outputs for RemoteOutputs {
     fn open(&mut self, path: &str) -> Result<Box<dyn Output>> {
         let load = LoadOf { key: self.task.load.clone(), owner: self.task.owner.clone() };
         let folder = join(INTENTS, &load_folder(&load.key, &load.owner));
+        let hidden = self.readable.then(|| hidden_path(&self.task, self.opened, path));
+        self.opened += 1;
+        let target = hidden.is_some().then(|| path.to_owned());
+        let path = hidden.as_deref().unwrap_or(path);
         let note = self.remote.path(&join(&folder, &format!("{}.json", split(path).1)))?;
-        let say = |upload: &str| json!(Intent { load: load.clone(), path: path.to_owned(), upload: upload.to_owned() });
+        let say = |upload: &str| {
+            let (load, path, upload) = (load.clone(), path.to_owned(), upload.to_owned());
+            json!(Intent { load, path, upload, target: target.clone() })
+        };
         let to = UploadTo {
             multipart: self.remote.multipart.clone(),
             store: self.remote.store.clone(),
             path: self.remote.path(path)?,
+            hidden: hidden.clone(),
             part_size: self.part_size,
             runtime: self.runtime.clone(),
         };

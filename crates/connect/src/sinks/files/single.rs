@@ -9,11 +9,10 @@
 //! appended to.
 
 use super::commit::{owner_of, staged_loads, sweep};
-use super::output::complete;
-use super::place::{Place, at, blocking, make_folder, sync_folder};
+use super::place::{LoadOf, Place, at, blocking, make_folder, sync_folder};
 use super::publish_local::forget_empty;
-use super::publish_remote::{check_staged, gone};
-use super::{FilesSink, layout};
+use super::publish_remote::{check_staged, complete_or_copy, gone};
+use super::{FilesSink, layout, readable};
 use crate::{Recovered, Rows, Sink, SinkMode, stores};
 use async_trait::async_trait;
 use chrono::Utc;
@@ -87,7 +86,7 @@ impl SingleFileSink {
         .await
     }
 
-    /// Completes the upload. False: that has been done before.
+    /// Completes the upload, or copies the staged object. False: that has been done before.
     async fn publish_remote(&self, staged: &StagedFile) -> Result<bool> {
         let Place::Remote(remote) = &self.inner.place else {
             return Err(Error::internal("an object has no place"));
@@ -95,17 +94,26 @@ impl SingleFileSink {
         let path = remote.path(&staged.path)?;
         if check_staged(remote, &self.inner.context.key.short(), &[staged]).await.is_ok() {
             fault::at(Point::BeforePublish)?;
-            match complete(remote.multipart.as_ref(), &path, &staged.handle).await {
-                Ok(()) => return Ok(true),
+            let load = LoadOf { key: self.inner.context.key.clone(), owner: self.inner.context.owner.clone() };
+            match complete_or_copy(remote, &load, &path, staged).await {
+                Ok(()) => {
+                    fault::at(Point::DuringPublish)?;
+                    // At once: as long as it is there, this load could be published again, over a later one.
+                    readable::remove(remote, std::slice::from_ref(staged)).await?;
+                    return Ok(true);
+                }
                 // Completed by somebody else, or by a try whose answer was lost: the object tells.
                 Err(error) => match remote.store.head(&path).await {
-                    Ok(meta) if is_published(&meta, staged) => return Ok(false),
+                    Ok(meta) if is_published(&meta, staged) => {}
                     _ => return Err(error.context(format!("publishing `{path}`"))),
                 },
             }
         }
         match remote.store.head(&path).await {
-            Ok(meta) if is_published(&meta, staged) => Ok(false),
+            Ok(meta) if is_published(&meta, staged) => {
+                readable::remove(remote, std::slice::from_ref(staged)).await?;
+                Ok(false)
+            }
             _ => Err(gone(staged)),
         }
     }
@@ -245,7 +253,7 @@ impl Sink for SingleFileSink {
             // The folder may be a target of its own, with uploads that its log has decided to publish: only those of
             // this very file are ours.
             for (note, intent) in remote.intents("").await? {
-                if intent.path == self.name && is_dead(&intent.load.owner) {
+                if *intent.target.as_ref().unwrap_or(&intent.path) == self.name && is_dead(&intent.load.owner) {
                     remote.abort(&note, &intent).await?;
                     recovered.undone.push(intent.load.key.text());
                     recovered.swept += 1;

@@ -88,7 +88,7 @@ impl FilesSink {
 
     fn writer(&self, task: &TaskKey) -> Result<TaskWriter> {
         let spill = self.context.open.state.join("spill");
-        let outputs = self.place.outputs(task, self.config.file_size, spill);
+        let outputs = self.place.outputs(task, self.config.file_size, self.config.readable, spill);
         TaskWriter::new(self.config.clone(), task.clone(), outputs)
     }
 }

@@ -24,6 +24,7 @@ mod blocks;
 mod compact;
 mod faults;
 mod forget;
+mod readable;
 mod rivals;
 mod single;
 mod speed;
@@ -35,6 +36,8 @@ pub(super) struct Target {
     pub(super) folder: tempfile::TempDir,
     pub(super) store: Arc<Store>,
     server: Option<S3Server>,
+    /// `readable_staging`.
+    readable: bool,
 }
 
 pub(super) const PATH: &str = "lake/rows";
@@ -52,15 +55,28 @@ impl Target {
         let folder = tempfile::tempdir().unwrap();
         let context = folders(folder.path());
         let store = Arc::new(Store::open("./data", &StoreOptions::default(), &context).unwrap());
-        Self { folder, store, server: None }
+        Self { folder, store, server: None, readable: false }
     }
 
     pub(super) fn s3() -> Self {
+        Self::on(S3Server::start(&["bucket"]).unwrap())
+    }
+
+    fn on(server: S3Server) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let server = S3Server::start(&["bucket"]).unwrap();
         let options = StoreOptions { endpoint: Some(server.endpoint.clone()), ..s3_options() };
         let store = Store::open("s3://bucket/prefix", &options, &folders(folder.path())).unwrap();
-        Self { folder, store: Arc::new(store), server: Some(server) }
+        Self { folder, store: Arc::new(store), server: Some(server), readable: false }
+    }
+
+    /// A bucket in which what is staged can be read.
+    pub(super) fn s3_readable() -> Self {
+        Self { readable: true, ..Self::s3() }
+    }
+
+    /// The same in a store that does not copy.
+    pub(super) fn s3_without_copies() -> Self {
+        Self { readable: true, ..Self::on(S3Server::without_copies(&["bucket"]).unwrap()) }
     }
 
     pub(super) fn place(&self) -> Place {
@@ -69,6 +85,7 @@ impl Target {
 
     pub(super) fn open(&self, mut load: LoadSpec, context: LoadContext) -> Result<FilesSink> {
         load.path = Some(PATH.to_owned());
+        load.readable_staging = self.readable;
         FilesSink::new(&self.store, &load, context)
     }
 
@@ -97,6 +114,7 @@ impl SinkTarget for Target {
 
     fn sink(&self, mut load: LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
         load.path = Some(PATH.to_owned());
+        load.readable_staging = self.readable;
         open_sink(self.store.clone(), &load, context)
     }
 
@@ -117,6 +135,7 @@ impl SinkTarget for Target {
             return Ok(left);
         };
         let mut left = place.names(INTENTS).await?;
+        left.extend(place.names(STAGING).await?);
         left.extend(server.open_uploads().unwrap());
         Ok(left)
     }
@@ -203,11 +222,13 @@ async fn local_files_are_a_sink() {
 async fn random_loads_leave_what_a_table_in_memory_holds() {
     random_loads(|| async { Ok(Target::local()) }, 0..8).await.unwrap();
     random_loads(|| async { Ok(Target::s3()) }, 0..2).await.unwrap();
+    random_loads(|| async { Ok(Target::s3_readable()) }, 2..4).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn s3_objects_are_a_sink() {
     sink_suite(|| async { Ok(Target::s3()) }).await.unwrap();
+    sink_suite(|| async { Ok(Target::s3_readable()) }).await.unwrap();
 }
 
 fn refuse(change: impl FnOnce(&mut LoadSpec)) -> Error {
@@ -321,7 +342,7 @@ async fn a_partition_that_others_wrote_differently_is_the_same_partition() {
 
 #[tokio::test]
 async fn many_rivals_of_one_target_all_get_their_turn() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
         let target = &target;
         let loads = (1..=6u32).map(|number| async move {
             let name = format!("run-{number}");

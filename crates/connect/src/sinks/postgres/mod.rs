@@ -66,6 +66,8 @@ impl PostgresSink {
         let columns = context.schema.fields().iter().map(Outgoing::new).collect::<Result<Vec<_>>>()?;
         let tolerates = load.on_bad_row != OnFail::Fail;
         let LoadContext { key, owner, alone, ledger_retention, .. } = context;
+        // What a transaction holds nobody else can look at.
+        let alone = alone && !load.readable_staging;
         let way = OnceLock::new();
         Ok(Self { config, options, columns, key, owner, alone, ledger_retention, tolerates, way })
     }

@@ -117,6 +117,10 @@ impl DeltaSink {
         // A table is a folder, whatever its name ends with.
         load.path = load.path.map(|path| format!("{}/", path.trim_end_matches('/')));
         let place = Place::new(&store, load.path.as_deref().unwrap_or_default())?;
+        if load.readable_staging && matches!(place, Place::Remote(_)) {
+            let message = "`readable_staging` does not go with `format: delta` in an object store";
+            return Err(wrong(message.to_owned(), "remove `readable_staging`, or load files of another format"));
+        }
         let held = Place::new(&store, &keyed::held_path(&load))?;
         let (faults, ready) = (Faults::default(), OnceCell::new());
         let sink = Self { store, load, context, place, held, faults, ready };

@@ -211,6 +211,15 @@ fn what_a_delta_table_cannot_do_is_refused_with_a_way_out() {
         refuse(&|spec| spec.partition_by = OneOrMany(vec!["dai".to_owned()])).hint_text().unwrap().contains("`day`")
     );
     assert!(std::fs::read_dir(lake.0.folder.path()).unwrap().next().is_none(), "opening a sink touches nothing");
+    // On disk what is staged can be read anyway.
+    for (lake, can) in [(Lake(Target::local()), true), (Lake(Target::s3()), false)] {
+        let spec = LoadSpec { readable_staging: true, ..load(Strategy::Append, &[]) };
+        let opened = lake.open(spec, context(&lake.0, rows(&[]).schema(), key(1), owner("run")));
+        assert!(opened.is_ok() == can);
+        if let Err(error) = opened {
+            assert!(error.message().contains("`readable_staging`") && error.hint_text().is_some(), "{error:?}");
+        }
+    }
 }
 
 /// The entry of a version.

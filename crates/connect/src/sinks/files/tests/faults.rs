@@ -147,8 +147,16 @@ async fn a_torn_commit_to_s3_is_all_or_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_torn_commit_of_readable_objects_is_all_or_nothing() {
+    fails_everywhere(Target::s3_readable, Strategy::Append, &[]).await;
+    fails_everywhere(Target::s3_readable, Strategy::Replace, &[]).await;
+    fails_everywhere(Target::s3_readable, Strategy::PartitionOverwrite, &["day"]).await;
+    fails_everywhere(Target::s3_without_copies, Strategy::Replace, &["day"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn recovery_leaves_the_living_alone() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
         let open = |number: u32, name: &str| {
             let context = context(&target, rows(&[]).schema(), key(number), owner(name));
             target.open(load(Strategy::Append, &[]), context).unwrap()
@@ -167,7 +175,7 @@ async fn recovery_leaves_the_living_alone() {
 
 #[tokio::test]
 async fn a_commit_after_an_abort_says_so() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
         let context = context(&target, rows(&[]).schema(), key(1), owner("run"));
         let sink = target.open(load(Strategy::Append, &[]), context).unwrap();
         let staged = stage_all(&sink, &[rows(&[(1, "1")])]).await.unwrap();

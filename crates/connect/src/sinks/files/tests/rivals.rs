@@ -46,7 +46,7 @@ async fn a_partition_value_that_reads_back_as_null_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_abort_leaves_what_another_run_has_staged_under_the_same_key() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
         let mine = opened(&target, "a", load(Strategy::Append, &[]), rows(&[]).schema());
         let theirs = opened(&target, "b", load(Strategy::Append, &[]), rows(&[]).schema());
         let staged = stage_all(&theirs, &[rows(&[(1, "x")])]).await.unwrap();
@@ -59,7 +59,7 @@ async fn an_abort_leaves_what_another_run_has_staged_under_the_same_key() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_run_whose_load_another_run_has_committed_is_told_that_its_rows_are_not_in() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable()] {
         let mine = opened(&target, "a", load(Strategy::Append, &[]), rows(&[]).schema());
         let theirs = opened(&target, "b", load(Strategy::Append, &[]), rows(&[]).schema());
         let my_rows = stage_all(&mine, &[rows(&[(2, "y")])]).await.unwrap();
@@ -75,16 +75,28 @@ async fn a_run_whose_load_another_run_has_committed_is_told_that_its_rows_are_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn open_uploads_below_a_prefix_with_a_space_are_found_and_swept() {
-    let target = Target::s3();
-    let mut spec = load(Strategy::Append, &[]);
-    spec.path = Some("a b/c%20d".to_owned());
-    let context = context(&target, rows(&[]).schema(), key(1), owner("run"));
-    let sink = FilesSink::new(&target.store, &spec, context).unwrap();
-    stage_all(&sink, &[rows(&[(1, "x")])]).await.unwrap();
-    assert_eq!(target.server.as_ref().unwrap().open_uploads().unwrap().len(), 1);
-    assert_eq!(sink.recover(&|_| true).await.unwrap().swept, 1);
-    assert_eq!(target.server.as_ref().unwrap().open_uploads().unwrap().len(), 0);
-    assert_eq!(sink.place.names(INTENTS).await.unwrap(), Vec::<String>::new());
+    for target in [Target::s3(), Target::s3_readable(), Target::s3_without_copies()] {
+        let mut spec = load(Strategy::Append, &[]);
+        spec.path = Some("a b/c%20d".to_owned());
+        spec.readable_staging = target.readable;
+        let staged = async |number: u32| {
+            let context = context(&target, rows(&[]).schema(), key(number), owner("run"));
+            let sink = FilesSink::new(&target.store, &spec, context).unwrap();
+            let staged = stage_all(&sink, &[rows(&[(1, "x")])]).await.unwrap();
+            (sink, staged)
+        };
+        let open = || target.server.as_ref().unwrap().open_uploads().unwrap().len();
+        let (sink, _) = staged(1).await;
+        assert_eq!(open(), usize::from(!target.readable));
+        assert_eq!(sink.recover(&|_| true).await.unwrap().swept, 1);
+        let (sink, staged) = staged(2).await;
+        sink.commit(&staged, &Checkpoint::default()).await.unwrap();
+        assert_eq!(texts(&read_parquet(&sink.place).await.unwrap(), &["id"]), ["1│"]);
+        assert_eq!(open(), 0);
+        for folder in [INTENTS, STAGING] {
+            assert_eq!(sink.place.names(folder).await.unwrap(), Vec::<String>::new());
+        }
+    }
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ const FILE: &str = "rates/2024-01-15/rates.json";
 fn sink(target: &Target, path: &str, generation: u32, by: &str) -> Result<(Arc<dyn Sink>, LoadKey, OwnerId)> {
     let mut load = load(Strategy::Replace, &[]);
     load.path = Some(path.to_owned());
+    load.readable_staging = target.readable;
     load.format = path.ends_with(".json").then_some(FileFormat::Ndjson);
     let (key, owner) = (key(generation), owner(by));
     let schema = rows(&[]).schema();
@@ -30,7 +31,7 @@ async fn names(target: &Target) -> Vec<String> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_file_is_replaced_whole_and_leaves_nothing_beside_it() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable(), Target::s3_without_copies()] {
         let (first, key, owner) = sink(&target, FILE, 1, "a").unwrap();
         let staged = vec![stage(&first, &key, &owner, rows(&[(1, "x")])).await];
         assert_eq!(text(&target).await, None);
@@ -56,7 +57,7 @@ async fn one_file_is_replaced_whole_and_leaves_nothing_beside_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_staged_and_given_up_is_swept() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable(), Target::s3_without_copies()] {
         let (sink, key, owner) = sink(&target, FILE, 1, "a").unwrap();
         stage(&sink, &key, &owner, rows(&[(1, "x")])).await;
         assert_eq!(sink.recover(&|_| false).await.unwrap().swept, 0);
@@ -85,7 +86,7 @@ fn the_name_says_the_format_and_what_one_file_cannot_do_is_refused() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_there_before_is_not_taken_for_what_was_staged() {
-    for target in [Target::local(), Target::s3()] {
+    for target in [Target::local(), Target::s3(), Target::s3_readable(), Target::s3_without_copies()] {
         let (first, first_key, by) = sink(&target, FILE, 1, "a").unwrap();
         let staged = vec![stage(&first, &first_key, &by, rows(&[(1, "x")])).await];
         first.commit(&staged, &Checkpoint::default()).await.unwrap();
@@ -106,13 +107,14 @@ async fn what_was_there_before_is_not_taken_for_what_was_staged() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn recovering_one_file_leaves_the_uploads_of_the_folder_it_is_in() {
-    let target = Target::s3();
-    let (single, key, by) = sink(&target, "lake/rows/x.parquet", 1, "dead").unwrap();
-    stage(&single, &key, &by, rows(&[(1, "x")])).await;
-    let context = context(&target, rows(&[]).schema(), super::key(2), owner("dead"));
-    let folder = target.open(load(Strategy::Append, &[]), context).unwrap();
-    let staged = stage_all(&folder, &[rows(&[(2, "y")])]).await.unwrap();
-    assert_eq!(single.recover(&|_| true).await.unwrap().swept, 1);
-    folder.commit(&staged, &Checkpoint::default()).await.unwrap();
-    assert_eq!(read_parquet(&target.place()).await.unwrap().len(), 1);
+    for target in [Target::s3(), Target::s3_readable()] {
+        let (single, key, by) = sink(&target, "lake/rows/x.parquet", 1, "dead").unwrap();
+        stage(&single, &key, &by, rows(&[(1, "x")])).await;
+        let context = context(&target, rows(&[]).schema(), super::key(2), owner("dead"));
+        let folder = target.open(load(Strategy::Append, &[]), context).unwrap();
+        let staged = stage_all(&folder, &[rows(&[(2, "y")])]).await.unwrap();
+        assert_eq!(single.recover(&|_| true).await.unwrap().swept, 1);
+        folder.commit(&staged, &Checkpoint::default()).await.unwrap();
+        assert_eq!(read_parquet(&target.place()).await.unwrap().len(), 1);
+    }
 }

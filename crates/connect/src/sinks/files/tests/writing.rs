@@ -90,7 +90,7 @@ fn write_and_read(batches: &[RecordBatch], partition_by: &[&str], budget: usize)
     let sink = target.open(load(gristmill_model::spec::Strategy::Append, partition_by), context).unwrap();
     let task = task(&key(1), &owner("run"), 0);
     let _entered = runtime.enter();
-    let outputs = target.place().outputs(&task, 1 << 20, target.folder.path().join("spill"));
+    let outputs = target.place().outputs(&task, 1 << 20, false, target.folder.path().join("spill"));
     let mut writer = TaskWriter::new(sink.config.clone(), task.clone(), outputs).unwrap();
     writer.gather_at_most(budget);
     for batch in batches {
