@@ -15,6 +15,14 @@ pub struct Compaction {
     pub dry_run: bool,
 }
 
+impl Compaction {
+    /// Of everything in a folder, as a load would write it by default.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        Self { path: path.to_owned(), partitions: Vec::new(), file_size: None, dry_run: false }
+    }
+}
+
 /// What became of one partition.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Compacted {

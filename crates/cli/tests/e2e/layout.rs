@@ -186,6 +186,37 @@ fn a_compaction_that_is_killed_anywhere_keeps_every_row_once() {
 }
 
 #[test]
+fn what_a_killed_compaction_left_is_finished_or_swept_by_a_recovery_or_a_run_and_said() {
+    let world = World::sqlite();
+    crumbs(&world);
+    let (folder, rows) = (&world.folder, world.folder.rows(CRUMBS));
+    let kill = |point: &str| {
+        let mut command = folder.command(&["compact", "lake:crumbs/"]);
+        command.env("GRISTMILL_FAULTS", format!("{point}:1=kill"));
+        assert_eq!(command.output().unwrap().status.code(), None, "{point}");
+    };
+    let staged =
+        || std::fs::read_dir(folder.path().join("lake/crumbs/_gristmill/staging")).into_iter().flatten().count();
+    kill("after stage");
+    assert!(staged() > 0);
+    let said = folder.ok(&["recover"]);
+    let expected = "a compaction of `lake:crumbs/` was cut short: it is undone, and what it had staged is swept (1)";
+    assert_eq!(said.trim(), expected);
+    assert_eq!((staged(), folder.rows(CRUMBS)), (0, rows.clone()));
+    assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover");
+    kill("after log entry");
+    let said = folder.ok(&["recover", "--output", "json"]);
+    assert!(said.contains("a compaction of `lake:crumbs/` was cut short: what it had decided is done"), "{said}");
+    assert_eq!((staged(), folder.rows(CRUMBS)), (0, rows));
+    kill("after stage");
+    // A run of anything looks as well.
+    let said = folder.run(&["run", ".", "--date", "2024-01-08"]);
+    assert!(said.code == Some(0) && said.err.contains("was cut short: it is undone"), "{said}");
+    assert_eq!(staged(), 0);
+    assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover");
+}
+
+#[test]
 fn old_partitions_go_with_the_load_and_the_run_says_so() {
     let world = World::sqlite();
     sales(&world);

@@ -20,15 +20,15 @@ use super::{Faults, FilesSink, config};
 use crate::compaction::{Compacted, Compaction};
 use crate::sources::files::formats::{self, FileInput};
 use crate::stores::{self, Store};
-use crate::{LoadContext, OpenContext, Rows, Scan};
+use crate::{LoadContext, OpenContext, Recovered, Rows, Scan};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::Utc;
 use futures::{StreamExt, TryStreamExt};
 use gristmill_model::fault::Point;
 use gristmill_model::spec::{Compression, CsvOptions, FileFormat, JsonOptions, LoadSpec, OnFail, Strategy};
 use gristmill_model::{
-    ByteSize, CancellationToken, Checkpoint, Error, ErrorKind, Interval, LoadKey, OwnerId, Result, Slot, StagedFile,
-    TaskKey,
+    ByteSize, CancellationToken, Checkpoint, Error, ErrorKind, Interval, LoadKey, OwnerId, Result, RunId, Slot,
+    StagedFile, TaskKey,
 };
 use object_store::ObjectStoreExt;
 use object_store::path::Path as StorePath;
@@ -58,7 +58,23 @@ pub async fn compact(
     compact_with(&Work { store, open, want, owner, faults: Faults::default() }, is_dead, cancel).await
 }
 
-/// The same, with faults at the points that are passed.
+/// Finishes what compactions of `path` had decided, and sweeps what they had only staged, where `is_dead` says so of their owner.
+///
+/// # Errors
+/// A store that refuses.
+pub async fn recover_compactions(
+    store: &Arc<Store>,
+    open: &OpenContext,
+    path: &str,
+    is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+) -> Result<Recovered> {
+    let want = Compaction::of(path);
+    let nobody = OwnerId(RunId::from("recovery"));
+    let work = Work { store, open, want: &want, owner: &nobody, faults: Faults::default() };
+    work.sink(FileFormat::Parquet, &Arc::new(Schema::empty()), "", 0)?.recover_dead(is_dead).await
+}
+
+/// As [`compact`], with faults at the points that are passed.
 pub(super) async fn compact_with(
     work: &Work<'_>,
     is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
