@@ -7,7 +7,9 @@ use crate::exit::Outcome;
 use crate::place::{Place, What};
 use crate::printer::{Printer, Table, number};
 use gristmill_connect::{Compacted, Compaction};
-use gristmill_model::{ByteSize, CancellationToken, Error, ErrorKind, OwnerId, Result, RunId};
+use gristmill_model::spec::{LoadSpec, StepBody, Strategy};
+use gristmill_model::{ByteSize, CancellationToken, ConnectionName, Error, ErrorKind, OwnerId, Result, RunId};
+use gristmill_orchestrator::Project;
 
 /// Compacts a target.
 pub(crate) async fn run(args: &CompactArgs, printer: &Printer, cancel: CancellationToken) -> Result<Outcome> {
@@ -21,7 +23,16 @@ pub(crate) async fn run(args: &CompactArgs, printer: &Printer, cancel: Cancellat
         .hint("name a folder of files: `connection:path/`"));
     };
     let connection = connection_of(&place, project.as_deref())?;
+    let load = match project.clone().filter(|_| place.made.is_none()) {
+        Some(project) => {
+            let (connection, path) = (place.connection.clone(), path.clone());
+            let found = tokio::task::spawn_blocking(move || load_to(&project, &connection, &path)).await;
+            found.map_err(|error| Error::internal("looking for the load ended early").cause(error))?
+        }
+        None => None,
+    };
     let want = Compaction {
+        load,
         partitions: args.partition.clone(),
         file_size: args.file_size.map(|size| size.0),
         dry_run: args.dry_run,
@@ -41,6 +52,30 @@ pub(crate) async fn run(args: &CompactArgs, printer: &Printer, cancel: Cancellat
     tell(&args.target, &done, args.dry_run, printer)?;
     printer.document(&done)?;
     Ok(Outcome::Done)
+}
+
+/// The load that writes to this folder, if there is one; several must write their files alike.
+fn load_to(project: &Project, connection: &ConnectionName, path: &str) -> Option<LoadSpec> {
+    let bare = |path: &str| path.trim_start_matches("./").trim_matches('/').to_owned();
+    let steps = project.pipelines().iter().filter_map(|draft| project.sample(draft)).flat_map(|spec| spec.steps);
+    let mut loads = steps.filter_map(|step| match step.body {
+        StepBody::Load(load) if load.to == *connection && load.path.as_deref().map(bare) == Some(bare(path)) => {
+            Some(load)
+        }
+        _ => None,
+    });
+    let first = loads.next()?;
+    let files = |load: &LoadSpec| LoadSpec {
+        format: load.format,
+        compression: load.compression,
+        compression_level: load.compression_level,
+        file_size: load.file_size,
+        row_group_rows: load.row_group_rows,
+        csv: load.csv.clone(),
+        parquet: load.parquet.clone(),
+        ..LoadSpec::new("any".into(), connection.clone(), Strategy::Append)
+    };
+    loads.all(|other| files(&other) == files(&first)).then_some(first)
 }
 
 fn tell(target: &str, done: &[Compacted], dry_run: bool, printer: &Printer) -> Result<()> {

@@ -186,6 +186,52 @@ fn a_compaction_that_is_killed_anywhere_keeps_every_row_once() {
 }
 
 #[test]
+fn a_compaction_writes_files_as_the_load_of_the_project_does() {
+    let world = World::sqlite();
+    sales(&world);
+    world.steps(
+        "  sales: {extract: {from: shop, query: \"select id, customer, case when id % 3 > 0 then 'n' || id end as third from sales where id % 6 = cast(strftime('%d', '{{ ds }}') as integer) - 1\"}}
+  texts:
+    load: {from: sales, to: lake, path: texts/, strategy: append, format: csv, compression: gzip, csv: {delimiter: ';', null: '-'}}
+  plain: {load: {from: sales, to: lake, path: ./plain, strategy: append, format: csv, csv: {header: false}}}
+  squeezed: {load: {from: sales, to: lake, path: squeezed/, strategy: append, compression: gzip, row_group_rows: 100, sort_by: [id]}}
+",
+    );
+    let folder = &world.folder;
+    for day in 1..5 {
+        folder.ok(&["run", ".", "--date", &format!("2024-01-0{day}")]);
+    }
+    let lines = || {
+        let files = folder.visible("lake/plain");
+        let texts = files.iter().map(|(_, bytes)| String::from_utf8(bytes.clone()).unwrap());
+        let mut lines: Vec<String> =
+            texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        lines.sort();
+        lines
+    };
+    let before = lines();
+    for target in ["lake:texts/", "lake:plain/", "lake:squeezed"] {
+        let said = folder.ok(&["compact", target]);
+        assert!(said.contains("files became 1"), "{target}: {said}");
+    }
+    let texts = folder.visible("lake/texts");
+    assert_eq!((folder.visible("lake/plain").len(), texts.len()), (1, 1));
+    assert_eq!(lines(), before);
+    assert!(texts[0].0.ends_with(".csv.gz"), "{}", texts[0].0);
+    // The footer is the load's.
+    let squeezed = folder.visible("lake/squeezed");
+    let file = std::fs::File::open(folder.path().join(&squeezed[0].0)).unwrap();
+    let footer = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+    assert!(footer.row_groups().iter().all(|group| group.num_rows() <= 100) && footer.num_row_groups() > 1);
+    assert!(footer.row_group(0).sorting_columns().is_some());
+    let codec = footer.row_group(0).column(0).compression();
+    assert!(matches!(codec, parquet::basic::Compression::GZIP(_)), "{codec:?}");
+    // Outside of the project nobody knows whether the first line is a header.
+    let said = folder.run(&["compact", "./lake/texts/"]);
+    assert!(said.code != Some(0), "{said}");
+}
+
+#[test]
 fn what_a_killed_compaction_left_is_finished_or_swept_by_a_recovery_or_a_run_and_said() {
     let world = World::sqlite();
     crumbs(&world);
