@@ -40,6 +40,7 @@ pub use gristmill_orchestrator as orchestrator;
 
 mod args;
 mod commands;
+mod compactions;
 mod context;
 mod exit;
 #[cfg(debug_assertions)]

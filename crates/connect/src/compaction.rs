@@ -1,9 +1,10 @@
 //! What is asked of a compaction, and what it tells. Plain data; files do it (`sinks/files/compact`).
 
+use gristmill_model::spec::LoadSpec;
 use serde::Serialize;
 
 /// Rewriting the many small files of a target into few.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Compaction {
     /// The folder, relative to the connection.
     pub path: String,
@@ -13,6 +14,16 @@ pub struct Compaction {
     pub file_size: Option<u64>,
     /// Only tell what would be done.
     pub dry_run: bool,
+    /// The load that writes to the folder, where it is known: files are written anew as it would write them.
+    pub load: Option<LoadSpec>,
+}
+
+impl Compaction {
+    /// Of everything in a folder, as a load would write it by default.
+    #[must_use]
+    pub fn of(path: &str) -> Self {
+        Self { path: path.to_owned(), partitions: Vec::new(), file_size: None, dry_run: false, load: None }
+    }
 }
 
 /// What became of one partition.

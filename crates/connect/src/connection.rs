@@ -1,6 +1,6 @@
 //! A connection: one outside system, from which sources and sinks are opened.
 
-use crate::{Compacted, Compaction, LoadContext, Sink, Source};
+use crate::{Compacted, Compaction, LoadContext, Recovered, Sink, Source};
 use async_trait::async_trait;
 use gristmill_model::spec::{ExtractSpec, FoundTable, LoadSpec};
 use gristmill_model::{CancellationToken, Error, ErrorKind, OwnerId, Result};
@@ -87,6 +87,20 @@ pub trait Connection: fmt::Debug + Send + Sync {
         let _ = (want, owner, is_dead, cancel);
         Err(Error::new(ErrorKind::Config, format!("`{}` has no files that could be compacted", self.describe()))
             .hint("name a folder of a connection of type `files`"))
+    }
+
+    /// Finishes what compactions of the folder `path` had decided, and sweeps what they had only staged, where `is_dead` says so
+    /// of their owner.
+    ///
+    /// # Errors
+    /// A store that refuses.
+    async fn recover_compactions(
+        &self,
+        path: &str,
+        is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+    ) -> Result<Recovered> {
+        let _ = (path, is_dead);
+        Ok(Recovered::default())
     }
 }
 

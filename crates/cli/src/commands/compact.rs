@@ -2,18 +2,14 @@
 
 use super::copy::{folders, surrounding};
 use crate::args::CompactArgs;
-use crate::context;
+use crate::compactions::{AtWork, Target, connection_of};
 use crate::exit::Outcome;
 use crate::place::{Place, What};
 use crate::printer::{Printer, Table, number};
-use gristmill_connect::{Compacted, Compaction, Connection, OpenContext, registry};
-use gristmill_model::yaml::to_error;
-use gristmill_model::{ByteSize, CancellationToken, Error, ErrorKind, OwnerId, Result, RunId};
+use gristmill_connect::{Compacted, Compaction};
+use gristmill_model::spec::{LoadSpec, StepBody, Strategy};
+use gristmill_model::{ByteSize, CancellationToken, ConnectionName, Error, ErrorKind, OwnerId, Result, RunId};
 use gristmill_orchestrator::Project;
-use gristmill_orchestrator::store::Owners;
-use std::collections::BTreeSet;
-use std::path::Path;
-use std::sync::Arc;
 
 /// Compacts a target.
 pub(crate) async fn run(args: &CompactArgs, printer: &Printer, cancel: CancellationToken) -> Result<Outcome> {
@@ -26,69 +22,60 @@ pub(crate) async fn run(args: &CompactArgs, printer: &Printer, cancel: Cancellat
         )
         .hint("name a folder of files: `connection:path/`"));
     };
-    let connection = open(&place, project.as_deref())?;
+    let connection = connection_of(&place, project.as_deref())?;
+    let load = match project.clone().filter(|_| place.made.is_none()) {
+        Some(project) => {
+            let (connection, path) = (place.connection.clone(), path.clone());
+            let found = tokio::task::spawn_blocking(move || load_to(&project, &connection, &path)).await;
+            found.map_err(|error| Error::internal("looking for the load ended early").cause(error))?
+        }
+        None => None,
+    };
     let want = Compaction {
-        path: path.clone(),
+        load,
         partitions: args.partition.clone(),
         file_size: args.file_size.map(|size| size.0),
         dry_run: args.dry_run,
+        ..Compaction::of(path)
     };
-    let (_, state) = folders(project.as_deref())?;
     let done = if args.dry_run {
         let nobody = OwnerId(RunId::from("plan"));
         connection.compact(&want, &nobody, &|_| false, &cancel).await?
     } else {
-        // However it is written: what a killed compaction of the folder has left is found by this.
-        let target = format!("{} {}", connection.describe(), path.trim_matches('/'));
-        as_owner(&state, &target, connection.as_ref(), &want, &cancel).await?
+        let (_, state) = folders(project.as_deref())?;
+        let at_work = AtWork::begin(&state, Target::new(&place, project.as_deref()), &cancel).await?;
+        let dead = at_work.dead();
+        let done = connection.compact(&want, &at_work.owner(), &|owner| dead.contains(owner.0.as_str()), &cancel).await;
+        at_work.end(done.is_ok());
+        done?
     };
     tell(&args.target, &done, args.dry_run, printer)?;
     printer.document(&done)?;
     Ok(Outcome::Done)
 }
 
-fn open(place: &Place, project: Option<&Project>) -> Result<Arc<dyn Connection>> {
-    match (&place.made, project) {
-        (None, Some(project)) => context::connection(project, place.connection.as_str()),
-        (None, None) => Err(Error::internal("a connection without a project")),
-        (Some(made), _) => {
-            let (root, state) = folders(project)?;
-            registry::open(made, &OpenContext { project: root, state }).map_err(|mistakes| to_error(&mistakes))
+/// The load that writes to this folder, if there is one; several must write their files alike.
+fn load_to(project: &Project, connection: &ConnectionName, path: &str) -> Option<LoadSpec> {
+    let bare = |path: &str| path.trim_start_matches("./").trim_matches('/').to_owned();
+    let steps = project.pipelines().iter().filter_map(|draft| project.sample(draft)).flat_map(|spec| spec.steps);
+    let mut loads = steps.filter_map(|step| match step.body {
+        StepBody::Load(load) if load.to == *connection && load.path.as_deref().map(bare) == Some(bare(path)) => {
+            Some(load)
         }
-    }
-}
-
-/// Compacts under a lock that tells the next compaction of this target whether this one lives. The locks have a folder of
-/// their own: they are no runs, which the store would know.
-async fn as_owner(
-    state: &Path,
-    target: &str,
-    connection: &dyn Connection,
-    want: &Compaction,
-    cancel: &CancellationToken,
-) -> Result<Vec<Compacted>> {
-    let owners = Owners::new(&state.join("compactions"));
-    let hash = target
-        .bytes()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
-    let prefix = format!("compact-{hash:016x}-");
-    let id = RunId::from(format!("{prefix}{}-{}", chrono::Utc::now().timestamp_micros(), std::process::id()));
-    let (looking, locked) = (owners.clone(), id.clone());
-    let (dead, lock) = tokio::task::spawn_blocking(move || {
-        let left = looking.left()?.into_iter().filter(|run| run.as_str().starts_with(&prefix));
-        let dead: BTreeSet<String> = left.map(|run| run.as_str().to_owned()).collect();
-        Ok::<_, Error>((dead, looking.hold(&locked)?))
-    })
-    .await
-    .map_err(|error| Error::internal("taking a lock ended early").cause(error))??;
-    let done = connection.compact(want, &OwnerId(id), &|owner| dead.contains(owner.0.as_str()), cancel).await;
-    if done.is_ok() {
-        for run in &dead {
-            owners.forget(&RunId::from(run.as_str()));
-        }
-    }
-    drop(lock);
-    done
+        _ => None,
+    });
+    let first = loads.next()?;
+    let files = |load: &LoadSpec| LoadSpec {
+        format: load.format,
+        compression: load.compression,
+        compression_level: load.compression_level,
+        file_size: load.file_size,
+        row_group_rows: load.row_group_rows,
+        csv: load.csv.clone(),
+        parquet: load.parquet.clone(),
+        ..LoadSpec::new("any".into(), connection.clone(), Strategy::Append)
+    };
+    loads.all(|other| files(&other) == files(&first)).then_some(first)
 }
 
 fn tell(target: &str, done: &[Compacted], dry_run: bool, printer: &Printer) -> Result<()> {

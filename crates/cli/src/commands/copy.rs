@@ -142,7 +142,7 @@ pub(super) async fn surrounding(path: &Path, profile: Option<&str>) -> Result<Op
 }
 
 /// Root and state folder: the project's, or the current folder and the user's own state folder.
-pub(super) fn folders(project: Option<&Project>) -> Result<(PathBuf, PathBuf)> {
+pub(crate) fn folders(project: Option<&Project>) -> Result<(PathBuf, PathBuf)> {
     if let Some(project) = project {
         return Ok((project.root.clone(), project.state.clone()));
     }

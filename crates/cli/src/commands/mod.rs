@@ -18,6 +18,8 @@ mod sql;
 mod staged;
 mod validate;
 
+pub(crate) use copy::folders;
+
 use crate::args::Command;
 use crate::exit::Outcome;
 use crate::printer::Printer;

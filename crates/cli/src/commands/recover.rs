@@ -1,4 +1,4 @@
-//! `gristmill recover`: finishes or undoes what runs that died have left.
+//! `gristmill recover`: finishes or undoes what runs and compactions that died have left.
 
 use super::copy::{Target, folders, made_up, plain_load, surrounding};
 use crate::args::RecoverArgs;
@@ -6,7 +6,7 @@ use crate::exit::Outcome;
 use crate::place::Place;
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::{context, local_engine};
+use crate::{compactions, context, local_engine};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{CancellationToken, Result};
 use gristmill_orchestrator::drive::Recovered;
@@ -24,9 +24,10 @@ pub(crate) async fn run(args: &RecoverArgs, printer: &Printer, cancel: Cancellat
         return Ok(Outcome::Done);
     }
     let progress = Progress::new(printer);
-    let recovered = all(project, &progress, cancel).await;
+    let recovered = all(project.clone(), &progress, cancel.clone()).await;
     progress.finish();
-    let recovered = recovered?;
+    let mut recovered = recovered?;
+    recovered.notes.extend(compactions::recover(project.as_deref(), &cancel).await?);
     if recovered.dead.is_empty() && recovered.notes.is_empty() {
         printer.line("nothing to recover")?;
     }

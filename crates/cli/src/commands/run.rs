@@ -5,7 +5,7 @@ use crate::args::RunArgs;
 use crate::exit::{self, Outcome};
 use crate::printer::Printer;
 use crate::progress::Progress;
-use crate::{context, local_engine, report};
+use crate::{compactions, context, local_engine, report};
 use gristmill_model::{CancellationToken, Error, ErrorKind, Result, StepName};
 use gristmill_orchestrator::{Driver, DriverOptions, RunReport, RunRequest, RunState};
 
@@ -40,6 +40,7 @@ pub(crate) async fn run(args: RunArgs, printer: &Printer, cancel: CancellationTo
     options.collect = args.collect;
     let store = context::open_state(&project).await?;
     let runner = local_engine::runner(options)?;
+    compactions::recover(Some(&project), &cancel).await?.into_iter().for_each(|note| printer.note(note));
     let progress = Progress::new(printer);
     let driver =
         Driver::new(project, store, runner, progress.events(), DriverOptions { cancel, ..DriverOptions::default() });

@@ -186,6 +186,83 @@ fn a_compaction_that_is_killed_anywhere_keeps_every_row_once() {
 }
 
 #[test]
+fn a_compaction_writes_files_as_the_load_of_the_project_does() {
+    let world = World::sqlite();
+    sales(&world);
+    world.steps(
+        "  sales: {extract: {from: shop, query: \"select id, customer, case when id % 3 > 0 then 'n' || id end as third from sales where id % 6 = cast(strftime('%d', '{{ ds }}') as integer) - 1\"}}
+  texts:
+    load: {from: sales, to: lake, path: texts/, strategy: append, format: csv, compression: gzip, csv: {delimiter: ';', null: '-'}}
+  plain: {load: {from: sales, to: lake, path: ./plain, strategy: append, format: csv, csv: {header: false}}}
+  squeezed: {load: {from: sales, to: lake, path: squeezed/, strategy: append, compression: gzip, row_group_rows: 100, sort_by: [id]}}
+",
+    );
+    let folder = &world.folder;
+    for day in 1..5 {
+        folder.ok(&["run", ".", "--date", &format!("2024-01-0{day}")]);
+    }
+    let lines = || {
+        let files = folder.visible("lake/plain");
+        let texts = files.iter().map(|(_, bytes)| String::from_utf8(bytes.clone()).unwrap());
+        let mut lines: Vec<String> =
+            texts.flat_map(|text| text.lines().map(str::to_owned).collect::<Vec<_>>()).collect();
+        lines.sort();
+        lines
+    };
+    let before = lines();
+    for target in ["lake:texts/", "lake:plain/", "lake:squeezed"] {
+        let said = folder.ok(&["compact", target]);
+        assert!(said.contains("files became 1"), "{target}: {said}");
+    }
+    let texts = folder.visible("lake/texts");
+    assert_eq!((folder.visible("lake/plain").len(), texts.len()), (1, 1));
+    assert_eq!(lines(), before);
+    assert!(texts[0].0.ends_with(".csv.gz"), "{}", texts[0].0);
+    // The footer is the load's.
+    let squeezed = folder.visible("lake/squeezed");
+    let file = std::fs::File::open(folder.path().join(&squeezed[0].0)).unwrap();
+    let footer = parquet::file::metadata::ParquetMetaDataReader::new().parse_and_finish(&file).unwrap();
+    assert!(footer.row_groups().iter().all(|group| group.num_rows() <= 100) && footer.num_row_groups() > 1);
+    assert!(footer.row_group(0).sorting_columns().is_some());
+    let codec = footer.row_group(0).column(0).compression();
+    assert!(matches!(codec, parquet::basic::Compression::GZIP(_)), "{codec:?}");
+    // Outside of the project nobody knows whether the first line is a header.
+    let said = folder.run(&["compact", "./lake/texts/"]);
+    assert!(said.code != Some(0), "{said}");
+}
+
+#[test]
+fn what_a_killed_compaction_left_is_finished_or_swept_by_a_recovery_or_a_run_and_said() {
+    let world = World::sqlite();
+    crumbs(&world);
+    let (folder, rows) = (&world.folder, world.folder.rows(CRUMBS));
+    let kill = |point: &str| {
+        let mut command = folder.command(&["compact", "lake:crumbs/"]);
+        command.env("GRISTMILL_FAULTS", format!("{point}:1=kill"));
+        assert_eq!(command.output().unwrap().status.code(), None, "{point}");
+    };
+    let staged =
+        || std::fs::read_dir(folder.path().join("lake/crumbs/_gristmill/staging")).into_iter().flatten().count();
+    kill("after stage");
+    assert!(staged() > 0);
+    let said = folder.ok(&["recover"]);
+    let expected = "a compaction of `lake:crumbs/` was cut short: it is undone, and what it had staged is swept (1)";
+    assert_eq!(said.trim(), expected);
+    assert_eq!((staged(), folder.rows(CRUMBS)), (0, rows.clone()));
+    assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover");
+    kill("after log entry");
+    let said = folder.ok(&["recover", "--output", "json"]);
+    assert!(said.contains("a compaction of `lake:crumbs/` was cut short: what it had decided is done"), "{said}");
+    assert_eq!((staged(), folder.rows(CRUMBS)), (0, rows));
+    kill("after stage");
+    // A run of anything looks as well.
+    let said = folder.run(&["run", ".", "--date", "2024-01-08"]);
+    assert!(said.code == Some(0) && said.err.contains("was cut short: it is undone"), "{said}");
+    assert_eq!(staged(), 0);
+    assert_eq!(folder.ok(&["recover"]).trim(), "nothing to recover");
+}
+
+#[test]
 fn old_partitions_go_with_the_load_and_the_run_says_so() {
     let world = World::sqlite();
     sales(&world);

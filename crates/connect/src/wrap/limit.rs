@@ -7,7 +7,7 @@ use super::turns::Turns;
 use crate::aggregate::Declined;
 use crate::{
     Aggregation, Compacted, Compaction, Connection, ConnectionInfo, Discovered, Filter, Increment, LoadContext,
-    Narrowed, NewRows, ReadPlan, ReadRequest, Rows, Scan, Sink, Source, SourceStats,
+    Narrowed, NewRows, ReadPlan, ReadRequest, Recovered, Rows, Scan, Sink, Source, SourceStats,
 };
 use arrow::array::{Array, RecordBatch};
 use arrow::datatypes::SchemaRef;
@@ -148,6 +148,14 @@ impl Connection for LimitedConnection {
         cancel: &CancellationToken,
     ) -> Result<Vec<Compacted>> {
         self.inner.compact(want, owner, is_dead, cancel).await
+    }
+
+    async fn recover_compactions(
+        &self,
+        path: &str,
+        is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+    ) -> Result<Recovered> {
+        self.inner.recover_compactions(path, is_dead).await
     }
 }
 

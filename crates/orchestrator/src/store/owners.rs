@@ -2,6 +2,7 @@
 
 use gristmill_model::{Error, Result, RunId};
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// The lock under which runs are recovered and begun.
@@ -104,6 +105,18 @@ impl Owners {
         Ok(left)
     }
 
+    /// What the owner of a lock has noted in its file; empty where it has not come to that, or where there is no file.
+    ///
+    /// # Errors
+    /// A lock file that cannot be read.
+    pub fn noted(&self, run: &RunId) -> Result<String> {
+        let path = self.path(run);
+        match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(String::new()),
+            read => read.map_err(|error| Error::io(&error, format!("`{}`", path.display()))),
+        }
+    }
+
     /// Removes the lock file of a dead run.
     pub fn forget(&self, run: &RunId) {
         // Harmless where it stays: a free lock and no lock mean the same.
@@ -128,6 +141,16 @@ impl Owners {
 }
 
 impl OwnerLock {
+    /// Writes into the lock's file what whoever finds it should know.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    pub fn note(&self, text: &str) -> Result<()> {
+        let Some(mut file) = self.file.as_ref() else { return Ok(()) };
+        let written = file.write_all(text.as_bytes()).and_then(|()| file.sync_all());
+        written.map_err(|error| Error::io(&error, format!("`{}`", self.path.display())))
+    }
+
     /// Gives the lock back, but leaves its file: there is something to be cleaned up ([`Owners::left`]).
     pub fn leave(mut self) {
         self.remove = false;

@@ -91,6 +91,20 @@ const fn versions(kind: Kind) -> Cell {
     Cell { columns: "id, day, v, valid_from, (valid_to is null)", ..cell(kind, "scd2", BY_ID) }
 }
 
+/// What is struck is no load but `gristmill compact` of what three loads have appended.
+const COMPACTION: &str = "compaction";
+
+impl Cell {
+    pub(crate) fn is_compaction(&self) -> bool {
+        self.strategy == COMPACTION
+    }
+
+    /// What is struck.
+    pub(crate) fn words(&self) -> &'static [&'static str] {
+        if self.is_compaction() { &super::COMPACT } else { &super::NEW }
+    }
+}
+
 /// All of them.
 pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::Folder("parquet"), "append", ""),
@@ -104,6 +118,16 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::Folder("ndjson"), "append", ""),
     cell(Kind::Folder("ndjson"), "replace", BY_DAY),
     cell(Kind::Folder("ndjson"), "partition_overwrite", BY_DAY),
+    cell(Kind::Folder("avro"), "append", BY_DAY),
+    cell(Kind::Folder("avro"), "replace", ""),
+    cell(Kind::Folder("arrow"), "append", ""),
+    cell(Kind::Folder("arrow"), "partition_overwrite", BY_DAY),
+    cell(Kind::Folder("parquet"), COMPACTION, ""),
+    cell(Kind::Folder("parquet"), COMPACTION, BY_DAY),
+    cell(Kind::Folder("avro"), COMPACTION, BY_DAY),
+    cell(Kind::Folder("arrow"), COMPACTION, ""),
+    cell(Kind::Folder("csv"), COMPACTION, BY_DAY),
+    cell(Kind::Folder("ndjson"), COMPACTION, ""),
     cell(Kind::Folder("delta"), "append", ""),
     cell(Kind::Folder("delta"), "replace", ""),
     cell(Kind::Folder("delta"), "truncate+insert", BY_DAY),
@@ -137,6 +161,10 @@ pub(crate) const CELLS: &[Cell] = &[
     cell(Kind::S3Folder("parquet"), "append", ""),
     cell(Kind::S3Folder("parquet"), "replace", BY_DAY),
     cell(Kind::S3Folder("ndjson"), "partition_overwrite", BY_DAY),
+    cell(Kind::S3Folder("avro"), "replace", ""),
+    cell(Kind::S3Folder("parquet"), COMPACTION, ""),
+    cell(Kind::S3Folder("parquet"), COMPACTION, BY_DAY),
+    cell(Kind::S3Folder("csv"), COMPACTION, BY_DAY),
     cell(Kind::S3Folder("delta"), "append", ""),
     cell(Kind::S3Folder("delta"), "partition_overwrite", BY_DAY),
     cell(Kind::S3Folder("delta"), "merge", BY_ID),

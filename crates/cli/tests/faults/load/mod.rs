@@ -29,6 +29,8 @@ const WORKERS: usize = 2;
 
 const OLD: [&str; 4] = ["run", ".", "--date", "2024-01-01"];
 const NEW: [&str; 4] = ["run", ".", "--date", "2024-01-02"];
+const THIRD: [&str; 4] = ["run", ".", "--date", "2024-01-03"];
+const COMPACT: [&str; 2] = ["compact", "out:t/"];
 const OTHER: [&str; 6] = ["run", ".", "--pipeline", "other", "--date", "2024-01-02"];
 const RECOVER: [&str; 1] = ["recover"];
 
@@ -105,17 +107,17 @@ impl Strike {
 enum Way {
     /// `gristmill recover`.
     Recover,
-    /// The same run again.
+    /// The same again: the run, or the compaction.
     Next,
     /// A run of another pipeline of the project.
     Other,
 }
 
 impl Way {
-    fn words(self) -> &'static [&'static str] {
+    fn words(self, cell: &Cell) -> &'static [&'static str] {
         match self {
             Self::Recover => &RECOVER,
-            Self::Next => &NEW,
+            Self::Next => cell.words(),
             Self::Other => &OTHER,
         }
     }
@@ -129,16 +131,22 @@ impl<'a> Bed<'a> {
     fn of(yard: Yard<'a>) -> Self {
         let cell = yard.cell;
         run(&yard.folder, &OLD, "").unwrap().must_be_done("the first run").unwrap();
+        if cell.is_compaction() {
+            run(&yard.folder, &NEW, "").unwrap().must_be_done("the second run").unwrap();
+            run(&yard.folder, &THIRD, "").unwrap().must_be_done("the third run").unwrap();
+            assert!(!yard.is_compact(), "{cell}");
+        }
         let old = yard.rows().unwrap();
         let copy = yard.copied();
         let trace = copy.folder.path().join("trace");
-        let mut command = copy.folder.command(&NEW);
+        let mut command = copy.folder.command(cell.words());
         let begin = Instant::now();
         let output = command.env("GRISTMILL_FAULTS_TRACE", &trace).output().unwrap();
         let took = begin.elapsed();
         assert!(output.status.success(), "{cell}: {output:?}");
         let new = copy.rows().unwrap();
-        assert!(!old.is_empty() && new != old, "{cell}: {old:?}");
+        assert!(!old.is_empty() && (new == old) == cell.is_compaction(), "{cell}: {old:?}, then {new:?}");
+        assert!(!cell.is_compaction() || copy.is_compact(), "{cell}");
         assert_eq!(copy.leftovers(0), Vec::<String>::new(), "{cell}");
         let trace = std::fs::read_to_string(trace).unwrap().lines().map(str::to_owned).collect();
         Self { yard, old, new, trace, took }
@@ -182,11 +190,11 @@ impl<'a> Bed<'a> {
 
     fn case(&self, strike: &Strike, chance: &mut Chance, told: &mut String) -> Result<Ended, String> {
         let yard = self.yard.copied();
-        let folder = &yard.folder;
+        let (folder, words) = (&yard.folder, yard.cell.words());
         let struck = match strike {
-            Strike::Point { point, pass, action } => run(folder, &NEW, &format!("{point}:{pass}={action}"))?,
+            Strike::Point { point, pass, action } => run(folder, words, &format!("{point}:{pass}={action}"))?,
             Strike::Moment(moment) => {
-                let mut running = Running::begin(folder.command(&NEW), "")?;
+                let mut running = Running::begin(folder.command(words), "")?;
                 running.kill_after(*moment)?;
                 running.end()?
             }
@@ -213,9 +221,12 @@ impl<'a> Bed<'a> {
             said += &self.recover(&yard, chance, told, &mut ended)?;
         }
         if !told.contains("Next") && ended != Ended::TooLate {
-            let last = run(folder, &NEW, "")?;
+            let last = run(folder, words, "")?;
             last.must_be_done("the run after all").map_err(|problem| format!("{problem}\nafter\n{said}"))?;
             self.is_new(&yard.rows()?).map_err(|problem| format!("{problem}\nafter\n{said}\n{}", last.text))?;
+        }
+        if yard.cell.is_compaction() && !yard.is_compact() {
+            return Err(format!("it is not compact after all\nafter\n{said}"));
         }
         if chance.is(1, 4) {
             let nothing = run(folder, &RECOVER, "")?;
@@ -245,7 +256,7 @@ impl<'a> Bed<'a> {
         let mut said = String::new();
         if chance.is(1, 2) {
             let plan = format!("any:{}=kill", chance.number(1, 30));
-            let recovering = run(&yard.folder, way.words(), &plan)?;
+            let recovering = run(&yard.folder, way.words(&self.yard.cell), &plan)?;
             *told += &format!(" ({plan})");
             if recovering.is_killed() {
                 *ended = Ended::KilledTwice;
@@ -255,7 +266,7 @@ impl<'a> Bed<'a> {
             }
             said += &recovering.text;
         }
-        let recovered = run(&yard.folder, way.words(), "")?;
+        let recovered = run(&yard.folder, way.words(&self.yard.cell), "")?;
         said += &recovered.text;
         recovered.must_be_done("the recovery").map_err(|problem| format!("{problem}\nafter\n{said}"))?;
         let rows = yard.rows()?;

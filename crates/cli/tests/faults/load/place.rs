@@ -3,6 +3,8 @@
 use super::cells::{Cell, Kind};
 use super::delta::Log;
 use crate::support::{Folder, copy, walk};
+use arrow::array::RecordBatch;
+use arrow::error::ArrowError;
 use arrow::util::display::array_value_to_string;
 use gristmill_testkit::mariadb::{self, MariadbServer};
 use gristmill_testkit::postgres::{PostgresServer, TestDatabase};
@@ -128,6 +130,7 @@ impl<'a> Yard<'a> {
             Kind::Sqlite | Kind::Postgres | Kind::Mariadb => "table: t".to_owned(),
             Kind::Both => "path: t/, format: parquet".to_owned(),
         };
+        let strategy = if self.cell.is_compaction() { "append" } else { strategy };
         let beside = match kind {
             Kind::Both => "  beside: {load: {from: rows, to: beside, table: t, strategy: replace}}\n",
             _ => "",
@@ -197,6 +200,14 @@ impl<'a> Yard<'a> {
         rows.collect::<Result<_, _>>().map_err(words)
     }
 
+    /// Whether there is one file in each folder that has any.
+    pub(crate) fn is_compact(&self) -> bool {
+        let mut found = Vec::new();
+        walk(&self.root(), &mut found);
+        let folders: std::collections::BTreeSet<_> = found.iter().map(|path| path.parent()).collect();
+        folders.len() == found.len()
+    }
+
     /// The folder of the target, where it is one.
     fn root(&self) -> PathBuf {
         match &self.store {
@@ -218,7 +229,9 @@ impl<'a> Yard<'a> {
             _ => hidden(&self.root(), &mut found),
         }
         let state = self.folder.path().join(".gristmill");
-        for (below, kept) in [("staging", ""), ("owners", "start.lock"), ("dead_letters", ".parquet")] {
+        for (below, kept) in
+            [("staging", ""), ("owners", "start.lock"), ("compactions", "start.lock"), ("dead_letters", ".parquet")]
+        {
             let mut files = Vec::new();
             everything(&state.join(below), &mut files);
             found.extend(files.into_iter().filter(|path| kept.is_empty() || !path.to_string_lossy().ends_with(kept)));
@@ -265,16 +278,25 @@ fn file(root: &Path, path: &Path, rows: &mut Rows) -> Result<(), String> {
     let folder = folder.map(|folder| folder.display().to_string()).unwrap_or_default();
     let broken = |error: &dyn std::fmt::Display| format!("`{}` is broken: {error}", path.display());
     let rows = rows.entry(folder).or_default();
-    if path.extension().is_some_and(|end| end == "parquet") {
-        let file = std::fs::File::open(path).map_err(|error| broken(&error))?;
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|builder| builder.build());
-        for batch in reader.map_err(|error| broken(&error))? {
-            let batch = batch.map_err(|error| broken(&error))?;
-            for row in 0..batch.num_rows() {
-                let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
-                rows.push(values.collect::<Vec<_>>().join("|"));
-            }
+    let ending = path.extension().map(|end| end.to_string_lossy().into_owned()).unwrap_or_default();
+    let add = |batch: Result<RecordBatch, ArrowError>| -> Result<(), String> {
+        let batch = batch.map_err(|error| broken(&error))?;
+        for row in 0..batch.num_rows() {
+            let values = batch.columns().iter().map(|column| array_value_to_string(column, row).unwrap());
+            rows.push(values.collect::<Vec<_>>().join("|"));
         }
+        Ok(())
+    };
+    let open = || std::fs::File::open(path).map_err(|error| broken(&error));
+    if ending == "parquet" {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(open()?).and_then(|builder| builder.build());
+        reader.map_err(|error| broken(&error))?.try_for_each(add)?;
+    } else if ending == "arrow" {
+        let reader = arrow::ipc::reader::FileReader::try_new(open()?, None);
+        reader.map_err(|error| broken(&error))?.try_for_each(add)?;
+    } else if ending == "avro" {
+        let reader = arrow_avro::reader::ReaderBuilder::new().build(std::io::BufReader::new(open()?));
+        reader.map_err(|error| broken(&error))?.try_for_each(add)?;
     } else {
         let text = std::fs::read_to_string(path).map_err(|error| broken(&error))?;
         if !text.is_empty() && !text.ends_with('\n') {

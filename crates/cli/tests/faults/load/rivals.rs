@@ -3,11 +3,9 @@
 use super::cells::{Cell, Kind, cell};
 use super::place::{Rows, Yard};
 use super::process::{Running, run};
-use super::{NEW, OLD, RECOVER};
+use super::{COMPACT, NEW, OLD, RECOVER, THIRD};
 use crate::chance::Chance;
 use gristmill_testkit::postgres::PostgresServer;
-
-const THIRD: [&str; 4] = ["run", ".", "--date", "2024-01-03"];
 
 const CELLS: &[Cell] = &[
     cell(Kind::Folder("parquet"), "append", ""),
@@ -105,6 +103,61 @@ fn one_load_that_two_checkouts_do_at_once_is_done_once() {
             }
             assert_eq!(yard.rows().unwrap(), expected, "{cell}, {plan}: {}\n{}", ended[0].text, ended[1].text);
             assert_eq!(yard.leftovers(0), Vec::<String>::new(), "{cell}, {plan}");
+        }
+    }
+}
+
+#[test]
+fn a_compaction_that_lives_is_left_alone_by_recoveries_runs_and_compactions() {
+    let server = PostgresServer::start().unwrap();
+    for cell in CELLS.iter().filter(|cell| cell.strategy == "append") {
+        let bed = begun(*cell, &server);
+        run(&bed.folder, &NEW, "").unwrap().must_be_done("the second run").unwrap();
+        let expected = after(&bed, &[&THIRD]);
+        for point in ["after intent", "after stage", "before log entry"] {
+            let yard = bed.copied();
+            let mut living = Running::begin(yard.folder.command(&COMPACT), &format!("{point}:1=stop")).unwrap();
+            assert!(living.until_stopped().unwrap(), "{cell}: {}", living.end().unwrap().text);
+            let holds_the_lock = point == "before log entry" && matches!(cell.kind, Kind::Folder(_));
+            if !holds_the_lock {
+                let recovered = run(&yard.folder, &RECOVER, "").unwrap();
+                assert_eq!(recovered.text.trim(), "nothing to recover", "{cell}, stopped {point}");
+                run(&yard.folder, &COMPACT, "").unwrap().must_be_done("another compaction").unwrap();
+                run(&yard.folder, &THIRD, "").unwrap().must_be_done("a run").unwrap();
+            }
+            living.go_on().unwrap();
+            // It finds its files gone, and says so.
+            living.end().unwrap().must_be_done("the compaction that was stopped").unwrap();
+            run(&yard.folder, &THIRD, "").unwrap().must_be_done("a run").unwrap();
+            run(&yard.folder, &COMPACT, "").unwrap().must_be_done("a last compaction").unwrap();
+            assert_eq!(yard.rows().unwrap(), expected, "{cell}, stopped {point}");
+            assert!(yard.is_compact(), "{cell}, stopped {point}");
+            assert_eq!(yard.leftovers(0), Vec::<String>::new(), "{cell}, stopped {point}");
+        }
+    }
+}
+
+#[test]
+fn compactions_and_recoveries_that_begin_at_once_end_well() {
+    let server = PostgresServer::start().unwrap();
+    for cell in CELLS.iter().filter(|cell| cell.strategy == "append") {
+        let bed = begun(*cell, &server);
+        run(&bed.folder, &NEW, "").unwrap().must_be_done("the second run").unwrap();
+        let expected = bed.rows().unwrap();
+        for round in 0..3 {
+            let yard = bed.copied();
+            // One that was killed, for all of them to find.
+            let killed =
+                run(&yard.folder, &COMPACT, ["after stage:1=kill", "after log entry:1=kill", ""][round]).unwrap();
+            assert_eq!(killed.is_killed(), round < 2, "{cell}: {}", killed.text);
+            let words: [&[&str]; 5] = [&COMPACT, &RECOVER, &COMPACT, &RECOVER, &COMPACT];
+            let begun = words.map(|words| Running::begin(yard.folder.command(words), "").unwrap());
+            for running in begun {
+                running.end().unwrap().must_be_done(&format!("{cell}: one of five")).unwrap();
+            }
+            assert_eq!(yard.rows().unwrap(), expected, "{cell}");
+            assert!(yard.is_compact(), "{cell}");
+            assert_eq!(yard.leftovers(0), Vec::<String>::new(), "{cell}");
         }
     }
 }

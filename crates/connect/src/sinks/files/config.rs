@@ -9,7 +9,7 @@ use super::scope::Scope;
 use super::single::hidden_folder;
 use crate::sources::files::common_type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gristmill_model::spec::{Compression, FileFormat, LoadSpec, Strategy};
+use gristmill_model::spec::{Compression, FileFormat, LoadSpec, OneOrMany, Strategy};
 use gristmill_model::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -150,7 +150,14 @@ impl Config {
         };
         let fields: Vec<&Field> = partition_by.iter().map(|&index| schema.field(index)).collect();
         let retention = if nothing_staged { None } else { Retention::new(load, &fields)? };
-        let named = load_as_named(load, single.as_deref());
+        let mut named = load_as_named(load, single.as_deref());
+        if nothing_staged {
+            // An abort or a recovery knows no columns, and so none that these could name.
+            named.sort_by = OneOrMany::default();
+            if let Some(parquet) = &mut named.parquet {
+                (parquet.bloom_filter, parquet.bloom_filter_fpp) = (OneOrMany::default(), None);
+            }
+        }
         if let Some(name) = &single {
             compressed_as_named(load, &named, name)?;
         }

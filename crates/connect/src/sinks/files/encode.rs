@@ -163,7 +163,11 @@ pub(super) enum Codec {
 }
 
 impl Codec {
-    fn new(output: Box<dyn Output>, compression: TextCompression) -> Result<(Self, Arc<AtomicU64>)> {
+    /// Begins a file, and tells how many bytes it has come to.
+    ///
+    /// # Errors
+    /// A compressor that cannot be started.
+    pub(super) fn new(output: Box<dyn Output>, compression: TextCompression) -> Result<(Self, Arc<AtomicU64>)> {
         let (counted, written) = Counted::new(output);
         let codec = match compression {
             TextCompression::None => Self::Plain(counted),
@@ -178,7 +182,11 @@ impl Codec {
         Ok((codec, written))
     }
 
-    fn finish(self) -> Result<Held> {
+    /// Ends the file.
+    ///
+    /// # Errors
+    /// An output that refuses.
+    pub(super) fn finish(self) -> Result<Held> {
         let counted = match self {
             Self::Plain(counted) => Ok(counted),
             Self::Gzip(encoder) => encoder.finish(),

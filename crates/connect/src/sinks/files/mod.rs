@@ -55,7 +55,7 @@ mod typed;
 mod write;
 
 pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
-pub use compact::compact;
+pub use compact::{compact, recover_compactions};
 
 use crate::sinks::rules::Stamps;
 use crate::stores::Store;

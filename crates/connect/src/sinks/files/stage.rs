@@ -1,10 +1,10 @@
 //! Staging: rows come in on the runtime, are encoded on a thread of their own, and wait for the commit.
 
 use super::FilesSink;
-use super::write::{TaskWriter, Written};
+use super::write::{Outputs, TaskWriter, Written};
 use crate::Rows;
 use arrow::array::RecordBatch;
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use gristmill_model::fault::Point;
 use gristmill_model::{Error, ErrorKind, Result, Staged, TaskKey};
 use serde_json::Value;
@@ -14,15 +14,45 @@ use tokio::sync::mpsc;
 const WAITING: usize = 2;
 
 /// What the encoder's thread is told.
-enum Message {
-    Rows(RecordBatch),
-    /// The rows have come to their end. A channel that closes without it means: give up.
+enum Message<T> {
+    Write(T),
+    /// Everything has come. A channel that closes without it means: give up.
     End,
+}
+
+/// Makes files of what comes, on a thread that may block.
+pub(super) trait Stager: Send + 'static {
+    /// What comes.
+    type Item: Send + 'static;
+
+    /// Takes more in.
+    ///
+    /// # Errors
+    /// An output that refuses, values that cannot be encoded.
+    fn write(&mut self, item: &Self::Item) -> Result<()>;
+
+    /// Ends all files and waits until they are on the disk. Gives back the rows and the files.
+    ///
+    /// # Errors
+    /// As [`Stager::write`].
+    fn finish(self) -> Result<(u64, Vec<Written>)>;
+}
+
+impl Stager for TaskWriter {
+    type Item = RecordBatch;
+
+    fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        Self::write(self, batch)
+    }
+
+    fn finish(self) -> Result<(u64, Vec<Written>)> {
+        Self::finish(self)
+    }
 }
 
 impl FilesSink {
     pub(super) async fn stage_rows(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
-        let mut rows = self.stamped(rows);
+        let rows = self.stamped(rows);
         let schema = rows.schema();
         if schema.fields() != self.config.rows.fields() {
             return Err(Error::internal(format!(
@@ -31,7 +61,16 @@ impl FilesSink {
                 self.config.rows.fields().len()
             )));
         }
-        let writer = self.writer(task)?;
+        self.stage_by(task, self.writer(task)?, rows).await
+    }
+
+    /// Stages what comes, by this writer.
+    pub(super) async fn stage_by<W: Stager>(
+        &self,
+        task: &TaskKey,
+        writer: W,
+        mut items: impl Stream<Item = Result<W::Item>> + Send + Unpin,
+    ) -> Result<Staged> {
         let (send, mut receive) = mpsc::channel(WAITING);
         let share = self.encoders.share().await;
         let encoder = tokio::task::spawn_blocking(move || {
@@ -40,7 +79,7 @@ impl FilesSink {
             let mut writer = writer;
             while let Some(message) = receive.blocking_recv() {
                 match message {
-                    Message::Rows(batch) => writer.write(&batch)?,
+                    Message::Write(item) => writer.write(&item)?,
                     Message::End => return writer.finish(),
                 }
             }
@@ -48,11 +87,11 @@ impl FilesSink {
             Err(Error::new(ErrorKind::Canceled, "the load was stopped"))
         });
         let mut failed = None;
-        while let Some(batch) = rows.next().await {
-            match batch {
-                Ok(batch) => {
+        while let Some(item) = items.next().await {
+            match item {
+                Ok(item) => {
                     // A closed channel means that the encoder has failed; it tells why when it is joined.
-                    if send.send(Message::Rows(batch)).await.is_err() {
+                    if send.send(Message::Write(item)).await.is_err() {
                         break;
                     }
                 }
@@ -87,9 +126,13 @@ impl FilesSink {
     }
 
     fn writer(&self, task: &TaskKey) -> Result<TaskWriter> {
+        TaskWriter::new(self.config.clone(), task.clone(), self.outputs(task))
+    }
+
+    /// Where a writer's files go.
+    pub(super) fn outputs(&self, task: &TaskKey) -> Box<dyn Outputs> {
         let spill = self.context.open.state.join("spill");
-        let outputs = self.place.outputs(task, self.config.file_size, self.config.readable, spill);
-        TaskWriter::new(self.config.clone(), task.clone(), outputs)
+        self.place.outputs(task, self.config.file_size, self.config.readable, spill)
     }
 }
 

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 mod blocks;
 mod compact;
+mod compact_kept;
 mod faults;
 mod forget;
 mod readable;

@@ -3,7 +3,7 @@
 use gristmill_model::spec::Compression;
 
 /// As many first bytes as [`by_magic`] wants to see.
-pub(super) const MAGIC_BYTES: u64 = 6;
+pub(crate) const MAGIC_BYTES: u64 = 6;
 
 /// The compression that an ending stands for.
 fn by_ending(ending: &str) -> Option<Compression> {
@@ -17,7 +17,7 @@ fn by_ending(ending: &str) -> Option<Compression> {
 }
 
 /// A file name without its compression's ending, and that compression: `a.csv.gz` is (`a.csv`, gzip).
-pub(super) fn split_name(name: &str) -> (&str, Compression) {
+pub(crate) fn split_name(name: &str) -> (&str, Compression) {
     match name.rsplit_once('.') {
         Some((stem, ending)) => match by_ending(ending) {
             Some(compression) => (stem, compression),
@@ -28,7 +28,7 @@ pub(super) fn split_name(name: &str) -> (&str, Compression) {
 }
 
 /// The compression that first bytes stand for. Text never begins with any of these.
-pub(super) fn by_magic(first: &[u8]) -> Compression {
+pub(crate) fn by_magic(first: &[u8]) -> Compression {
     const XZ: &[u8] = &[0xfd, b'7', b'z', b'X', b'Z', 0];
     match first {
         [0x1f, 0x8b, ..] => Compression::Gzip,

@@ -7,7 +7,9 @@ use super::{compress, csv, hive, list, picture};
 use crate::registry::Connector;
 use crate::stores::{self, Store, StoreKind, StoreOptions};
 use crate::types::type_name;
-use crate::{Compacted, Compaction, Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Sink, Source};
+use crate::{
+    Compacted, Compaction, Connection, ConnectionInfo, Discovered, LoadContext, OpenContext, Recovered, Sink, Source,
+};
 use async_trait::async_trait;
 use futures::TryStreamExt;
 use gristmill_model::spec::{CsvOptions, ExtractSpec, FileFormat, JsonOptions, LoadSpec, OneOrMany};
@@ -171,6 +173,14 @@ impl Connection for FilesConnection {
         cancel: &CancellationToken,
     ) -> Result<Vec<Compacted>> {
         crate::sinks::files::compact(&Arc::new(self.store.clone()), &self.context, want, owner, is_dead, cancel).await
+    }
+
+    async fn recover_compactions(
+        &self,
+        path: &str,
+        is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+    ) -> Result<Recovered> {
+        crate::sinks::files::recover_compactions(&Arc::new(self.store.clone()), &self.context, path, is_dead).await
     }
 }
 

@@ -28,7 +28,9 @@ mod source;
 mod tests;
 mod units;
 
+pub(crate) use compress::{MAGIC_BYTES, by_magic, split_name};
 pub(crate) use connection::connector;
 pub use connection::{FilesConnection, open_path};
+pub(crate) use csv::{delimiter_by_name, records};
 pub use formats::quiet_decoders;
 pub(crate) use schema::common_type;

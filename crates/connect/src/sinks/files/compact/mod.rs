@@ -7,41 +7,46 @@
 //!
 //! The entry has no strategy, since rows only move. Loads and compactions take their turns by the log; whichever comes
 //! second looks again: a load that overwrites lists the files there are then, and a compaction whose files are gone gives up.
-//! Whoever dies before the entry leaves staged files that the next compaction sweeps, whoever dies behind it leaves an
-//! entry that everybody rolls forward.
+//! Whoever dies before the entry leaves staged files that a recovery, a run or the next compaction sweeps, whoever dies
+//! behind it leaves an entry that everybody rolls forward.
+//!
+//! Which files go together is in `groups.rs`, how they are written in `settings.rs`. Sorted ones are merged (`merge.rs`); what needs
+//! not be understood is put together as bytes (`splice.rs`); `commit.rs` exchanges the old for the new.
 
+mod commit;
+mod groups;
+mod merge;
 mod plan;
+mod settings;
+mod splice;
 
 use super::delta::is_table;
 use super::layout::join;
-use super::log::{Decision, Entry, Log};
 use super::place::{Place, at, blocking};
 use super::{Faults, FilesSink, config};
 use crate::compaction::{Compacted, Compaction};
-use crate::sources::files::formats::{self, FileInput};
+use crate::sources::files::delimiter_by_name;
+use crate::sources::files::formats::{self, FileInput, Marker, Traits};
 use crate::stores::{self, Store};
-use crate::{LoadContext, OpenContext, Rows, Scan};
+use crate::{LoadContext, OpenContext, Recovered, Rows, Scan};
 use arrow::datatypes::{Schema, SchemaRef};
 use chrono::Utc;
 use futures::{StreamExt, TryStreamExt};
-use gristmill_model::fault::Point;
-use gristmill_model::spec::{Compression, CsvOptions, FileFormat, JsonOptions, LoadSpec, OnFail, Strategy};
+use gristmill_model::spec::{Compression, FileFormat, JsonOptions, LoadSpec, OnFail};
 use gristmill_model::{
-    ByteSize, CancellationToken, Checkpoint, Error, ErrorKind, Interval, LoadKey, OwnerId, Result, Slot, StagedFile,
-    TaskKey,
+    CancellationToken, Error, ErrorKind, Interval, LoadKey, OwnerId, Result, RunId, Slot, Staged, StagedFile, TaskKey,
 };
+use groups::Group;
 use object_store::ObjectStoreExt;
 use object_store::path::Path as StorePath;
-use plan::{Rewrite, Small};
+use plan::{Kind, Rewrite, Small};
+use splice::{Source, Splicer};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// Files whose columns are looked at side by side.
-const AT_ONCE: usize = 8;
 /// Rows that are read at once.
 const BATCH_ROWS: usize = 8192;
-/// Rivals that were first so often in a row are not rivals but something broken.
-const MOST_TRIES: u32 = 200;
 
 /// Compacts what `want` names. `is_dead` says which earlier compactions died, to sweep what they left.
 ///
@@ -58,15 +63,30 @@ pub async fn compact(
     compact_with(&Work { store, open, want, owner, faults: Faults::default() }, is_dead, cancel).await
 }
 
-/// The same, with faults at the points that are passed.
+/// Finishes what compactions of `path` had decided, and sweeps what they had only staged, where `is_dead` says so of their owner.
+///
+/// # Errors
+/// A store that refuses.
+pub async fn recover_compactions(
+    store: &Arc<Store>,
+    open: &OpenContext,
+    path: &str,
+    is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
+) -> Result<Recovered> {
+    let want = Compaction::of(path);
+    let nobody = OwnerId(RunId::from("recovery"));
+    let work = Work { store, open, want: &want, owner: &nobody, faults: Faults::default() };
+    work.any_sink()?.recover_dead(is_dead).await
+}
+
+/// As [`compact`], with faults at the points that are passed.
 pub(super) async fn compact_with(
     work: &Work<'_>,
     is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync),
     cancel: &CancellationToken,
 ) -> Result<Vec<Compacted>> {
     let want = work.want;
-    let none = Arc::new(Schema::empty());
-    let target = work.sink(FileFormat::Parquet, &none, "", 0)?;
+    let target = work.any_sink()?;
     if target.config.single.is_some() {
         return Err(Error::new(
             ErrorKind::Usage,
@@ -88,13 +108,12 @@ pub(super) async fn compact_with(
     work.look(&files)?;
     let mut done = Vec::new();
     let mut number = 0;
-    for rewrite in plan::plan(&files, target.config.file_size, &want.partitions) {
-        for (schema, rewrite) in work.by_schema(&target.place, rewrite).await? {
+    for rewrite in plan::plan(&files, target.config.file_size, &want.partitions, |kind| work.can_be_rewritten(kind)) {
+        for group in work.groups(&target.place, rewrite).await? {
             if cancel.is_cancelled() {
                 return Err(Error::new(ErrorKind::Canceled, "stopped on request"));
             }
-            number += 1;
-            done.push(work.rewrite(number, &schema, rewrite).await?);
+            done.push(work.rewrite(&mut number, group).await?);
         }
     }
     Ok(done)
@@ -144,14 +163,9 @@ impl Work<'_> {
             return Err(Error::new(ErrorKind::NotFound, format!("there are no data files in `{path}`"))
                 .hint("name the folder that a load writes to"));
         }
-        let formats: Vec<FileFormat> = files.iter().filter_map(|file| plan::format_of(&file.path)).collect();
-        if !formats.iter().any(|format| plan::can_be_rewritten(*format)) {
-            let format = formats.first().map_or("of no known format", |format| format.as_str());
-            return Err(Error::new(
-                ErrorKind::Config,
-                format!("the files of `{path}` are {format}, which keeps no types"),
-            )
-            .hint("Parquet, Avro and Arrow files can be compacted; load others anew with `strategy: replace`"));
+        let kinds: Vec<Kind> = files.iter().filter_map(|file| Kind::of(&file.path)).collect();
+        if !kinds.iter().any(|kind| self.can_be_rewritten(kind)) {
+            return Err(self.refused(&kinds));
         }
         let folders = || files.iter().map(|file| super::layout::split(&file.path).0);
         for wanted in &self.want.partitions {
@@ -165,12 +179,38 @@ impl Work<'_> {
         Ok(())
     }
 
+    /// Whether such files are written anew: of CSV it must be known whether its first line is a header.
+    fn can_be_rewritten(&self, kind: &Kind) -> bool {
+        kind.can_be_rewritten() && (kind.format != FileFormat::Csv || settings::dialect(self.want, None).is_some())
+    }
+
+    /// Why none of these files is.
+    fn refused(&self, kinds: &[Kind]) -> Error {
+        let path = &self.want.path;
+        if kinds.iter().any(Kind::can_be_rewritten) {
+            let message = format!(
+                "the files of `{path}` are CSV, and no load of a project says how they are written: whether the first line is a header"
+            );
+            return Error::new(ErrorKind::Config, message)
+                .hint("name the folder as the load does that writes there, `connection:path/`, in its project");
+        }
+        let what = kinds.first().map_or("of no known format", |kind| kind.format.as_str());
+        let compressed = kinds.first().is_some_and(|kind| kind.compression != Compression::None);
+        let how = if compressed { ", compressed as a whole" } else { "" };
+        Error::new(ErrorKind::Config, format!("the files of `{path}` are {what}{how}, which is not written"))
+            .hint("Parquet, Avro, Arrow, CSV and NDJSON files can be compacted, text also in gzip or zstd")
+    }
+
+    /// A sink of the target that writes nothing.
+    fn any_sink(&self) -> Result<FilesSink> {
+        let none = Schema::empty();
+        let load = settings::load(self.want, FileFormat::Parquet, &none, &Traits::default());
+        let load = LoadSpec { parquet: None, row_group_rows: None, ..load };
+        self.sink(&load, &Arc::new(none), "", 0)
+    }
+
     /// The sink of one rewrite: a load of its own into the partition's folder.
-    fn sink(&self, format: FileFormat, schema: &SchemaRef, partition: &str, number: u32) -> Result<FilesSink> {
-        let mut load = LoadSpec::new("compact".into(), "target".into(), Strategy::Append);
-        load.path = Some(self.want.path.clone());
-        load.format = Some(format);
-        load.file_size = self.want.file_size.map(ByteSize);
+    fn sink(&self, load: &LoadSpec, schema: &SchemaRef, partition: &str, number: u32) -> Result<FilesSink> {
         let slot = Slot {
             pipeline: "compact".into(),
             step: self.owner.0.as_str().into(),
@@ -186,7 +226,7 @@ impl Work<'_> {
             open: self.open.clone(),
             ledger_retention: None,
         };
-        let mut sink = FilesSink::new(self.store, &load, context)?;
+        let mut sink = FilesSink::new(self.store, load, context)?;
         let mut config = config::Config::clone(&sink.config);
         partition.clone_into(&mut config.inside);
         sink.config = Arc::new(config);
@@ -195,7 +235,7 @@ impl Work<'_> {
     }
 
     /// What reads a file of the target.
-    async fn input(&self, place: &Place, path: &str) -> Result<FileInput> {
+    async fn input(&self, place: &Place, path: &str, kind: &Kind) -> Result<FileInput> {
         let location = match place {
             Place::Local(local) => StorePath::from_absolute_path(local.path(path))
                 .map_err(|error| Error::internal(format!("`{path}` was listed and is no path")).cause(error))?,
@@ -206,50 +246,20 @@ impl Work<'_> {
             store: self.store.store.clone(),
             meta: head.map_err(|error| stores::error(error, format!("`{path}`")))?,
             name: join(self.want.path.trim_end_matches('/'), path),
-            compression: Compression::None,
-            csv: CsvOptions::default(),
+            compression: kind.compression,
+            csv: settings::dialect(self.want, delimiter_by_name(&format!("_.{}", kind.extension))).unwrap_or_default(),
             json: JsonOptions::default(),
             stdin: false,
             piece: None,
         })
     }
 
-    async fn columns(&self, place: &Place, path: &str, format: FileFormat) -> Result<SchemaRef> {
-        let input = self.input(place, path).await?;
-        Ok(formats::reader(format).infer(&input).await?.schema)
-    }
-
-    /// Files that have the same columns, at least two: others stay as they are, or their columns would change.
-    async fn by_schema(&self, place: &Place, rewrite: Rewrite) -> Result<Vec<(SchemaRef, Rewrite)>> {
-        let Rewrite { partition, format, files } = rewrite;
-        let seen: Vec<Option<(Small, SchemaRef)>> = futures::stream::iter(files)
-            .map(|file| async move {
-                match self.columns(place, &file.path, format).await {
-                    Ok(schema) => Ok(Some((file, schema))),
-                    // Removed since it was listed, by a load or another compaction.
-                    Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(error),
-                }
-            })
-            .buffered(AT_ONCE)
-            .try_collect()
-            .await?;
-        let mut groups: Vec<(SchemaRef, Rewrite)> = Vec::new();
-        for (file, schema) in seen.into_iter().flatten() {
-            match groups.iter_mut().find(|(other, _)| other.fields() == schema.fields()) {
-                Some((_, group)) => group.files.push(file),
-                None => groups.push((schema, Rewrite { partition: partition.clone(), format, files: vec![file] })),
-            }
-        }
-        Ok(groups.into_iter().filter(|(_, group)| group.files.len() > 1).collect())
-    }
-
     /// Stages the rows of the files anew and exchanges the two.
-    async fn rewrite(&self, number: u32, schema: &SchemaRef, rewrite: Rewrite) -> Result<Compacted> {
+    async fn rewrite(&self, number: &mut u32, mut group: Group) -> Result<Compacted> {
         let told = Compacted {
-            partition: rewrite.partition.clone(),
-            files_before: rewrite.files.len() as u64,
-            bytes_before: rewrite.files.iter().map(|file| file.bytes).sum(),
+            partition: group.rewrite.partition.clone(),
+            files_before: group.rewrite.files.len() as u64,
+            bytes_before: group.rewrite.files.iter().map(|file| file.bytes).sum(),
             files_after: None,
             bytes_after: None,
             rows: None,
@@ -258,26 +268,37 @@ impl Work<'_> {
         if self.want.dry_run {
             return Ok(told);
         }
-        let sink = self.sink(rewrite.format, schema, &rewrite.partition, number)?;
-        let key = sink.context.key.clone();
-        let done = self.exchange(&sink, schema, &rewrite).await;
-        match done {
-            Ok(Some(files)) => Ok(Compacted {
-                files_after: Some(files.len() as u64),
-                bytes_after: Some(files.iter().map(|file| file.bytes).sum()),
-                rows: Some(files.iter().map(|file| file.rows).sum()),
-                ..told
-            }),
-            Ok(None) => {
-                sink.abort_load(&key).await?;
-                Ok(Compacted { skipped: Some("a load has changed it meanwhile".to_owned()), ..told })
-            }
-            Err(error) => {
-                // The error that matters is the first one; what stays is swept by the next compaction.
-                if let Err(left) = sink.abort_load(&key).await {
-                    tracing::warn!(error = %left, "what a compaction had staged could not be swept");
+        loop {
+            *number += 1;
+            let sink = self.sink(&group.load(self.want), &group.schema, &group.rewrite.partition, *number)?;
+            let key = sink.context.key.clone();
+            let unsorted = Arc::new(AtomicBool::new(false));
+            match self.exchange(&sink, &group, &unsorted).await {
+                Ok(Some(files)) => {
+                    return Ok(Compacted {
+                        files_after: Some(files.len() as u64),
+                        bytes_after: Some(files.iter().map(|file| file.bytes).sum()),
+                        rows: Some(files.iter().map(|file| file.rows).sum()),
+                        ..told
+                    });
                 }
-                Err(error.context(format!("compacting `{}`", join(&self.want.path, &rewrite.partition))))
+                Ok(None) => {
+                    sink.abort_load(&key).await?;
+                    return Ok(Compacted { skipped: Some("a load has changed it meanwhile".to_owned()), ..told });
+                }
+                // What was said of the order was not true, and is not said again.
+                Err(_) if unsorted.load(Ordering::SeqCst) => {
+                    sink.abort_load(&key).await?;
+                    group.traits.sorted.clear();
+                }
+                Err(error) => {
+                    // The error that matters is the first one; what stays is swept by whoever looks for the dead.
+                    if let Err(left) = sink.abort_load(&key).await {
+                        tracing::warn!(error = %left, "what a compaction had staged could not be swept");
+                    }
+                    let folder = join(&self.want.path, &group.rewrite.partition);
+                    return Err(error.context(format!("compacting `{folder}`")));
+                }
             }
         }
     }
@@ -285,78 +306,81 @@ impl Work<'_> {
     async fn exchange(
         &self,
         sink: &FilesSink,
-        schema: &SchemaRef,
-        rewrite: &Rewrite,
+        group: &Group,
+        unsorted: &Arc<AtomicBool>,
     ) -> Result<Option<Vec<StagedFile>>> {
-        let mut inputs = Vec::with_capacity(rewrite.files.len());
-        for file in &rewrite.files {
-            match self.input(&sink.place, &file.path).await {
+        let Rewrite { files, kind, .. } = &group.rewrite;
+        let mut inputs = Vec::with_capacity(files.len());
+        for file in files {
+            match self.input(&sink.place, &file.path, kind).await {
                 Ok(input) if input.meta.size == file.bytes => inputs.push(input),
                 Ok(_) => return Ok(None),
                 Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
-        let scan = Scan { schema: schema.clone(), batch_size: BATCH_ROWS, on_bad_row: OnFail::Fail, rejects: None };
-        let format = rewrite.format;
-        let rows =
-            futures::stream::iter(inputs).flat_map(move |input| formats::reader(format).read(input, scan.clone()));
         let task = TaskKey { load: sink.context.key.clone(), owner: self.owner.clone(), partition: 0, attempt: 1 };
-        let staged = match sink.stage_rows(&task, Rows::new(schema.clone(), rows)).await {
-            // A load has removed a file while it was read.
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            staged => staged?,
+        let staged = if group.is_spliced() {
+            sink.splice(&task, group, inputs).await
+        } else {
+            stage(sink, &task, group, inputs, unsorted).await
         };
-        // Files without rows say which columns there are; one is enough.
-        let staged =
-            if staged.files.is_empty() { sink.stage_nothing(&TaskKey { attempt: 2, ..task }).await? } else { staged };
-        sink.commit_compaction(staged, &rewrite.files).await
+        match staged {
+            // A load has removed a file while it was read, or written another of its name.
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            staged => sink.commit_compaction(staged?, files).await,
+        }
     }
 }
 
+/// Stages the rows of files that keep types.
+async fn stage(
+    sink: &FilesSink,
+    task: &TaskKey,
+    group: &Group,
+    inputs: Vec<FileInput>,
+    unsorted: &Arc<AtomicBool>,
+) -> Result<Staged> {
+    let schema = &group.schema;
+    let scan = Scan { schema: schema.clone(), batch_size: BATCH_ROWS, on_bad_row: OnFail::Fail, rejects: None };
+    let reader = formats::reader(group.rewrite.kind.format);
+    let rows = if group.traits.sorted.is_empty() {
+        let read = futures::stream::iter(inputs).flat_map(move |input| reader.read(input, scan.clone()));
+        Rows::new(schema.clone(), read)
+    } else {
+        let each = inputs.into_iter().map(|input| reader.read(input, scan.clone())).collect();
+        merge::merged(each, schema, &group.traits.sorted, unsorted.clone())?
+    };
+    let staged = sink.stage_rows(task, rows).await?;
+    // Files without rows say which columns there are; one is enough.
+    if !staged.files.is_empty() {
+        return Ok(staged);
+    }
+    sink.stage_nothing(&TaskKey { attempt: 2, ..task.clone() }).await
+}
+
 impl FilesSink {
-    /// Decides that `staged` takes the place of `old`; `None` when one of these is not what it was.
-    async fn commit_compaction(
-        &self,
-        staged: gristmill_model::Staged,
-        old: &[Small],
-    ) -> Result<Option<Vec<StagedFile>>> {
-        let _lock = self.place.lock().await?;
-        for _ in 0..MOST_TRIES {
-            let log = Log::list(&self.place).await?;
-            // As before any entry: one that publishes what is gone could never be made true, and would stop every later load.
-            self.stop_if_given_up(&log, std::slice::from_ref(&staged)).await?;
-            self.check_staged(&staged.files.iter().collect::<Vec<_>>()).await?;
-            self.roll_all_forward(&log).await?;
-            let present = sized(&self.place).await?;
-            if !old.iter().all(|file| present.contains(file)) {
-                return Ok(None);
-            }
-            let before = log.newest_load(&self.place).await?;
-            let entry = Entry {
-                decision: Decision::Publish,
-                key: self.context.key.clone(),
-                owner: self.context.owner.clone(),
-                // Rows only move: no strategy is applied.
-                strategy: None,
-                publish: staged.files.clone(),
-                remove: old.iter().map(|file| file.path.clone()).collect(),
-                columns: before.map(|(_, entry)| entry.columns).unwrap_or_default(),
-                checkpoint: Checkpoint::default(),
-                rows: staged.rows,
-                at: Utc::now(),
-            };
-            self.faults.at(Point::BeforeLog)?;
-            let number = log.next();
-            if log.append(&self.place, number, &entry).await? {
-                self.faults.at(Point::AfterLog)?;
-                self.roll_forward(&log, number, &entry).await?;
-                self.sweep_quietly(&entry, std::slice::from_ref(&staged)).await;
-                return Ok(Some(entry.publish));
-            }
-        }
-        Err(Error::new(ErrorKind::Conflict, format!("`{}` is being written by others all the time", self.config.path))
-            .retryable(true)
-            .hint("run `gristmill compact` again when the others are done"))
+    /// Stages files that are put together as bytes.
+    async fn splice(&self, task: &TaskKey, group: &Group, inputs: Vec<FileInput>) -> Result<Staged> {
+        let format = group.rewrite.kind.format;
+        let marker: Marker = *uuid::Uuid::new_v4().as_bytes();
+        let like = splice::Like {
+            header: splice::header(format, &group.head, &marker),
+            ending: group.rewrite.kind.ending.clone(),
+            folder: self.config.inside.clone(),
+            file_size: self.config.file_size,
+        };
+        let writer = Splicer::new(&self.config.encoding, task.clone(), self.outputs(task), like)?;
+        let head = group.head.clone();
+        let chunks = futures::stream::iter(inputs)
+            .map(move |input| Ok::<_, Error>((input, head.clone())))
+            .and_then(move |(input, head)| async move {
+                let source = Source::reopen(&input, format, &head).await?;
+                Ok(futures::stream::try_unfold(source, move |mut source| async move {
+                    Ok::<_, Error>(source.next(&marker).await?.map(|chunk| (chunk, source)))
+                }))
+            })
+            .try_flatten();
+        self.stage_by(task, writer, Box::pin(chunks)).await
     }
 }

@@ -1,7 +1,8 @@
 //! Which files are rewritten together: decided by their names and sizes alone.
 
 use super::super::layout::{partition_values, split};
-use gristmill_model::spec::FileFormat;
+use crate::sources::files::split_name;
+use gristmill_model::spec::{Compression, FileFormat};
 use std::collections::BTreeMap;
 
 /// A data file of the target.
@@ -16,34 +17,71 @@ pub(super) struct Small {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rewrite {
     pub(super) partition: String,
-    pub(super) format: FileFormat,
+    pub(super) kind: Kind,
     pub(super) files: Vec<Small>,
 }
 
-/// The format of a file, by its name. Files that are compressed as a whole have none that is rewritten.
-pub(super) fn format_of(path: &str) -> Option<FileFormat> {
-    FileFormat::from_extension(split(path).1.rsplit_once('.')?.1)
+/// What a file is, by its name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kind {
+    pub(super) format: FileFormat,
+    /// How it is compressed as a whole.
+    pub(super) compression: Compression,
+    /// What the name ends with, compression left aside: readers tell a CSV file's delimiter by it.
+    pub(super) extension: String,
+    /// What the name of a file in its place ends with.
+    pub(super) ending: String,
 }
 
-/// Whether a format keeps types, so that rows come back from it as they went in. Text would be guessed at.
-pub(super) fn can_be_rewritten(format: FileFormat) -> bool {
-    matches!(format, FileFormat::Parquet | FileFormat::Avro | FileFormat::Arrow)
+impl Kind {
+    /// The kind of a data file.
+    pub(super) fn of(path: &str) -> Option<Self> {
+        let (stem, compression) = split_name(split(path).1);
+        let extension = stem.rsplit_once('.')?.1;
+        let format = FileFormat::from_extension(extension)?;
+        let ending = match format {
+            FileFormat::Csv | FileFormat::Ndjson => split(path).1.get(stem.len() - extension.len()..)?,
+            typed => typed.as_str(),
+        };
+        Some(Self { format, compression, extension: extension.to_ascii_lowercase(), ending: ending.to_owned() })
+    }
+
+    /// Whether such files are put together as bytes, without being understood.
+    pub(super) fn is_spliced(&self) -> bool {
+        matches!(self.format, FileFormat::Csv | FileFormat::Ndjson | FileFormat::Avro)
+    }
+
+    /// Whether such files are written anew. Text is, where we write it so compressed.
+    pub(super) fn can_be_rewritten(&self) -> bool {
+        match self.format {
+            FileFormat::Parquet | FileFormat::Avro | FileFormat::Arrow => self.compression == Compression::None,
+            FileFormat::Csv | FileFormat::Ndjson => {
+                matches!(self.compression, Compression::None | Compression::Gzip | Compression::Zstd)
+            }
+            FileFormat::Json | FileFormat::Orc | FileFormat::Delta => false,
+        }
+    }
 }
 
 /// What is to be rewritten, so that files come near `file_size`: in each partition the files that are smaller than three
 /// quarters of it, where there are two of one format. A file that comes out is rarely smaller, but for the last one, so a
 /// target that is compact stays as it is.
-pub(super) fn plan(files: &[Small], file_size: u64, partitions: &[String]) -> Vec<Rewrite> {
-    let mut groups: BTreeMap<(String, &'static str), Rewrite> = BTreeMap::new();
+pub(super) fn plan(
+    files: &[Small],
+    file_size: u64,
+    partitions: &[String],
+    can_be: impl Fn(&Kind) -> bool,
+) -> Vec<Rewrite> {
+    let mut groups: BTreeMap<(String, String), Rewrite> = BTreeMap::new();
     for file in files {
         let partition = split(&file.path).0;
-        let Some(format) = format_of(&file.path).filter(|format| can_be_rewritten(*format)) else { continue };
+        let Some(kind) = Kind::of(&file.path).filter(&can_be) else { continue };
         if file.bytes >= file_size / 4 * 3 || !is_wanted(partition, partitions) {
             continue;
         }
-        let group = groups.entry((partition.to_owned(), format.as_str())).or_insert_with(|| Rewrite {
+        let group = groups.entry((partition.to_owned(), kind.ending.clone())).or_insert_with(|| Rewrite {
             partition: partition.to_owned(),
-            format,
+            kind,
             files: Vec::new(),
         });
         group.files.push(file.clone());
@@ -87,13 +125,29 @@ mod tests {
         ];
         let told = |partitions: &[&str]| -> Vec<String> {
             let partitions: Vec<String> = partitions.iter().map(|&name| name.to_owned()).collect();
-            let rewrites = plan(&files, 100, &partitions);
+            let rewrites =
+                plan(&files, 100, &partitions, |kind| kind.can_be_rewritten() && kind.format != FileFormat::Csv);
             rewrites.iter().map(|rewrite| format!("{} {}", rewrite.partition, rewrite.files.len())).collect()
         };
         assert_eq!(told(&[]), [" 2", "y=1/m=1 2", "y=2/m=1 2"]);
         assert_eq!(told(&["m=1"]), ["y=1/m=1 2", "y=2/m=1 2"]);
         assert_eq!(told(&["y=2/m=1/", "y=3"]), ["y=2/m=1 2"]);
         assert!(told(&["z=1"]).is_empty());
+    }
+
+    #[test]
+    fn a_name_tells_format_compression_and_what_the_next_name_ends_with() {
+        let told = |path: &str| {
+            Kind::of(path).map(|kind| (kind.format, kind.compression, kind.ending.clone(), kind.can_be_rewritten()))
+        };
+        let is = |format, compression, ending: &str, can| Some((format, compression, ending.to_owned(), can));
+        assert_eq!(told("p=1/a.b.tsv.gz"), is(FileFormat::Csv, Compression::Gzip, "tsv.gz", true));
+        assert_eq!(told("a.jsonl"), is(FileFormat::Ndjson, Compression::None, "jsonl", true));
+        assert_eq!(told("a.csv.bz2"), is(FileFormat::Csv, Compression::Bzip2, "csv.bz2", false));
+        assert_eq!(told("a.feather"), is(FileFormat::Arrow, Compression::None, "arrow", true));
+        assert_eq!(told("a.parquet.gz"), is(FileFormat::Parquet, Compression::Gzip, "parquet", false));
+        assert_eq!(told("a.json").map(|told| told.3), Some(false));
+        assert_eq!(told("README"), None);
     }
 
     proptest! {
@@ -104,7 +158,7 @@ mod tests {
         ) {
             let files: Vec<Small> =
                 sizes.iter().enumerate().map(|(at, (folder, bytes))| small(&format!("p={folder}/{at}.parquet"), *bytes)).collect();
-            let rewrites = plan(&files, file_size, &[]);
+            let rewrites = plan(&files, file_size, &[], Kind::can_be_rewritten);
             let mut chosen: Vec<&Small> = rewrites.iter().flat_map(|rewrite| &rewrite.files).collect();
             for rewrite in &rewrites {
                 prop_assert!(rewrite.files.len() > 1);

@@ -7,11 +7,16 @@ use gristmill_model::CancellationToken;
 use proptest::prelude::{ProptestConfig, any, prop_assert_eq, proptest};
 use std::sync::atomic::AtomicU32;
 
-fn all() -> Compaction {
-    Compaction { path: PATH.to_owned(), partitions: Vec::new(), file_size: None, dry_run: false }
+pub(super) fn all() -> Compaction {
+    Compaction::of(PATH)
 }
 
-async fn compacted_by(target: &Target, want: &Compaction, name: &str, faults: Faults) -> Result<Vec<Compacted>> {
+pub(super) async fn compacted_by(
+    target: &Target,
+    want: &Compaction,
+    name: &str,
+    faults: Faults,
+) -> Result<Vec<Compacted>> {
     let (open, owner) = (folders(target.folder.path()), owner(name));
     let work = Work { store: &target.store, open: &open, want, owner: &owner, faults };
     // Whoever compacted before is dead.
@@ -19,12 +24,12 @@ async fn compacted_by(target: &Target, want: &Compaction, name: &str, faults: Fa
     compact_with(&work, &is_dead, &CancellationToken::new()).await
 }
 
-async fn compacted(target: &Target, want: &Compaction) -> Vec<Compacted> {
+pub(super) async fn compacted(target: &Target, want: &Compaction) -> Vec<Compacted> {
     compacted_by(target, want, "compact-last", Faults::default()).await.unwrap()
 }
 
 /// Many loads, each of few rows.
-async fn crumbs(target: &Target, spec: &LoadSpec, batches: &[RecordBatch], first: u32) {
+pub(super) async fn crumbs(target: &Target, spec: &LoadSpec, batches: &[RecordBatch], first: u32) {
     for (at, batch) in batches.iter().enumerate() {
         let context = context(target, batch.schema(), key(first + u32::try_from(at).unwrap()), owner("run"));
         let sink = target.open(spec.clone(), context).unwrap();
@@ -33,7 +38,7 @@ async fn crumbs(target: &Target, spec: &LoadSpec, batches: &[RecordBatch], first
     }
 }
 
-async fn seen(target: &Target) -> Vec<String> {
+pub(super) async fn seen(target: &Target) -> Vec<String> {
     texts(&read_parquet(&target.place()).await.unwrap(), &["id", "day"])
 }
 
@@ -118,9 +123,10 @@ async fn files_with_other_columns_or_of_text_are_not_mixed() {
     assert_eq!(done.iter().map(|part| part.rows.unwrap()).collect::<Vec<_>>(), [8, 2]);
 
     let target = Target::local();
-    crumbs(&target, &LoadSpec { format: Some(FileFormat::Csv), ..spec }, &batches(), 1).await;
+    std::fs::create_dir_all(target.root()).unwrap();
+    std::fs::write(target.root().join("a.json"), "[]").unwrap();
     let error = compacted_by(&target, &all(), "c", Faults::default()).await.unwrap_err();
-    assert!(error.message().contains("csv, which keeps no types"), "{error:?}");
+    assert!(error.message().contains("are json, which is not written"), "{error:?}");
     let empty = Target::local();
     assert_eq!(compacted_by(&empty, &all(), "c", Faults::default()).await.unwrap_err().kind(), ErrorKind::NotFound);
 }

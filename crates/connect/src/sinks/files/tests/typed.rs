@@ -26,8 +26,13 @@ async fn written(spec: LoadSpec, batches: Vec<RecordBatch>) -> Result<Target> {
 
 /// The rows that the source of files finds.
 pub(super) async fn read_back(target: &Target) -> RecordBatch {
+    read_as(target, "").await
+}
+
+/// With more keys of the extract.
+pub(super) async fn read_as(target: &Target, more: &str) -> RecordBatch {
     let connection = FilesConnection::open("./data", StoreOptions::default(), &folders(target.folder.path())).unwrap();
-    let node = parse("p.yaml", &format!("from: lake\npath: {PATH}/\n")).unwrap();
+    let node = parse("p.yaml", &format!("from: lake\npath: {PATH}/\n{more}")).unwrap();
     let spec: ExtractSpec = decode(&node).unwrap();
     let source = connection.source(&spec).unwrap();
     let schema = source.schema().await.unwrap();

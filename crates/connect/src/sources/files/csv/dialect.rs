@@ -103,7 +103,7 @@ impl Dialect {
 }
 
 /// The character between fields that a file's name stands for.
-pub(in crate::sources::files) fn delimiter_by_name(name: &str) -> Option<&'static str> {
+pub(crate) fn delimiter_by_name(name: &str) -> Option<&'static str> {
     let (_, ending) = name.rsplit_once('.')?;
     match ending.to_ascii_lowercase().as_str() {
         "tsv" => Some("\t"),

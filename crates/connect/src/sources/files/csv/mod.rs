@@ -20,13 +20,15 @@ mod guess;
 pub(super) mod quotes;
 mod read;
 mod record;
+pub(crate) mod records;
 pub(super) mod slices;
 pub(super) mod survey;
 #[cfg(test)]
 mod tests;
 mod text;
 
-pub(super) use dialect::{Dialect, delimiter_by_name};
+pub(super) use dialect::Dialect;
+pub(crate) use dialect::delimiter_by_name;
 pub(super) use read::{can_be_any_text, first_columns};
 
 use super::formats::bytes::Purpose;

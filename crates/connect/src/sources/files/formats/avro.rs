@@ -1,7 +1,10 @@
 //! Avro object container files.
 
 mod blocks;
+mod frames;
 mod walk;
+
+pub(crate) use frames::{Frames, Marker};
 
 use super::bytes::{Purpose, SyncBytes};
 use super::decode::{self, Blame, Bridge, Out, distinct_columns};

@@ -19,8 +19,10 @@ mod records;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use avro::{Frames, Marker};
 pub use decode::quiet_decoders;
 pub(super) use parquet::OURS_ONLY;
+pub(crate) use parquet::{Traits, traits};
 
 use crate::{Rows, Scan};
 use ::arrow::datatypes::{DataType, FieldRef, Fields, Schema, SchemaRef};

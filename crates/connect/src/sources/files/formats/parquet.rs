@@ -1,6 +1,9 @@
 //! Parquet: footer first, then the columns asked for, row group by row group.
 
 mod footer;
+mod traits;
+
+pub(crate) use traits::{Traits, traits};
 
 use super::bytes::{needs_positions, pinned, torn};
 use super::decode::{self, Blame, Bridge, distinct_columns};

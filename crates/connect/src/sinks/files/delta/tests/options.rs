@@ -162,7 +162,7 @@ async fn a_table_and_a_folder_of_files_are_not_taken_for_each_other() {
             assert!(error.message().contains(words) && error.hint_text().is_some(), "{error:?}");
             of(path, first).prepare().await.unwrap();
         }
-        let want = crate::Compaction { path: place("table"), partitions: Vec::new(), file_size: None, dry_run: false };
+        let want = crate::Compaction::of(&place("table"));
         let (open, owner, cancel) = (lake.folders(), owner("run"), CancellationToken::new());
         let compacted = super::super::super::compact(&lake.0.store, &open, &want, &owner, &|_| false, &cancel).await;
         let error = compacted.unwrap_err();

@@ -1,0 +1,59 @@
+//! The exchange: one entry in the target's log, if all files are what they were.
+
+use super::super::FilesSink;
+use super::super::log::{self, Decision, Entry, Log};
+use super::plan::Small;
+use super::sized;
+use chrono::Utc;
+use gristmill_model::fault::Point;
+use gristmill_model::{Checkpoint, Error, ErrorKind, Result, StagedFile};
+
+/// Rivals that were first so often in a row are not rivals but something broken.
+const MOST_TRIES: u32 = 200;
+
+impl FilesSink {
+    /// Decides that `staged` takes the place of `old`; `None` when one of these is not what it was.
+    pub(super) async fn commit_compaction(
+        &self,
+        staged: gristmill_model::Staged,
+        old: &[Small],
+    ) -> Result<Option<Vec<StagedFile>>> {
+        let _lock = self.place.lock().await?;
+        for _ in 0..MOST_TRIES {
+            let log = Log::list(&self.place).await?;
+            // As before any entry: one that publishes what is gone could never be made true, and would stop every later load.
+            self.stop_if_given_up(&log, std::slice::from_ref(&staged)).await?;
+            self.check_staged(&staged.files.iter().collect::<Vec<_>>()).await?;
+            self.roll_all_forward(&log).await?;
+            let present = sized(&self.place).await?;
+            if !old.iter().all(|file| present.contains(file)) {
+                return Ok(None);
+            }
+            let before = log.newest_load(&self.place).await?;
+            let entry = Entry {
+                decision: Decision::Publish,
+                key: self.context.key.clone(),
+                owner: self.context.owner.clone(),
+                // Rows only move: no strategy is applied.
+                strategy: None,
+                publish: staged.files.clone(),
+                remove: old.iter().map(|file| file.path.clone()).collect(),
+                columns: before.map(|(_, entry)| entry.columns).unwrap_or_default(),
+                checkpoint: Checkpoint::default(),
+                rows: staged.rows,
+                at: Utc::now(),
+            };
+            self.faults.at(Point::BeforeLog)?;
+            let number = log.next();
+            if log.append(&self.place, number, &entry).await? {
+                self.faults.at(Point::AfterLog)?;
+                self.roll_forward(&log, number, &entry).await?;
+                self.sweep_quietly(&entry, std::slice::from_ref(&staged)).await;
+                return Ok(Some(entry.publish));
+            }
+        }
+        Err(Error::new(ErrorKind::Conflict, format!("`{}` is being written by others all the time", self.config.path))
+            .retryable(true)
+            .hint("run `gristmill compact` again when the others are done"))
+    }
+}
