@@ -170,6 +170,12 @@ fn records_of_an_api_are_read_again_without_it_with_what_their_parents_have() {
     assert_eq!((rows(t, "t").as_str(), rows(u, "u").as_str()), ("1:10:-", "1:10:a \"b\""));
     assert_eq!(list(&folder), [("v".to_owned(), 2), ("w".to_owned(), 2)]);
     drop(server);
+    steps("double");
+    for _ in 0..2 {
+        replay(&folder, &[]);
+        assert_eq!(rows(t, "t"), "1:10:- 3:12.5:9007199254740991");
+        assert_eq!(rows(u, "u"), "1:10:a \"b\" 3:12.5:-");
+    }
     steps("text");
     for _ in 0..2 {
         replay(&folder, &[]);

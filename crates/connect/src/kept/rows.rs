@@ -77,13 +77,14 @@ impl KeptRows {
     /// What is no record of ours; a row that does not fit, where that fails the load.
     pub fn push(&mut self, record: &str, place: &str) -> Result<()> {
         let values = record::values(record)?;
+        let is_there = |column: &&Column| values.iter().any(|(key, _)| *key == column.name);
+        if let Some(column) = self.columns.iter().find(|column| !is_there(column)) {
+            let message = format!("the record of a dead letter has no column `{}`", column.name);
+            return Err(Error::new(ErrorKind::Data, message).hint("run the pipeline again for that date"));
+        }
         let mut refused: Vec<String> = Vec::new();
         for Column { name, values: column } in &mut self.columns {
-            let value = values.iter().find(|(key, _)| key == name).map(|(_, value)| value);
-            let Some(value) = value else {
-                let message = format!("the record of a dead letter has no column `{name}`");
-                return Err(Error::new(ErrorKind::Data, message).hint("run the pipeline again for that date"));
-            };
+            let Some((_, value)) = values.iter().find(|(key, _)| key == name) else { continue };
             column.take(value, &mut |why| refused.push(format!("column `{name}`: {why}")));
         }
         self.good.push(refused.is_empty());

@@ -1,7 +1,7 @@
 //! Rows that were refused, as they are kept: the server's own text of each value, out of the binary format. Another type may
 //! be given to a column later, text among them, and then there is no server to ask.
 
-use super::columns::fixed;
+use super::columns::{EPOCH_DAYS, fixed};
 use super::types::{Column, Kind, base, kind_of};
 use crate::cells::Cell;
 use crate::columns::{Place, Refusal};
@@ -93,6 +93,16 @@ fn write(out: &mut String, kind: &Kind, bytes: &[u8], is_item: bool) -> Result<(
         out.push_str(word);
         return Ok(());
     }
+    if matches!(kind, Kind::Timestamp | Kind::TimestampTz) {
+        // Counted from 2000 on, since the last of them would not fit otherwise.
+        let micros = i64::from_be_bytes(fixed(bytes, "timestamp")?);
+        let is_before = date(out, micros.div_euclid(86_400_000_000) + i64::from(EPOCH_DAYS));
+        out.push(' ');
+        clock(out, micros.rem_euclid(86_400_000_000));
+        out.push_str(if *kind == Kind::TimestampTz { "+00" } else { "" });
+        out.push_str(is_before);
+        return Ok(());
+    }
     kind.with(bytes, |cell| {
         match cell {
             Cell::Bool(flag) if is_item => out.push(if *flag { 't' } else { 'f' }),
@@ -100,13 +110,6 @@ fn write(out: &mut String, kind: &Kind, bytes: &[u8], is_item: bool) -> Result<(
             Cell::Double(number) => float(out, &format!("{number:e}"), 15),
             Cell::Day(days) => {
                 let is_before = date(out, i64::from(*days));
-                out.push_str(is_before);
-            }
-            Cell::Micros(micros) => {
-                let is_before = date(out, micros.div_euclid(86_400_000_000));
-                out.push(' ');
-                clock(out, micros.rem_euclid(86_400_000_000));
-                out.push_str(if *kind == Kind::TimestampTz { "+00" } else { "" });
                 out.push_str(is_before);
             }
             Cell::Time(_, _, hours, minutes, seconds, micros) => {

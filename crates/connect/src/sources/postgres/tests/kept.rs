@@ -44,7 +44,9 @@ async fn a_row_that_was_refused_is_kept_as_the_server_has_it() {
     ));
     let refused = kept(source(&database, "table: zoo\nschema: {x: int}").as_ref()).await;
     assert_eq!(refused.len(), 2);
-    let texts = (0..ZOO.len()).map(|n| format!("c{n}: text"));
+    // Its blanks are no part of a `char(n)` for whoever casts it to text; they are kept.
+    let is_padded = |of: &str| of.starts_with("char(");
+    let texts = ZOO.iter().enumerate().filter(|(_, (of, ..))| !is_padded(of)).map(|(n, _)| format!("c{n}: text"));
     for schema in ["x: text".to_owned(), format!("x: text, {}", texts.collect::<Vec<_>>().join(", "))] {
         let keys = format!("table: zoo\nschema: {{{schema}}}");
         let (direct, again) = (read(source(&database, &keys).as_ref()).await.unwrap(), again(&refused, &keys));
