@@ -13,7 +13,7 @@ use gristmill_model::spec::FileFormat;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 19] = [
+pub const TARGETS: [Target; 20] = [
     ("arrow_file", arrow_file),
     ("avro_file", avro_file),
     ("csv_file", csv_file),
@@ -23,6 +23,7 @@ pub const TARGETS: [Target; 19] = [
     ("http_page", http_page),
     ("json_file", json_file),
     ("json_split", json_split),
+    ("kept_row", kept_row),
     ("ledger_entry", ledger_entry),
     ("moment", moment),
     ("mysql_values", mysql_values),
@@ -48,6 +49,11 @@ pub fn avro_file(bytes: &[u8]) {
 /// A CSV file, its types guessed.
 pub fn csv_file(bytes: &[u8]) {
     files::file(FileFormat::Csv, bytes);
+}
+
+/// What a dead letter holds of a row of a database.
+pub fn kept_row(bytes: &[u8]) {
+    crate::kept::fuzzing::row(bytes);
 }
 
 /// Records of a CSV text in a dialect.

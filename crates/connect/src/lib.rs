@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod hive;
 mod increment;
 mod json_text;
+pub mod kept;
 pub mod memory;
 pub mod moment;
 mod picture;

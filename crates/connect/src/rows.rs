@@ -3,7 +3,6 @@
 use crate::RefusedRows;
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
-use arrow::util::display::{ArrayFormatter, FormatOptions};
 use futures::stream::{BoxStream, Stream, StreamExt};
 use gristmill_model::{Error, Result};
 use std::fmt;
@@ -81,28 +80,4 @@ impl fmt::Debug for Rows {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Rows").field("schema", &self.schema).finish_non_exhaustive()
     }
-}
-
-/// A row as text; what could not be read is missing in it.
-pub(crate) fn record(batch: &RecordBatch, row: usize) -> String {
-    const MOST: usize = 64 << 10;
-    let options = FormatOptions::default().with_null("null");
-    let mut text = String::from("{");
-    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        if text.len() > 1 {
-            text.push_str(", ");
-        }
-        text.push_str(field.name());
-        text.push_str(": ");
-        if let Ok(formatter) = ArrayFormatter::try_new(column.as_ref(), &options) {
-            text.push_str(&formatter.value(row).try_to_string().unwrap_or_default());
-        }
-        if text.len() > MOST {
-            let end = (0..=MOST).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-            text.truncate(end);
-            break;
-        }
-    }
-    text.push('}');
-    text
 }

@@ -1,5 +1,6 @@
 //! The source contract: plan units, read one.
 
+use crate::kept::Came;
 use crate::{Aggregation, Filter, Rows};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use async_trait::async_trait;
@@ -290,15 +291,22 @@ pub struct Whence {
     pub unit: Option<Arc<str>>,
     /// How their records can be read again. `None`: a record is only told for people.
     pub again: Option<Arc<Again>>,
+    /// For records of an API's pages: the columns that stand beside them, as an object of JSON.
+    pub beside: Option<Arc<str>>,
 }
 
-/// How records that were refused can be read again: written into a file of this name, behind this line.
+/// How records that were refused can be read again.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Again {
-    /// The file they stood in, below the connection.
-    pub file: String,
-    /// What must stand before them: the line with the names of the columns, or nothing.
-    pub header: String,
+pub enum Again {
+    /// Written into a file of this name, behind this line.
+    File {
+        /// The file they stood in, below the connection.
+        file: String,
+        /// What must stand before them: the line with the names of the columns, or nothing.
+        header: String,
+    },
+    /// The record is a row of a database; how its values came is told by [`Came::parse`](crate::kept::Came::parse).
+    Row(String),
 }
 
 /// Takes a refused row.
@@ -377,7 +385,21 @@ impl RejectSink {
     /// For records of this file that can be read again by themselves, behind this line.
     #[must_use]
     pub(crate) fn of_file(mut self, file: &str, header: String) -> Self {
-        self.whence.again = Some(Arc::new(Again { file: file.to_owned(), header }));
+        self.whence.again = Some(Arc::new(Again::File { file: file.to_owned(), header }));
+        self
+    }
+
+    /// For rows of a database, which came like that; none where it cannot be told.
+    #[must_use]
+    pub(crate) fn of_rows(mut self, came: Option<&Came>) -> Self {
+        self.whence.again = came.map(|came| Arc::new(Again::Row(came.text())));
+        self
+    }
+
+    /// For records of an API's pages, beside which these columns stand: an object of JSON.
+    #[must_use]
+    pub fn beside(mut self, columns: &str) -> Self {
+        self.whence.beside = Some(columns.into());
         self
     }
 

@@ -24,6 +24,7 @@ mod mysql;
 mod once;
 mod oracle;
 mod pushed;
+mod replayed;
 mod sales;
 mod strategies;
 mod support;

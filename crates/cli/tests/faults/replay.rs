@@ -16,7 +16,25 @@ enum Target {
     Postgres,
     /// A folder and a table, by two loads of one replay.
     FolderAndSqlite,
+    /// What a reader of SQLite refused.
+    RowsOfSqlite,
+    /// What a reader of PostgreSQL refused.
+    RowsOfPostgres,
 }
+
+impl Target {
+    fn is_in_postgres(self) -> bool {
+        matches!(self, Self::Postgres | Self::RowsOfPostgres)
+    }
+
+    /// Whether a reader refused the rows, not a check.
+    fn is_read(self) -> bool {
+        matches!(self, Self::RowsOfSqlite | Self::RowsOfPostgres)
+    }
+}
+
+const TARGETS: [Target; 5] =
+    [Target::Sqlite, Target::Postgres, Target::FolderAndSqlite, Target::RowsOfSqlite, Target::RowsOfPostgres];
 
 /// A project whose letters wait to be replayed.
 struct Yard<'a> {
@@ -28,21 +46,44 @@ struct Yard<'a> {
 
 impl<'a> Yard<'a> {
     fn new(target: Target, server: &'a PostgresServer) -> Self {
-        let database = matches!(target, Target::Postgres).then(|| server.database());
+        let database = target.is_in_postgres().then(|| server.database());
         let yard = Self { folder: Folder::new(), target, database, server };
         let mut lines = "id,v\n".to_owned();
         for id in 0..200 {
             lines.push_str(&format!("{id},{}\n", if id % 10 == 3 { String::new() } else { format!("v{id}") }));
         }
         yard.folder.write("in/a.csv", lines);
-        yard.pipeline("    checks: [{not_null: {column: v, on_fail: dead_letter}}]\n");
+        yard.pipeline(true);
+        let values =
+            (0..200).map(|id| format!("({id}, '{}')", if id % 10 == 3 { "none".to_owned() } else { id.to_string() }));
+        let table = format!(
+            "create table src (id int, v text); insert into src values {}",
+            values.collect::<Vec<_>>().join(", ")
+        );
+        match (&yard.database, target) {
+            (Some(database), Target::RowsOfPostgres) => drop(database.sql(&table)),
+            (None, Target::RowsOfSqlite) => yard.sqlite().execute_batch(&table).unwrap(),
+            _ => {}
+        }
         run(&yard.folder, &RUN, "").unwrap().must_be_done("the run").unwrap();
-        yard.pipeline("");
+        if target.is_read() {
+            // Nobody is asked again.
+            match &yard.database {
+                Some(database) => drop(database.sql("drop table src")),
+                None => yard.sqlite().execute_batch("drop table src").unwrap(),
+            }
+        }
+        yard.pipeline(false);
         assert_eq!(yard.count(), 180, "{target:?}");
         yard
     }
 
-    fn pipeline(&self, checks: &str) {
+    fn sqlite(&self) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.folder.path().join("out.db")).unwrap()
+    }
+
+    /// `refuses`: as it was in the run; else as somebody has mended it.
+    fn pipeline(&self, refuses: bool) {
         let out = match &self.database {
             Some(database) => format!("{{type: postgres, url: \"{}\"}}", database.local_url()),
             None => "{type: sqlite, path: out.db}".to_owned(),
@@ -55,10 +96,19 @@ impl<'a> Yard<'a> {
             Target::FolderAndSqlite => "  beside: {load: {from: rows, to: lake, path: t/, strategy: replace}}\n",
             _ => "",
         };
+        let checks = if refuses { "    checks: [{not_null: {column: v, on_fail: dead_letter}}]\n" } else { "" };
+        let rows = if self.target.is_read() {
+            let kind = if refuses { "int" } else { "text" };
+            format!(
+                "  read: {{extract: {{from: out, table: src, on_bad_row: dead_letter, schema: {{v: {kind}}}}}}}\n  rows: {{sql: \"SELECT id, CAST(v AS text) AS v FROM read\"}}\n"
+            )
+        } else {
+            format!("  rows:\n    extract: {{from: src, path: a.csv}}\n{checks}")
+        };
         self.folder.write(
             "pipelines/p.yaml",
             format!(
-                "name: p\nsteps:\n  rows:\n    extract: {{from: src, path: a.csv}}\n{checks}  load: {{load: {{from: rows, to: out, table: t, strategy: replace}}}}\n{beside}"
+                "name: p\nsteps:\n{rows}  load: {{load: {{from: rows, to: out, table: t, strategy: replace}}}}\n{beside}"
             ),
         );
     }
@@ -67,7 +117,7 @@ impl<'a> Yard<'a> {
         let database = self.database.as_ref().map(|database| self.server.copy(database).unwrap());
         let yard = Self { folder: Folder::new(), target: self.target, database, server: self.server };
         copy(self.folder.path(), yard.folder.path());
-        yard.pipeline("");
+        yard.pipeline(false);
         yard
     }
 
@@ -76,7 +126,7 @@ impl<'a> Yard<'a> {
         let ids: Vec<String> = match &self.database {
             Some(database) => database.sql("select id from t").lines().map(str::to_owned).collect(),
             None => {
-                let database = rusqlite::Connection::open(self.folder.path().join("out.db")).unwrap();
+                let database = self.sqlite();
                 let mut ids = database.prepare("select cast(id as text) from t").unwrap();
                 ids.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
             }
@@ -110,7 +160,7 @@ fn a_replay_that_is_killed_anywhere_adds_each_row_once() {
     let seed = crate::number("GRISTMILL_FAULTS_SEED").unwrap_or(1);
     let cases = crate::number("GRISTMILL_FAULTS_RUNS").unwrap_or(6);
     let mut killed = 0;
-    for (number, target) in [Target::Sqlite, Target::Postgres, Target::FolderAndSqlite].into_iter().enumerate() {
+    for (number, target) in TARGETS.into_iter().enumerate() {
         let bed = Yard::new(target, &server);
         let whole = bed.copied();
         let trace = whole.folder.path().join("trace");

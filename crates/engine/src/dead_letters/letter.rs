@@ -7,6 +7,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::arrow::json::WriterBuilder;
 use datafusion::arrow::json::writer::LineDelimited;
+use gristmill_connect::Again;
 use gristmill_model::{Error, Interval, PipelineName, RefusedBy, Result, RunId, StepName};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -25,13 +26,32 @@ pub(super) struct Letter {
     pub(super) reason: String,
     pub(super) record: String,
     pub(super) place: String,
-    /// The file it stood in and the line before it, where the record can be read again.
-    pub(super) again: Option<Arc<gristmill_connect::Again>>,
+    /// How the record can be read again, where it can.
+    pub(super) again: Option<Arc<Again>>,
+    /// The columns that stand beside the record of an API's page, as an object of JSON.
+    pub(super) beside: Option<Arc<str>>,
 }
 
 impl Letter {
     pub(super) fn size(&self) -> usize {
         self.reason.len() + self.record.len() + self.place.len()
+    }
+
+    /// The file it stood in, and the line before it.
+    fn file(&self) -> Option<(&str, &str)> {
+        match self.again.as_deref()? {
+            Again::File { file, header } => Some((file, header)),
+            Again::Row(_) => None,
+        }
+    }
+
+    /// What else there is to know to read it again: of a row of a database, how its values came; of a record of a page, what
+    /// stands beside it.
+    fn how(&self) -> Option<&str> {
+        match self.again.as_deref()? {
+            Again::File { .. } => self.beside.as_deref(),
+            Again::Row(came) => Some(came),
+        }
     }
 }
 
@@ -75,6 +95,7 @@ pub(super) fn schema() -> SchemaRef {
         text("place"),
         maybe("file"),
         maybe("header"),
+        maybe("how"),
         Field::new("at", DataType::Timestamp(TimeUnit::Microsecond, Some("UTC".into())), false),
     ]))
 }
@@ -101,8 +122,9 @@ pub(super) fn encode(job: &Job, load: &str, letters: &[Letter], at: DateTime<Utc
         text(|letter| &letter.reason),
         text(|letter| &letter.record),
         text(|letter| &letter.place),
-        maybe(|letter| letter.again.as_deref().map(|again| again.file.as_str())),
-        maybe(|letter| letter.again.as_deref().map(|again| again.header.as_str())),
+        maybe(|letter| letter.file().map(|(file, _)| file)),
+        maybe(|letter| letter.file().map(|(_, header)| header)),
+        maybe(Letter::how),
         Arc::new(
             TimestampMicrosecondArray::from_iter_values(std::iter::repeat_n(at.timestamp_micros(), count))
                 .with_timezone("UTC"),

@@ -10,11 +10,14 @@
 //! The file belongs to that load and is named after it: it goes when the load is thrown away, and when a later load of
 //! the same step and date has been committed, so that no letter is there twice.
 //!
-//! [`read`] looks into them, [`source`] makes them rows again, for a replay.
+//! [`read`] looks into them, [`source`] makes them rows again, for a replay: what readers refused by [`spooled`] where it was of files
+//! and pages, by [`rows`] where it was of databases.
 
 mod letter;
+mod pages;
 mod place;
 mod read;
+mod rows;
 mod shelf;
 mod source;
 mod spooled;
@@ -208,6 +211,7 @@ impl DeadLetters {
             record,
             place: String::new(),
             again: None,
+            beside: None,
         });
         self.send(letters);
         Ok(())
@@ -232,6 +236,7 @@ impl DeadLetters {
                 record,
                 place,
                 again: whence.again.clone(),
+                beside: whence.beside.clone(),
             }]);
         })
     }

@@ -260,6 +260,11 @@ pub(super) fn text<'a>(batch: &'a RecordBatch, name: &str) -> Result<&'a StringA
     column.ok_or_else(|| Error::new(ErrorKind::Data, format!("dead letters have no column `{name}` of text")))
 }
 
+/// A column that letters of earlier versions do not have.
+pub(super) fn maybe<'a>(batch: &'a RecordBatch, name: &str) -> Option<&'a StringArray> {
+    batch.column_by_name(name).and_then(|column| column.as_string_opt::<i32>())
+}
+
 fn time(batch: &RecordBatch, row: usize) -> Result<DateTime<Utc>> {
     let column = batch.column_by_name("at").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
     let micros = column.map(|column| column.value(row)).and_then(DateTime::from_timestamp_micros);

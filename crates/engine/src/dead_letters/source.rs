@@ -88,6 +88,20 @@ pub(super) fn columns(opened: &Opened, letters: &Letters) -> Result<SchemaRef> {
     Ok(Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())))
 }
 
+/// One unit: all of them.
+pub(super) fn plan(letters: &Letters) -> ReadPlan {
+    let Letters { by, step, file } = letters;
+    let unit = WorkUnit { ordinal: 0, label: file.clone(), payload: serde_json::Value::Null, rows: None, bytes: None };
+    ReadPlan {
+        units: vec![unit],
+        consistency: Consistency::Snapshot,
+        why: format!("dead letters of `{step}`, refused by a {}", by.as_str()),
+        pushed_down: vec!["columns".to_owned()],
+        pin: None,
+        retry: Retry::Never,
+    }
+}
+
 /// Does something that reads files where it may block.
 pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     let done = tokio::task::spawn_blocking(work).await;
@@ -102,17 +116,7 @@ impl Source for WholeRows {
     }
 
     async fn plan(&self, _: &ReadRequest) -> Result<ReadPlan> {
-        let Letters { by, step, file } = &self.letters;
-        let unit =
-            WorkUnit { ordinal: 0, label: file.clone(), payload: serde_json::Value::Null, rows: None, bytes: None };
-        Ok(ReadPlan {
-            units: vec![unit],
-            consistency: Consistency::Snapshot,
-            why: format!("dead letters of `{step}`, refused by a {}", by.as_str()),
-            pushed_down: vec!["columns".to_owned()],
-            pin: None,
-            retry: Retry::Never,
-        })
+        Ok(plan(&self.letters))
     }
 
     fn read(&self, _: &WorkUnit, scan: &Scan) -> Rows {

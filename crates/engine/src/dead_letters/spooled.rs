@@ -1,7 +1,10 @@
 //! Records that a reader of files refused, as files again: each record under the name of the file it stood in, behind the line
-//! that names the columns. So the extract reads them as it read the files, with whatever was mended in it since.
+//! that names the columns. So the extract reads them as it read the files, with whatever was mended in it since. Records of an
+//! API's pages ([`pages`](super::pages)) become files, too. What stood in a database has no file ([`rows`](super::rows)).
 
-use super::read::{Opened, of, text};
+use super::pages::{Pages, beside};
+use super::read::{Opened, maybe, of, text};
+use super::rows::KeptLetters;
 use super::source::{blocking, columns};
 use async_trait::async_trait;
 use datafusion::arrow::array::Array;
@@ -21,14 +24,24 @@ use tokio::sync::OnceCell;
 /// Readers keep so much of a record: a longer one was cut.
 const KEPT: usize = 64 << 10;
 
-/// Letters of a reader, as the files they came from.
+/// Letters of a reader, as what they came from.
 #[derive(Debug)]
 pub(super) struct Spooled {
     letters: Letters,
     extract: ExtractSpec,
     open: OpenContext,
     spool: PathBuf,
-    files: OnceCell<(TempDir, Arc<dyn Source>)>,
+    files: OnceCell<Read>,
+}
+
+/// What the letters are read as.
+#[derive(Debug)]
+struct Read {
+    source: Arc<dyn Source>,
+    /// They are of pages.
+    is_of_pages: bool,
+    /// Where the files are while they are read.
+    _folder: Option<TempDir>,
 }
 
 impl Spooled {
@@ -36,50 +49,62 @@ impl Spooled {
         Self { letters, extract, open, spool, files: OnceCell::new() }
     }
 
-    /// The source of the files, which are written when it is first asked for.
+    /// The source of what they came from; files are written when it is first asked for.
     async fn files(&self) -> Result<&Arc<dyn Source>> {
         let made = self.files.get_or_try_init(|| async {
             let (letters, extract) = (self.letters.clone(), self.extract.clone());
             let (open, spool) = (self.open.clone(), self.spool.clone());
-            blocking(move || write(&letters, extract, &open, &spool)).await
+            blocking(move || match KeptLetters::open(&letters, &extract, &open.state)? {
+                Some(rows) => Ok(Read { source: Arc::new(rows), is_of_pages: false, _folder: None }),
+                None => write(&letters, extract, &open, &spool),
+            })
+            .await
         });
-        Ok(&made.await?.1)
+        Ok(&made.await?.source)
     }
 }
 
-fn write(
-    letters: &Letters,
-    mut extract: ExtractSpec,
-    open: &OpenContext,
-    spool: &Path,
-) -> Result<(TempDir, Arc<dyn Source>)> {
+fn write(letters: &Letters, mut extract: ExtractSpec, open: &OpenContext, spool: &Path) -> Result<Read> {
     let opened = Opened::new(&open.state, &letters.file)?;
     let known = columns(&opened, letters)?;
     let folder = tempfile::Builder::new().prefix("letters-").tempdir_in(spool);
     let folder = folder.map_err(|error| Error::io(&error, format!("a folder in `{}`", spool.display())))?;
     let mut spool = Spool { folder: folder.path(), names: BTreeSet::new(), open: None };
-    let mut as_lines = false;
-    for batch in opened.batches(&["step", "refused_by", "record", "place", "file", "header"])? {
+    let (mut as_lines, mut pages) = (false, Pages::new(&extract));
+    for batch in opened.batches(&["step", "refused_by", "record", "place", "file", "header", "how"])? {
         let batch = batch?;
         let (records, places) = (text(&batch, "record")?, text(&batch, "place")?);
-        let (files, headers) = (text(&batch, "file")?, text(&batch, "header")?);
+        let (files, headers, how) = (text(&batch, "file")?, text(&batch, "header")?, maybe(&batch, "how"));
         for row in of(&batch, &letters.step, letters.by)? {
             let (record, place) = (records.value(row), places.value(row));
             if files.is_null(row) || headers.is_null(row) {
                 return Err(cannot(place, "what was kept of it is for people"));
             }
-            if record.len() >= KEPT {
-                return Err(cannot(place, "only its beginning was kept, since it is longer than 64 KiB"));
-            }
-            let (name, header) = (files.value(row), headers.value(row));
-            as_lines |= is_json(&extract, name);
+            must_be_whole(record, place)?;
+            let columns = how.filter(|how| !how.is_null(row)).map(|how| how.value(row));
+            let name = match columns {
+                Some(_) => pages.file(files.value(row)),
+                None => files.value(row).to_owned(),
+            };
+            as_lines |= is_json(&extract, &name);
             // Between values, where alone JSON can have them, line breaks are nothing but blanks.
-            let record = if is_json(&extract, name) { record.replace(['\n', '\r'], " ") } else { record.to_owned() };
-            spool.add(name, header, &record)?;
+            let mut record =
+                if is_json(&extract, &name) { record.replace(['\n', '\r'], " ") } else { record.to_owned() };
+            if let Some(columns) = columns.filter(|columns| *columns != "{}") {
+                if !pages.can_have_parents() {
+                    return Err(cannot(place, "it is of a page of CSV, which has no place for what its parent has"));
+                }
+                must_be_whole(columns, place)?;
+                record = beside(&record, columns);
+            }
+            spool.add(&name, headers.value(row), &record)?;
         }
     }
     let names = spool.end()?;
     extract.compression = Some(Compression::None);
+    if !pages.is_empty() {
+        pages.read_by(&mut extract);
+    }
     if as_lines {
         (extract.format, extract.json) = (Some(FileFormat::Ndjson), None);
     }
@@ -97,12 +122,20 @@ fn write(
         .and_then(|node| registry::open(&node, open))
         .map_err(|mistakes| gristmill_model::yaml::to_error(&mistakes))?;
     let source = connection.source(&extract)?;
-    Ok((folder, source))
+    Ok(Read { source, is_of_pages: !pages.is_empty(), _folder: Some(folder) })
+}
+
+/// Refuses a record of which only the beginning was kept; it may have been cut before its last letter.
+pub(super) fn must_be_whole(record: &str, place: &str) -> Result<()> {
+    if record.len() <= KEPT - 4 {
+        return Ok(());
+    }
+    Err(cannot(place, "only its beginning was kept, since it is longer than 64 KiB"))
 }
 
 fn cannot(place: &str, why: &str) -> Error {
     Error::new(ErrorKind::Data, format!("the record at `{place}` cannot be read again: {why}"))
-        .hint("mend the file, and run the pipeline again for that date")
+        .hint("mend the source, and run the pipeline again for that date")
 }
 
 fn is_json(extract: &ExtractSpec, name: &str) -> bool {
@@ -180,7 +213,13 @@ impl Source for Spooled {
 
     fn read(&self, unit: &WorkUnit, scan: &Scan) -> Rows {
         match self.files.get() {
-            Some((_, source)) => source.read(unit, scan),
+            Some(Read { source, is_of_pages: true, .. }) => {
+                let mut scan = scan.clone();
+                // What is beside a record is in it already.
+                scan.rejects = scan.rejects.map(|rejects| rejects.beside("{}"));
+                source.read(unit, &scan)
+            }
+            Some(read) => read.source.read(unit, scan),
             None => Rows::failed(scan.schema.clone(), Error::internal("dead letters are read before they are planned")),
         }
     }

@@ -74,11 +74,11 @@ impl Replay {
         Ok(targets)
     }
 
-    /// The pipeline of the replay. `is_files`: whether a connection leads to files.
+    /// The pipeline of the replay.
     ///
     /// # Errors
     /// As [`Replay::targets`]; letters that cannot be made rows again.
-    pub fn pipeline(&self, spec: &PipelineSpec, is_files: &dyn Fn(&str) -> bool) -> Result<PipelineSpec> {
+    pub fn pipeline(&self, spec: &PipelineSpec) -> Result<PipelineSpec> {
         let targets = self.targets(spec)?;
         let origin = &self.step();
         let letters = Letters { by: self.origin.by, step: self.origin.step.clone(), file: self.file.clone() };
@@ -94,7 +94,7 @@ impl Replay {
                 read_whole(extract);
             }
             if view.name == *origin {
-                view.body = StepBody::Extract(from_letters(&view, &letters, is_files)?);
+                view.body = StepBody::Extract(from_letters(&view, &letters)?);
             }
             if view.name == *origin || below.contains(&view.name) {
                 count_no_rows(&mut view);
@@ -145,7 +145,7 @@ fn read_by(dag: &Dag, action: &StepName, view: &StepName) -> bool {
 }
 
 /// The extract that reads letters in place of a view's own rows.
-fn from_letters(view: &Step, letters: &Letters, is_files: &dyn Fn(&str) -> bool) -> Result<ExtractSpec> {
+fn from_letters(view: &Step, letters: &Letters) -> Result<ExtractSpec> {
     if letters.by != RefusedBy::Reader {
         return Ok(ExtractSpec::new(letters.connection()));
     }
@@ -159,9 +159,8 @@ fn from_letters(view: &Step, letters: &Letters, is_files: &dyn Fn(&str) -> bool)
             ),
         )
         .hint(again)),
-        StepBody::Extract(extract) if extract.path.is_some() && is_files(extract.from.as_str()) => {
-            Ok(ExtractSpec { from: letters.connection(), ..extract.clone() })
-        }
+        // Whoever reads the letters says whether they hold enough.
+        StepBody::Extract(extract) => Ok(ExtractSpec { from: letters.connection(), ..extract.clone() }),
         _ => Err(Error::new(
             ErrorKind::Config,
             format!("what could not be read from the source of `{}` cannot be read from its letters", view.name),
@@ -247,6 +246,11 @@ steps:
         Replay { origin, file: "p/2024-01-15/r1-day-1.parquet".to_owned(), loads, only: Vec::new() }
     }
 
+    fn letters(step: &str) -> Letters {
+        let file = replay(step, RefusedBy::Reader).file;
+        Letters { by: RefusedBy::Reader, step: step.into(), file }
+    }
+
     fn load<'a>(spec: &'a PipelineSpec, name: &str) -> &'a LoadSpec {
         let StepBody::Load(load) = &spec.step(name).unwrap().body else { panic!("a load") };
         load
@@ -254,7 +258,7 @@ steps:
 
     #[test]
     fn letters_take_the_place_of_rows_and_go_into_the_loads_that_read_them() {
-        let replayed = replay("orders", RefusedBy::Check).pipeline(&spec(), &|name| name == "lake").unwrap();
+        let replayed = replay("orders", RefusedBy::Check).pipeline(&spec()).unwrap();
         let names: Vec<&str> = replayed.steps.iter().map(|step| step.name.as_str()).collect();
         assert_eq!(names, ["orders", "people", "joined", "day@check.orders.r1", "one@check.orders.r1"]);
         let orders = replayed.step("orders").unwrap();
@@ -273,17 +277,20 @@ steps:
 
     #[test]
     fn what_a_reader_refused_is_read_as_the_step_reads() {
-        let replayed = replay("orders", RefusedBy::Reader).pipeline(&spec(), &|name| name == "lake").unwrap();
+        let replayed = replay("orders", RefusedBy::Reader).pipeline(&spec()).unwrap();
         let StepBody::Extract(extract) = &replayed.step("orders").unwrap().body else { panic!("an extract") };
         assert_eq!(extract.path.as_ref().unwrap().0, ["orders/"]);
         assert_eq!(extract.incremental_key, None);
-        let error = replay("people", RefusedBy::Reader).pipeline(&spec(), &|name| name == "lake").unwrap_err();
+        let replayed = replay("people", RefusedBy::Reader).pipeline(&spec()).unwrap();
+        let StepBody::Extract(extract) = &replayed.step("people").unwrap().body else { panic!("an extract") };
+        assert_eq!((extract.table.as_deref(), &extract.from), (Some("people"), &letters("people").connection()));
+        let error = replay("joined", RefusedBy::Reader).pipeline(&spec()).unwrap_err();
         assert!(error.message().contains("cannot be read from its letters"), "{error}");
     }
 
     #[test]
     fn rows_on_their_way_into_one_load_go_into_that_one() {
-        let replayed = replay("one", RefusedBy::Target).pipeline(&spec(), &|_| false).unwrap();
+        let replayed = replay("one", RefusedBy::Target).pipeline(&spec()).unwrap();
         let actions: Vec<&str> =
             replayed.steps.iter().filter(|step| step.body.kind().is_action()).map(|step| step.name.as_str()).collect();
         assert_eq!(actions, ["one@target.one.r1"]);
@@ -297,7 +304,7 @@ steps:
     fn what_a_replay_refused_is_replayed_like_everything_else() {
         let mut again = replay("one@check.orders.r0", RefusedBy::Target);
         again.loads = vec![("one@check.orders.r0".into(), vec!["id".to_owned()])];
-        let replayed = again.pipeline(&spec(), &|_| false).unwrap();
+        let replayed = again.pipeline(&spec()).unwrap();
         let one = load(&replayed, "one@target.one@check.orders.r0.r1");
         assert_eq!((one.strategy, one.key.0.as_slice()), (Strategy::Merge, &["id".to_owned()][..]));
         let (load, origin) = replayed.steps.last().unwrap().name.replay().unwrap();
@@ -315,7 +322,7 @@ steps:
 
     #[test]
     fn a_load_that_was_left_behind_is_known_by_its_slot() {
-        let replayed = replay("orders", RefusedBy::Check).pipeline(&spec(), &|_| true).unwrap();
+        let replayed = replay("orders", RefusedBy::Check).pipeline(&spec()).unwrap();
         let decided = load(&replayed, "one@check.orders.r1");
         let slot = |target: &str| Slot {
             pipeline: "p".into(),

@@ -242,7 +242,7 @@ impl Driver {
         };
         if let Some(replay) = &request.replay {
             self.may_be_replayed(replay, &spec, request.interval).await?;
-            spec = replay.pipeline(&spec, &|connection| self.is_files(connection))?;
+            spec = replay.pipeline(&spec)?;
         }
         let dag = Dag::new(&spec).map_err(|mistakes| to_error(&mistakes))?.knowing(&self.project.connections);
         let plan = dag.plan(request.selection.as_ref())?;

@@ -3,7 +3,7 @@
 use super::{Driver, slot};
 use crate::dag::{Dag, Replay};
 use gristmill_model::spec::{PipelineSpec, StepBody, Strategy};
-use gristmill_model::yaml::{Node, to_error};
+use gristmill_model::yaml::to_error;
 use gristmill_model::{Error, ErrorKind, Interval, Result, RunId, Slot, StepName};
 
 impl Driver {
@@ -58,12 +58,6 @@ impl Driver {
             loads.into_iter().filter(|load| load.profile == self.project.spec.profile && load.committed.is_some());
         // Ids of runs are ordered by time.
         Ok(own.map(|load| load.run).max())
-    }
-
-    /// Whether a connection of the project leads to files.
-    pub(super) fn is_files(&self, connection: &str) -> bool {
-        let kind = self.project.connections.get(connection).and_then(|node| node.get("type"));
-        kind.and_then(Node::text) == Some("files")
     }
 }
 

@@ -4,6 +4,7 @@ use super::path::JsonPath;
 use super::raw::{Raw, Scalar};
 use super::records;
 use super::request::{Fields, Request};
+use crate::kept::{Record, Value};
 use crate::sources::files::hive;
 use arrow::array::{ArrayRef, RecordBatch, RecordBatchOptions};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -149,6 +150,20 @@ impl Wanted {
         let options = RecordBatchOptions::new().with_row_count(Some(rows));
         RecordBatch::try_new_with_options(schema.clone(), columns, &options)
             .map_err(|error| Error::internal("rows do not fit their schema").cause(error))
+    }
+
+    /// The columns that children have of this parent, as an object of JSON.
+    pub(super) fn beside(&self, parent: &Fields) -> String {
+        let mut record = Record::default();
+        for (column, field) in &self.include {
+            let value = match parent.get(field) {
+                None | Some(Scalar::Null) => Value::Null,
+                Some(Scalar::Text(text)) => Value::Text(text.as_str().into()),
+                Some(plain) => Value::Plain(plain.plain().into()),
+            };
+            record.add(column, &value);
+        }
+        record.finish()
     }
 }
 

@@ -520,7 +520,12 @@ impl Reader {
             current.next =
                 current.sequence.next(&asked, &page.url, &page.facts).map_err(|why| refused(why, &page.name))?;
             if page.facts.records > 0 {
-                self.rows = Some(page.rows(&self.inner.layout, self.scan.clone()).await?);
+                let mut scan = self.scan.clone();
+                // A record alone does not tell what its parent has.
+                let parent = self.inner.parents.as_ref().zip(current.parent.as_ref());
+                let beside = parent.map_or_else(|| "{}".to_owned(), |(parents, parent)| parents.wanted.beside(parent));
+                scan.rejects = scan.rejects.map(|rejects| rejects.beside(&beside));
+                self.rows = Some(page.rows(&self.inner.layout, scan).await?);
             }
         }
     }

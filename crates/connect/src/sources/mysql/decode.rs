@@ -2,6 +2,7 @@
 //! column.
 
 use super::columns;
+use super::kept;
 use super::types::{Column, Form};
 use super::wire::row::{Layout, Raw};
 use crate::columns::Place;
@@ -10,6 +11,7 @@ use arrow::array::{ArrayRef, BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use gristmill_model::{Error, Result};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 /// A batch is closed when its rows reach this many bytes: large values must not make large batches.
@@ -35,6 +37,8 @@ pub(super) struct Decoder {
     batch_size: usize,
     /// Rows of this batch with a value that cannot be had, and why.
     refused: Vec<(usize, String)>,
+    /// Those rows as they came.
+    records: BTreeMap<usize, String>,
 }
 
 #[derive(Debug)]
@@ -45,7 +49,7 @@ struct Building {
     values: Values,
 }
 
-/// A row that was refused: as text, and why.
+/// A row that was refused: as it came, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refused {
     pub(super) record: String,
@@ -82,6 +86,7 @@ impl Decoder {
             bytes: 0,
             batch_size,
             refused: Vec::new(),
+            records: BTreeMap::new(),
         })
     }
 
@@ -106,10 +111,21 @@ impl Decoder {
     /// Takes the rows apart that were looked through. What was received is not needed any more then.
     pub(super) fn decode(&mut self, received: &[u8]) {
         let (before, refused) = (self.rows, &mut self.refused);
+        let earlier = refused.len();
         let places = self.places.chunks_exact(GATHERED);
         for (Building { name, raw, form, values }, places) in self.columns.iter_mut().zip(places) {
             columns::extend(values, (*raw, *form), received, &places[..self.placed], &mut |row, why| {
                 refused.push((before + row, format!("column `{name}`: {why}")));
+            });
+        }
+        for (row, _) in &refused[earlier..] {
+            let (columns, places) = (&self.columns, self.places.chunks_exact(GATHERED));
+            self.records.entry(*row).or_insert_with(|| {
+                let values = columns
+                    .iter()
+                    .zip(places)
+                    .map(|(of, places)| (of.name.as_str(), (of.raw, of.form), places[row - before]));
+                kept::record(values, received)
             });
         }
         self.rows += self.placed;
@@ -155,7 +171,7 @@ impl Decoder {
             keep[row] = false;
             match refused.last_mut() {
                 Some(refused) if last == Some(row) => refused.why = format!("{}; {why}", refused.why),
-                _ => refused.push(Refused { record: crate::rows::record(&batch, row), why }),
+                _ => refused.push(Refused { record: self.records.remove(&row).unwrap_or_default(), why }),
             }
             last = Some(row);
         }

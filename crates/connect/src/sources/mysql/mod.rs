@@ -21,6 +21,7 @@ mod decode;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod increment;
+mod kept;
 pub(crate) mod names;
 mod pushed;
 mod read;

@@ -2,6 +2,7 @@
 
 use super::connect::{Failure, Session, server_error};
 use super::decode::{Decoder, Refused};
+use super::kept;
 use super::pushed;
 use super::snapshot::{Lent, Snapshot};
 use super::wanted::Wanted;
@@ -139,7 +140,8 @@ impl UnitReader {
         };
         let begun = self.send(&mut line, known.as_deref()).await;
         match begun {
-            Ok((statement, decoder)) => {
+            Ok((statement, decoder, came)) => {
+                self.scan.rejects = self.scan.rejects.take().map(|rejects| rejects.of_rows(came.as_ref()));
                 if let Some(snapshot) = &self.snapshot {
                     snapshot.begin_unit();
                 }
@@ -153,7 +155,11 @@ impl UnitReader {
         }
     }
 
-    async fn send(&self, line: &mut Line, known: Option<&[super::types::Column]>) -> Result<(u32, Decoder)> {
+    async fn send(
+        &self,
+        line: &mut Line,
+        known: Option<&[super::types::Column]>,
+    ) -> Result<(u32, Decoder, Option<crate::kept::Came>)> {
         let known = known.or_else(|| self.snapshot.as_ref().map(|snapshot| snapshot.columns.as_slice()));
         let (known, scan) = (known.unwrap_or_default(), &self.scan);
         let (columns, mut sql) = match &self.share.aggregation {
@@ -170,7 +176,10 @@ impl UnitReader {
         let failed = |error: Failure| server_error(&error, &self.wanted.config, "cannot send a statement");
         let session = line.session().map_err(failed)?;
         match sent(session.wire().map_err(failed)?, &sql).await {
-            Ok((statement, raw)) => Ok((statement, Decoder::new(&columns, raw, scan.schema.clone(), scan.batch_size)?)),
+            Ok((statement, raw)) => {
+                let came = kept::came(&columns, &raw);
+                Ok((statement, Decoder::new(&columns, raw, scan.schema.clone(), scan.batch_size)?, came))
+            }
             Err(error) => Err(self.wanted.cannot_read(session, &error).await),
         }
     }

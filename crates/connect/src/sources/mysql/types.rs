@@ -21,6 +21,7 @@
 //! value that does not fit is a bad row too.
 
 use super::names::quoted;
+use crate::kept::Holds;
 use arrow::datatypes::{DECIMAL128_MAX_PRECISION, DECIMAL256_MAX_PRECISION, DataType, TimeUnit};
 use mysql_async::consts::{ColumnFlags, ColumnType};
 
@@ -36,6 +37,8 @@ pub(super) enum Form {
     Bits,
     /// A time with so many digits of a second's fraction.
     Time(u8),
+    /// A date and a time with so many.
+    Moment(u8),
 }
 
 /// What is asked of the server in place of the column itself.
@@ -55,6 +58,8 @@ pub(super) struct Column {
     /// What it becomes.
     pub(super) kind: DataType,
     pub(super) form: Form,
+    /// What it becomes where `schema:` gives it no type; none for what is no column of the server.
+    pub(super) own: Option<DataType>,
     ask: Ask,
 }
 
@@ -71,18 +76,27 @@ impl Column {
             _ if as_text && is_date(of) => Ask::Text,
             _ => Ask::Column,
         };
-        Self { name: server.name_str().into_owned(), kind, form, ask }
+        Self { name: server.name_str().into_owned(), kind, form, own: Some(own), ask }
     }
 
     /// What a server computed: a value of a type, as it comes.
     pub(super) fn plain(name: &str, kind: DataType) -> Self {
-        Self { name: name.to_owned(), kind, form: Form::Plain, ask: Ask::Column }
+        Self { name: name.to_owned(), kind, form: Form::Plain, own: None, ask: Ask::Column }
     }
 
     /// A column of a type, as if a server had it.
     #[cfg(any(test, fuzzing))]
     pub(super) fn of(name: &str, kind: DataType, form: Form) -> Self {
-        Self { name: name.to_owned(), kind, form, ask: Ask::Column }
+        Self { name: name.to_owned(), kind, form, own: None, ask: Ask::Column }
+    }
+
+    /// Which types a row that was kept can be read as.
+    pub(super) fn holds(&self) -> Holds {
+        match self.ask {
+            Ask::Wkt => Holds::Text,
+            Ask::Wkb => Holds::Value,
+            Ask::Column | Ask::Text => Holds::Any,
+        }
     }
 
     /// What to select.
@@ -114,7 +128,10 @@ fn own_type(server: &mysql_async::Column) -> (DataType, Form) {
     let (flags, length) = (server.flags(), server.column_length());
     let unsigned = flags.contains(ColumnFlags::UNSIGNED_FLAG);
     let whole = |signed: DataType, other: DataType| (if unsigned { other } else { signed }, Form::Plain);
-    let micros = |zone: Option<&str>| (DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into)), Form::Plain);
+    let micros = |zone: Option<&str>| {
+        let kind = DataType::Timestamp(TimeUnit::Microsecond, zone.map(Into::into));
+        (kind, Form::Moment(server.decimals().min(6)))
+    };
     use ColumnType::*;
     match server.column_type() {
         MYSQL_TYPE_TINY if length == 1 && !unsigned => (DataType::Boolean, Form::Plain),

@@ -63,10 +63,7 @@ pub(super) fn select(
             _ => Kind::Int8,
         });
     let groups = aggregation.groups.iter().filter_map(|name| kind_of(name));
-    let given = groups.chain(values).zip(planned.fields()).map(|(kind, field)| {
-        let name = field.name().clone();
-        Column { name, kind, cast: None }
-    });
+    let given = groups.chain(values).zip(planned.fields()).map(|(kind, field)| Column::plain(field.name(), kind));
     let given = given.collect();
     let rows = wanted.select_list(&aggregation.list(quoted), slice);
     let is_long = |name: &str| columns.iter().any(|column| column.name == name && column.kind == Kind::Int8);

@@ -16,7 +16,7 @@ use gristmill_model::{Error, Result};
 use std::sync::Arc;
 
 /// Days from 1970-01-01 to 2000-01-01, where PostgreSQL begins to count.
-const EPOCH_DAYS: i32 = 10_957;
+pub(super) const EPOCH_DAYS: i32 = 10_957;
 /// The same in microseconds.
 const EPOCH_MICROS: i64 = 946_684_800_000_000;
 

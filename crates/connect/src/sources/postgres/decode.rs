@@ -2,12 +2,14 @@
 
 use super::columns::Values;
 use super::copy::Span;
-use super::types::Column;
+use super::kept;
+use super::types::{Column, Kind};
 use crate::columns::Place;
 use arrow::array::{BooleanArray, RecordBatch, RecordBatchOptions};
 use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 use gristmill_model::{Error, Result};
+use std::collections::BTreeMap;
 
 /// A batch is closed when its rows reach this many bytes: large values must not make large batches.
 const BATCH_BYTES: usize = 16 << 20;
@@ -30,18 +32,21 @@ pub(crate) struct Decoder {
     batch_size: usize,
     /// Rows of this batch with a value that cannot be had, and why.
     refused: Vec<(usize, String)>,
+    /// Those rows as they came.
+    records: BTreeMap<usize, String>,
 }
 
 /// A column of the batch.
 #[derive(Debug)]
 struct Building {
     name: String,
+    kind: Kind,
     values: Values,
     /// Where its values lie in what is gathered.
     places: Vec<Place>,
 }
 
-/// A row that was refused: as text, and why.
+/// A row that was refused: as it came, and why.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refused {
     pub(crate) record: String,
@@ -53,8 +58,8 @@ impl Decoder {
     /// A type that nothing becomes, which planning has looked at.
     pub(crate) fn new(columns: &[Column], schema: SchemaRef, batch_size: usize) -> Result<Self> {
         let building = |column: &Column| {
-            let name = column.name.clone();
-            Ok(Building { name, values: Values::new(&column.kind)?, places: Vec::with_capacity(GATHERED_ROWS) })
+            let (name, kind) = (column.name.clone(), column.kind.clone());
+            Ok(Building { name, values: Values::new(&kind)?, kind, places: Vec::with_capacity(GATHERED_ROWS) })
         };
         Ok(Self {
             schema,
@@ -65,6 +70,7 @@ impl Decoder {
             bytes: 0,
             batch_size: batch_size.max(1),
             refused: Vec::new(),
+            records: BTreeMap::new(),
         })
     }
 
@@ -92,12 +98,20 @@ impl Decoder {
     /// Takes what is gathered apart.
     fn decode(&mut self) {
         let (before, refused) = (self.rows, &mut self.refused);
-        for Building { name, values, places } in &mut self.columns {
+        let earlier = refused.len();
+        for Building { name, values, places, .. } in &mut self.columns {
             values.extend(&self.gathered, places, &mut |row, why| {
                 refused.push((before + row, format!("column `{name}`: {why}")));
             });
-            places.clear();
         }
+        for (row, _) in &refused[earlier..] {
+            let (columns, gathered) = (&self.columns, &self.gathered);
+            self.records.entry(*row).or_insert_with(|| {
+                let values = columns.iter().map(|of| (of.name.as_str(), &of.kind, of.places[row - before]));
+                kept::record(values, gathered)
+            });
+        }
+        self.columns.iter_mut().for_each(|column| column.places.clear());
         self.rows += self.gathered_rows;
         self.gathered_rows = 0;
         self.gathered.clear();
@@ -140,7 +154,7 @@ impl Decoder {
             keep[row] = false;
             match refused.last_mut() {
                 Some(refused) if last == Some(row) => refused.why = format!("{}; {why}", refused.why),
-                _ => refused.push(Refused { record: crate::rows::record(&batch, row), why }),
+                _ => refused.push(Refused { record: self.records.remove(&row).unwrap_or_default(), why }),
             }
             last = Some(row);
         }

@@ -45,8 +45,7 @@ pub(crate) fn copy(bytes: &[u8]) {
     ];
     // All of a row is of the kind that its place says: each kind gets every value.
     for kind in kinds {
-        let columns: Vec<Column> =
-            ["a", "b"].map(|name| Column { name: name.to_owned(), kind: kind.clone(), cast: None }).into();
+        let columns: Vec<Column> = ["a", "b"].map(|name| Column::plain(name, kind.clone())).into();
         let fields: Vec<Field> = columns.iter().map(|column| Field::new(&column.name, kind.arrow(), true)).collect();
         let Ok(mut decoder) = Decoder::new(&columns, Arc::new(Schema::new(fields)), 100) else { continue };
         let mut frames = Frames::new(columns.len());

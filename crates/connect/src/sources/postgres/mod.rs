@@ -22,6 +22,7 @@ mod decode;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod increment;
+mod kept;
 mod libpq;
 pub(crate) mod names;
 mod numeric;

@@ -4,6 +4,7 @@ use super::aggregate;
 use super::connect::{Session, server_error};
 use super::copy::Frames;
 use super::decode::{Decoder, Refused};
+use super::kept;
 use super::snapshot::{Reader, Snapshot};
 use super::types::Column;
 use super::units::share::Share;
@@ -104,6 +105,8 @@ impl UnitReader {
                 (columns, rows)
             }
         };
+        let came = kept::came(&columns);
+        self.scan.rejects = self.scan.rejects.take().map(|rejects| rejects.of_rows(came.as_ref()));
         let limit = self.share.limit.map_or_else(String::new, |limit| format!(" LIMIT {limit}"));
         let sql = format!("COPY ({rows}{limit}) TO STDOUT (FORMAT binary)");
         let stream = match reader.session.copy_out(&sql).await {

@@ -58,6 +58,14 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// How its values are sent.
+    pub(super) fn sent(&self) -> &Self {
+        match self {
+            Self::Declared(own, _) => own,
+            own => own,
+        }
+    }
+
     pub(crate) fn arrow(&self) -> DataType {
         match self {
             Self::Bool => DataType::Boolean,
@@ -88,6 +96,8 @@ pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) kind: Kind,
     pub(crate) cast: Option<&'static str>,
+    /// How its values are kept where a row is refused; none for what is no column of the server.
+    pub(crate) kept: Option<crate::kept::Column>,
 }
 
 impl Column {
@@ -96,20 +106,22 @@ impl Column {
     /// # Errors
     /// A wanted type that there is not, or that the column cannot be read as.
     pub(crate) fn new(name: &str, server: &Type, modifier: i32, wanted: Option<&str>) -> Result<Self> {
-        let name = name.to_owned();
-        if let Some(wanted) = wanted {
-            let (kind, cast) = declared_kind(&name, wanted, server, modifier)?;
-            return Ok(Self { name, kind, cast });
-        }
-        Ok(match kind_of(server, modifier) {
-            Some(kind) => Self { name, kind, cast: None },
-            None => Self { name, kind: Kind::Text, cast: Some("text") },
-        })
+        let (kind, cast) = match wanted {
+            Some(wanted) => declared_kind(name, wanted, server, modifier)?,
+            None => kind_of(server, modifier).map_or((Kind::Text, Some("text")), |kind| (kind, None)),
+        };
+        let kept = Some(super::kept::column(name, server, modifier, &kind, cast));
+        Ok(Self { name: name.to_owned(), kind, cast, kept })
+    }
+
+    /// What a server computed: a value of a kind, as it comes.
+    pub(crate) fn plain(name: &str, kind: Kind) -> Self {
+        Self { name: name.to_owned(), kind, cast: None, kept: None }
     }
 }
 
 /// How values of a type are read; none where its binary form is not worth reading.
-fn kind_of(server: &Type, modifier: i32) -> Option<Kind> {
+pub(super) fn kind_of(server: &Type, modifier: i32) -> Option<Kind> {
     match server.kind() {
         ServerKind::Array(item) => match kind_of(item, modifier)? {
             Kind::List(_) => None,
@@ -203,7 +215,7 @@ fn declared_kind(column: &str, word: &str, server: &Type, modifier: i32) -> Resu
 }
 
 /// The type below all domains.
-fn base(server: &Type) -> &Type {
+pub(super) fn base(server: &Type) -> &Type {
     match server.kind() {
         ServerKind::Domain(of) => base(of),
         _ => server,

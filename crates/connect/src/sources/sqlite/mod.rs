@@ -13,6 +13,7 @@ mod config;
 pub(crate) mod database;
 mod divide;
 mod increment;
+mod kept;
 mod picture;
 mod pushed;
 mod read;
@@ -24,6 +25,8 @@ pub(crate) mod values;
 mod tests;
 
 pub use config::SqliteConfig;
+pub(crate) use kept::KeptColumn;
+pub(crate) use read::can_read;
 
 use crate::cursors::candidates;
 use crate::extract::{Relation, check};

@@ -1,12 +1,13 @@
 //! Reading: a thread steps through the statement and fills typed builders; batches leave through a bounded channel.
 
+use super::kept;
 use super::picture::{Lent, Picture};
-use super::units::{look, no_such_column};
+use super::units::{Shape, look, no_such_column};
 use super::values::{Moment, integer_to_decimal, parse_time, real_to_decimal, text_to_decimal};
 use super::{Wanted, What};
 use crate::cells::truth;
 use crate::units::share::Slice;
-use crate::{Aggregation, Reject, Rows, Scan};
+use crate::{Aggregation, Reject, RejectSink, Rows, Scan};
 use arrow::array::{
     ArrayRef, ArrowPrimitiveType, BinaryBuilder, BooleanArray, BooleanBuilder, Date32Builder, Decimal128Builder,
     Float64Builder, Int64Builder, NullArray, PrimitiveArray, RecordBatch, RecordBatchOptions, StringBuilder,
@@ -33,9 +34,6 @@ const BATCH_BYTES: usize = 16 << 20;
 
 /// After so many steps of its virtual machine SQLite asks whether anybody still wants the rows: about a millisecond.
 const STEPS: i32 = 100_000;
-
-/// At most so many bytes of a rejected record are kept.
-const RECORD: usize = 64 << 10;
 
 /// What the thread sends: batches, and at the end a word, so that a thread that died is not taken for an end.
 enum Message {
@@ -138,7 +136,7 @@ fn read(
     let explain = |error| database.explain_sql(connection, error, &names);
     let mut statement = connection.prepare(&sql).map_err(explain)?;
     let rowid = shape.rowid.filter(|_| unit.aggregation.is_none());
-    let mut filling = Filling::new(wanted, rowid, scan)?;
+    let mut filling = Filling::new(wanted, &shape, rowid, scan)?;
     let mut rows = statement.raw_query();
     loop {
         let row = match rows.next() {
@@ -165,6 +163,7 @@ fn read(
 /// A batch on its way.
 struct Filling<'a> {
     scan: &'a Scan,
+    rejects: Option<RejectSink>,
     columns: Vec<Builder>,
     /// Where the row id stands in the result, and the place's name.
     rowid: Option<usize>,
@@ -180,7 +179,7 @@ struct Filling<'a> {
 }
 
 impl<'a> Filling<'a> {
-    fn new(wanted: &Wanted, rowid: Option<&str>, scan: &'a Scan) -> Result<Self> {
+    fn new(wanted: &Wanted, shape: &Shape, rowid: Option<&str>, scan: &'a Scan) -> Result<Self> {
         let fields = scan.schema.fields();
         let columns =
             fields.iter().map(|field| Builder::new(field.data_type(), scan.batch_size)).collect::<Result<Vec<_>>>()?;
@@ -189,7 +188,9 @@ impl<'a> Filling<'a> {
             What::Query(_) => "query".to_owned(),
         };
         let rowid = rowid.map(|_| fields.len());
-        Ok(Self { scan, columns, rowid, place, taken: 0, rows: 0, bytes: 0, refused: Vec::new() })
+        let came = kept::came(wanted, shape, &scan.schema);
+        let rejects = scan.rejects.clone().map(|rejects| rejects.of_rows(came.as_ref()));
+        Ok(Self { scan, rejects, columns, rowid, place, taken: 0, rows: 0, bytes: 0, refused: Vec::new() })
     }
 
     fn is_full(&self) -> bool {
@@ -232,26 +233,11 @@ impl<'a> Filling<'a> {
                 field.name()
             )));
         }
-        if let Some(rejects) = &self.scan.rejects {
-            rejects.send(Reject { record: self.record(row), error: message, place });
+        if let Some(rejects) = &self.rejects {
+            rejects.send(Reject { record: kept::record(row, &self.scan.schema), error: message, place });
         }
         self.refused.push(self.rows);
         Ok(())
-    }
-
-    /// The row as text: `column=value, …`.
-    fn record(&self, row: &rusqlite::Row<'_>) -> String {
-        let mut record = String::new();
-        for (index, field) in self.scan.schema.fields().iter().enumerate() {
-            let value = row.get_ref(index).map_or_else(|_| "?".to_owned(), |value| show(value, RECORD));
-            let comma = if index == 0 { "" } else { ", " };
-            let _ = write!(record, "{comma}{}={value}", field.name());
-            if record.len() >= RECORD {
-                break;
-            }
-        }
-        record.truncate(record.floor_char_boundary(RECORD));
-        record
     }
 
     /// The batch, if there is a row in it.
@@ -286,7 +272,7 @@ fn arrow_failed(error: arrow::error::ArrowError) -> Error {
 }
 
 /// A value for a message, at most about `limit` bytes of it.
-fn show(value: ValueRef<'_>, limit: usize) -> String {
+pub(super) fn show(value: ValueRef<'_>, limit: usize) -> String {
     match value {
         ValueRef::Null => "NULL".to_owned(),
         ValueRef::Integer(value) => format!("`{value}`"),
@@ -301,12 +287,12 @@ fn show(value: ValueRef<'_>, limit: usize) -> String {
 }
 
 /// Whether values can be read as `kind`.
-pub(super) fn can_read(kind: &DataType) -> bool {
+pub(crate) fn can_read(kind: &DataType) -> bool {
     Builder::new(kind, 0).is_ok()
 }
 
 /// A column on its way: SQLite's value to arrow's.
-enum Builder {
+pub(super) enum Builder {
     /// Whole numbers within a range; narrower ones are cast at the end, when nothing can be lost.
     Integer {
         values: Int64Builder,
@@ -336,7 +322,7 @@ enum Builder {
 }
 
 impl Builder {
-    fn new(kind: &DataType, rows: usize) -> Result<Self> {
+    pub(super) fn new(kind: &DataType, rows: usize) -> Result<Self> {
         let integer = |least: i64, most: i64| Self::Integer {
             values: Int64Builder::with_capacity(rows),
             least,
@@ -384,7 +370,7 @@ impl Builder {
 
     /// Adds a value; NULL, and false, where it does not fit.
     #[inline]
-    fn append(&mut self, value: ValueRef<'_>) -> bool {
+    pub(super) fn append(&mut self, value: ValueRef<'_>) -> bool {
         let null = matches!(value, ValueRef::Null);
         match self {
             Self::Integer { values, least, most, .. } => {
@@ -454,7 +440,7 @@ impl Builder {
         }
     }
 
-    fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
+    pub(super) fn finish(&mut self, rows: usize) -> Result<ArrayRef> {
         Ok(match self {
             Self::Integer { values, kind: DataType::Int64, .. } => Arc::new(values.finish()),
             Self::Integer { values, kind, .. } => cast(&values.finish(), kind).map_err(arrow_failed)?,

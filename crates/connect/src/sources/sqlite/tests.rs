@@ -129,7 +129,7 @@ async fn a_value_that_does_not_fit_names_column_value_and_row() {
     assert_eq!(batch.num_rows(), 1);
     let seen = std::mem::take(&mut *seen.lock().unwrap());
     assert_eq!(seen.len(), 1);
-    assert_eq!(seen[0].record, "id=`9`, n=`abc`, d=`never`");
+    assert_eq!(seen[0].record, r#"{"id":9,"n":"abc","d":"never"}"#);
     assert_eq!(seen[0].place, "t: rowid 9");
 
     let batch = read(&connection, "table: t\nschema: {n: text, d: text}").await.unwrap();

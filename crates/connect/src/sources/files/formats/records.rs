@@ -218,6 +218,9 @@ impl Records {
         if count == ends.len() {
             return Err(self.blame.data(error));
         }
+        if count == 0 {
+            return Ok(RecordBatch::new_empty(self.scan.schema.clone()));
+        }
         decode(&mut self.decoder, &good, count).map_err(|error| self.blame.data(error))
     }
 }

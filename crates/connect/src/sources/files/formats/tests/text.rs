@@ -113,6 +113,15 @@ async fn a_bad_line_is_named_or_left_out() {
 }
 
 #[tokio::test]
+async fn a_file_of_bad_records_alone_has_no_rows() {
+    let schema = Arc::new(Schema::new(vec![Field::new("a", DataType::Int64, true)]));
+    let input = file("x.ndjson", b"{\"a\": \"many\"}\n{\"a\": \"more\"}\n".to_vec()).await;
+    let (scan, rejects) = tolerant(schema, OnFail::DeadLetter);
+    let batches = reader(FileFormat::Ndjson).read(input, scan).collect().await.unwrap();
+    assert_eq!((batches.iter().map(RecordBatch::num_rows).sum::<usize>(), rejects.lock().unwrap().len()), (0, 2));
+}
+
+#[tokio::test]
 async fn a_document_in_an_ndjson_file_is_told_so() {
     let error = ndjson("[{\"a\": 1}]").await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Schema);
