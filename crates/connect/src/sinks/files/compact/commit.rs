@@ -1,7 +1,7 @@
 //! The exchange: one entry in the target's log, if all files are what they were.
 
 use super::super::FilesSink;
-use super::super::log::{self, Decision, Entry, Log};
+use super::super::log::{Decision, Entry, Log};
 use super::plan::Small;
 use super::sized;
 use chrono::Utc;
