@@ -104,7 +104,9 @@ mod tests {
         std::fs::write(folder.path().join("a"), b"0123456789").unwrap();
         let at = |name: &str| Path::from_absolute_path(folder.path().join(name)).unwrap();
         let (ours, theirs) = (Folder::default(), LocalFileSystem::new());
-        for ranges in [vec![], vec![0..10], vec![2..2, 9..10, 0..3], vec![8..12], vec![20..21]] {
+        let cases: [&[(u64, u64)]; 5] = [&[], &[(0, 10)], &[(2, 2), (9, 10), (0, 3)], &[(8, 12)], &[(20, 21)]];
+        for case in cases {
+            let ranges: Vec<Range<u64>> = case.iter().map(|(start, end)| *start..*end).collect();
             let read = ours.get_ranges(&at("a"), &ranges).await.map_err(|error| error.to_string());
             assert_eq!(
                 read,
@@ -112,7 +114,7 @@ mod tests {
                 "{ranges:?}"
             );
         }
-        let absent = ours.get_ranges(&at("b"), &[Range { start: 0, end: 1 }]).await.unwrap_err();
+        let absent = ours.get_ranges(&at("b"), std::slice::from_ref(&(0..1))).await.unwrap_err();
         assert!(matches!(absent, object_store::Error::NotFound { .. }), "{absent}");
     }
 }

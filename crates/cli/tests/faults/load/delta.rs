@@ -50,7 +50,7 @@ impl Log {
         let below = path.strip_prefix(table).unwrap_or(path);
         let is_record = below.strip_prefix("_gristmill/loads").is_ok_and(|name| {
             let name = name.to_string_lossy();
-            let first = name.split('.').nth(4).and_then(|unique| u64::from_str_radix(unique.get(..8)?, 16).ok());
+            let first = name.split('.').nth(5).and_then(|unique| u64::from_str_radix(unique.get(..8)?, 16).ok());
             first.is_some_and(|first| self.records.contains(&first))
         });
         let is_log = below.starts_with("_delta_log") && is_entry(path);
