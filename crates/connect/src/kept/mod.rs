@@ -1,8 +1,8 @@
 //! Rows of databases that a reader refused, kept so that they can be read again without the database.
 //!
-//! A record is an object of JSON with each value as the server writes it ([`record`]), beside it stands how its values came
-//! ([`Came`]). Both together are the row: each value is made again what it was ([`text`]) and held to the type that the
-//! pipeline gives its column now, by the rules that the reader itself goes by ([`rows`]).
+//! A record is an object of JSON with each value as the server writes it (`record.rs`), beside it stands how its values came
+//! ([`Came`]). Both together are the row: each value is made again what it was (`text.rs`) and held to the type that the
+//! pipeline gives its column now, by the rules that the reader itself goes by (`rows.rs`).
 
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;

@@ -53,7 +53,11 @@ impl SinkTarget for Lake {
     }
 
     fn strategies(&self) -> Vec<Strategy> {
-        Strategy::ALL.to_vec()
+        match self.0.place() {
+            Place::Local(_) => Strategy::ALL.to_vec(),
+            // What a strategy makes of rows is the same everywhere; here it is how files come and go.
+            Place::Remote(_) => vec![Strategy::Append, Strategy::PartitionOverwrite, Strategy::Merge],
+        }
     }
 
     fn is_partitioned(&self) -> bool {
@@ -131,7 +135,7 @@ async fn a_delta_table_on_an_object_store_is_a_sink() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn random_loads_leave_what_a_table_in_memory_holds() {
-    random_loads(|| async { Ok(Lake(Target::local())) }, 0..8).await.unwrap();
+    random_loads(|| async { Ok(Lake(Target::local())) }, 0..4).await.unwrap();
     random_loads(|| async { Ok(Lake(Target::s3())) }, 0..2).await.unwrap();
 }
 
