@@ -29,7 +29,12 @@ use std::fs;
 use std::time::Duration;
 
 /// Rivals that were first so often in a row are not rivals but something broken.
-const MOST_TRIES: u32 = 200;
+pub(super) const MOST_TRIES: u32 = 200;
+
+/// Lets a rival who was first come to the end: longer after each of a few tries.
+pub(super) async fn give_way(attempt: u32) {
+    tokio::time::sleep(Duration::from_millis(u64::from(attempt % 20) * 5)).await;
+}
 
 impl FilesSink {
     pub(super) async fn commit_staged(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
@@ -74,21 +79,29 @@ impl FilesSink {
                 rows: staged.iter().map(|staged| staged.rows).sum(),
                 at: Utc::now(),
             };
-            self.faults.at(Point::BeforeLog)?;
-            let number = log.next();
-            if log.append(&self.place, number, &entry).await? {
-                self.faults.at(Point::AfterLog)?;
-                self.roll_forward(&log, number, &entry).await?;
-                self.sweep_quietly(&entry, staged).await;
+            if let Some(number) = self.decide(&log, &entry, staged).await? {
                 self.forget_quietly(&log, number, &entry).await;
                 return Ok(entry.committed(false));
             }
-            // A rival was first. It may take a moment until it is done; the next round helps it.
-            tokio::time::sleep(Duration::from_millis(u64::from(attempt % 20) * 5)).await;
+            // A rival was first; the next round helps it.
+            give_way(attempt).await;
         }
         Err(Error::new(ErrorKind::Conflict, format!("`{}` is being written by others all the time", self.config.path))
             .retryable(true)
             .hint("run the load again when the others are done"))
+    }
+
+    /// Writes an entry to the log and makes it true; answers its number, or none where a rival has taken that.
+    pub(super) async fn decide(&self, log: &Log, entry: &Entry, staged: &[Staged]) -> Result<Option<u64>> {
+        self.faults.at(Point::BeforeLog)?;
+        let number = log.next();
+        if !log.append(&self.place, number, entry).await? {
+            return Ok(None);
+        }
+        self.faults.at(Point::AfterLog)?;
+        self.roll_forward(log, number, entry).await?;
+        self.sweep_quietly(entry, staged).await;
+        Ok(Some(number))
     }
 
     /// The files that go when `publish` comes: those it takes the place of, and those of old partitions.

@@ -1,15 +1,12 @@
 //! The exchange: one entry in the target's log, if all files are what they were.
 
 use super::super::FilesSink;
+use super::super::commit::{MOST_TRIES, give_way};
 use super::super::log::{Decision, Entry, Log};
 use super::plan::Small;
 use super::sized;
 use chrono::Utc;
-use gristmill_model::fault::Point;
 use gristmill_model::{Checkpoint, Error, ErrorKind, Result, StagedFile};
-
-/// Rivals that were first so often in a row are not rivals but something broken.
-const MOST_TRIES: u32 = 200;
 
 impl FilesSink {
     /// Decides that `staged` takes the place of `old`; `None` when one of these is not what it was.
@@ -19,7 +16,7 @@ impl FilesSink {
         old: &[Small],
     ) -> Result<Option<Vec<StagedFile>>> {
         let _lock = self.place.lock().await?;
-        for _ in 0..MOST_TRIES {
+        for attempt in 0..MOST_TRIES {
             let log = Log::list(&self.place).await?;
             // As before any entry: one that publishes what is gone could never be made true, and would stop every later load.
             self.stop_if_given_up(&log, std::slice::from_ref(&staged)).await?;
@@ -43,14 +40,10 @@ impl FilesSink {
                 rows: staged.rows,
                 at: Utc::now(),
             };
-            self.faults.at(Point::BeforeLog)?;
-            let number = log.next();
-            if log.append(&self.place, number, &entry).await? {
-                self.faults.at(Point::AfterLog)?;
-                self.roll_forward(&log, number, &entry).await?;
-                self.sweep_quietly(&entry, std::slice::from_ref(&staged)).await;
+            if self.decide(&log, &entry, std::slice::from_ref(&staged)).await?.is_some() {
                 return Ok(Some(entry.publish));
             }
+            give_way(attempt).await;
         }
         Err(Error::new(ErrorKind::Conflict, format!("`{}` is being written by others all the time", self.config.path))
             .retryable(true)

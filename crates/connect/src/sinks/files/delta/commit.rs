@@ -1,6 +1,6 @@
 //! The commit: one entry in the table's log.
 
-use super::super::commit::{staged_loads, sweep};
+use super::super::commit::{MOST_TRIES, give_way, staged_loads, sweep};
 use super::super::layout::{load_folder, partition_folder};
 use super::super::place::{LoadOf, Local, Place, blocking, make_folder};
 use super::super::scope::canonical;
@@ -17,10 +17,6 @@ use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Staged, StagedFile};
 use serde_json::{Value, json};
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Duration;
-
-/// Rivals that were first so often in a row are not rivals but something broken.
-pub(super) const MOST_TRIES: u32 = 200;
 
 impl DeltaSink {
     pub(super) async fn commit_staged(&self, staged: &[Staged], next: &Checkpoint) -> Result<Committed> {
@@ -72,7 +68,7 @@ impl DeltaSink {
             }
             // A rival was first; the table is something else now.
             noted = Some((name, record));
-            tokio::time::sleep(Duration::from_millis(u64::from(attempt % 20) * 5)).await;
+            give_way(attempt).await;
         }
         Err(busy(self.load.path.as_deref().unwrap_or_default()))
     }

@@ -4,10 +4,10 @@
 //! load is given up in the log first; should its owner be alive after all, its commit finds that and stops. (A table that
 //! has no version yet cannot say so: there, what stops a late commit is that its uploads are gone.)
 
-use super::super::commit::owner_of;
+use super::super::commit::{MOST_TRIES, give_way, owner_of};
 use super::super::layout::{PROBE, load_folder};
 use super::super::place::{Local, Place, at, blocking, entries};
-use super::commit::{MOST_TRIES, busy, gives_up};
+use super::commit::{busy, gives_up};
 use super::ledger::{LOADS, Ledger, Record, given_up};
 use super::table::{LOG, Table};
 use super::{DeltaSink, publish};
@@ -93,7 +93,7 @@ impl DeltaSink {
             self.faults.at(Point::BeforeGiveUp)?;
             return Ok(true);
         }
-        for _ in 0..MOST_TRIES {
+        for attempt in 0..MOST_TRIES {
             let table = Table::read(&self.place).await?;
             if Ledger::list(&self.place, &table).await?.committed(key).await?.is_some() {
                 return Ok(false);
@@ -105,6 +105,7 @@ impl DeltaSink {
             if self.write(&table, gives_up(key, owner)).await? {
                 return Ok(true);
             }
+            give_way(attempt).await;
         }
         Err(busy(self.load.path.as_deref().unwrap_or_default()))
     }
