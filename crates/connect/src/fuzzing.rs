@@ -13,12 +13,13 @@ use gristmill_model::spec::FileFormat;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 20] = [
+pub const TARGETS: [Target; 21] = [
     ("arrow_file", arrow_file),
     ("avro_file", avro_file),
     ("csv_file", csv_file),
     ("csv_records", csv_records),
     ("file_cuts", file_cuts),
+    ("file_parts", file_parts),
     ("http_link", http_link),
     ("http_page", http_page),
     ("json_file", json_file),
@@ -64,6 +65,11 @@ pub fn csv_records(bytes: &[u8]) {
 /// Where a CSV text in a dialect, and lines, may be cut.
 pub fn file_cuts(bytes: &[u8]) {
     files::cuts(bytes);
+}
+
+/// Files as a compaction takes them apart and writes them anew.
+pub fn file_parts(bytes: &[u8]) {
+    files::parts(bytes);
 }
 
 /// The header `Link`, and those that say when to ask again.

@@ -50,7 +50,7 @@ pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};
 pub use refused::RefusedRows;
 pub use rows::{BoxRows, Rows};
-pub use sink::{LoadContext, Recovered, Sink, SinkMode};
+pub use sink::{Grouping, LoadContext, Recovered, Sink, SinkMode};
 pub use source::{
     Again, Consistency, Increment, Narrowed, NativeFile, NativeScan, NewRows, Next, Pin, ReadPlan, ReadRequest, Reject,
     RejectSink, Retry, Scan, Source, SourceStats, Whence,

@@ -1,10 +1,12 @@
 //! The sink contract: stage (repeatable), commit (idempotent), abort, recover.
 
 use crate::{OpenContext, Rows};
+use arrow::array::{ArrayRef, RecordBatch};
 use arrow::datatypes::SchemaRef;
 use async_trait::async_trait;
 use gristmill_model::{Checkpoint, Committed, KeptRows, LoadKey, OwnerId, Result, Slot, Staged, TaskKey};
 use std::fmt;
+use std::sync::Arc;
 
 /// What a sink is opened for.
 #[derive(Debug, Clone)]
@@ -58,6 +60,13 @@ pub trait Sink: fmt::Debug + Send + Sync {
     /// fit a column, NULLs where none may be, rows that break a CHECK.
     fn tells_refused_rows(&self) -> bool {
         false
+    }
+
+    /// Which rows should come to the same one of `writers` writers, where it is worth sorting them out. None where anybody may
+    /// stage any row.
+    fn grouping(&self, writers: usize) -> Option<Grouping> {
+        let _ = writers;
+        None
     }
 
     /// Writes one writer's rows aside. An attempt that fails leaves nothing but what `abort` finds by its load key. Where
@@ -122,6 +131,9 @@ pub trait Sink: fmt::Debug + Send + Sync {
     /// A target that cannot be asked.
     async fn recover(&self, is_dead: &(dyn for<'a> Fn(&'a OwnerId) -> bool + Send + Sync)) -> Result<Recovered>;
 }
+
+/// Numbers the rows of a batch: an array as long as the batch is, with equal values for rows that belong together.
+pub type Grouping = Arc<dyn Fn(&RecordBatch) -> Result<ArrayRef> + Send + Sync>;
 
 /// How a load reaches the target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

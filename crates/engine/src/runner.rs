@@ -132,8 +132,9 @@ impl LocalRunner {
         open_sink(&self.engine, job, spec, &load.key, decode_schema(&load.schema)?, load.source_key.clone())
     }
 
-    /// Throws away what the loads have staged. A stage that was cut short answers nothing, so what counts are the keys.
-    async fn abort(&self, job: &JobSpec, staged: &[StagedLoad]) -> JobReport {
+    /// Throws away what the loads have staged, but for what can be kept where it is to be. A stage that was cut short answers
+    /// nothing, so what counts are the keys.
+    async fn abort(&self, job: &JobSpec, staged: &[StagedLoad], keep: bool) -> JobReport {
         let mut report = JobReport::default();
         let known = staged.iter().map(|load| (&load.step, &load.key));
         let mut keys: Vec<(&StepName, &LoadKey)> = known.collect();
@@ -148,11 +149,20 @@ impl LocalRunner {
             let aborted = async {
                 let schema = known.map_or_else(|| Ok(Arc::new(Schema::empty())), |load| decode_schema(&load.schema))?;
                 let source_key = known.map(|load| load.source_key.clone()).unwrap_or_default();
-                open_sink(&self.engine, job, load, key, schema, source_key)?.abort(key).await
+                let sink = open_sink(&self.engine, job, load, key, schema, source_key)?;
+                if let Some(known) = known.filter(|_| keep)
+                    && let Some(kept) = stage::keep(step, load, key, sink.as_ref(), &known.staged).await
+                {
+                    return Ok(Some(kept));
+                }
+                sink.abort(key).await.map(|()| None)
             };
             self.drawer(job).throw_away(&job.run, step).await;
-            if let Err(error) = aborted.await {
-                report.error.get_or_insert(error.context(format!("step `{step}`")));
+            match aborted.await {
+                Ok(kept) => report.kept.extend(kept),
+                Err(error) => {
+                    report.error.get_or_insert(error.context(format!("step `{step}`")));
+                }
             }
         }
         report
@@ -258,7 +268,7 @@ impl JobRunner for LocalRunner {
             let report = match &job.phase {
                 JobPhase::Stage => self.stage(&job, &events, &cancel).await,
                 JobPhase::Commit { staged } => self.commit(&job, staged, &events).await,
-                JobPhase::Abort { staged } => self.abort(&job, staged).await,
+                JobPhase::Abort { staged, keep } => self.abort(&job, staged, *keep).await,
                 JobPhase::Tables => tokio::select! {
                     report = self.tables(&job) => report,
                     () = cancel.cancelled() => JobReport {

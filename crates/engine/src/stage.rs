@@ -1,6 +1,7 @@
 //! One pass over a stage group: pipes are filled, checks are judged, rows are staged. Nothing is published.
 
 mod action;
+mod group;
 mod sort;
 
 use crate::dead_letters::{self, DeadLetters};
@@ -22,7 +23,7 @@ use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use gristmill_connect::Sink;
 use gristmill_model::fault::{self, Point};
-use gristmill_model::spec::{FileFormat, OnFail, Step, StepBody};
+use gristmill_model::spec::{FileFormat, LoadSpec, OnFail, Step, StepBody};
 use gristmill_model::{
     CancellationToken, CheckReport, Error, ErrorKind, EventSink, JobReport, JobSpec, KeptLoad, LoadKey, RefusedBy,
     Result, RunEvent, Staged, StagedLoad, StepKind, StepName, StepReport, StepState,
@@ -203,7 +204,7 @@ impl Group {
             Some(_) => {
                 self.letters.discard().await;
                 for (action, load) in self.actions.iter().filter_map(|action| Some((action, action.load.as_ref()?))) {
-                    if refused && let Some(kept) = keep(action, load, &staged).await {
+                    if refused && let Some(kept) = load.keep(action, &staged).await {
                         report.kept.push(kept);
                         continue;
                     }
@@ -486,20 +487,33 @@ impl Group {
     }
 }
 
+impl PlannedLoad {
+    /// As [`keep`], of what the writers of this group have staged for it.
+    async fn keep(&self, action: &Action, staged: &[(StepName, Staged)]) -> Option<KeptLoad> {
+        let step = &action.step.name;
+        let StepBody::Load(spec) = &action.step.body else { return None };
+        let parts = staged.iter().filter(|(of, _)| of == step).map(|(_, part)| part.clone());
+        if self.held { None } else { keep(step, spec, &self.key, self.sink.as_ref(), &parts.collect::<Vec<_>>()).await }
+    }
+}
+
 /// Keeps what a load has staged to be looked at, where a check or its target has refused it. None where there is nothing to
-/// see, or no way to see it: then it is thrown away.
-async fn keep(action: &Action, load: &PlannedLoad, staged: &[(StepName, Staged)]) -> Option<KeptLoad> {
-    let step = &action.step.name;
-    let parts = staged.iter().filter(|(of, part)| of == step && part.rows > 0).map(|(_, part)| part.clone());
-    let parts: Vec<Staged> = parts.collect();
-    let StepBody::Load(spec) = &action.step.body else { return None };
-    if load.held || parts.is_empty() {
+/// see, or no way to see it: then it is to be thrown away.
+pub(crate) async fn keep(
+    step: &StepName,
+    spec: &LoadSpec,
+    key: &LoadKey,
+    sink: &dyn Sink,
+    staged: &[Staged],
+) -> Option<KeptLoad> {
+    let parts: Vec<Staged> = staged.iter().filter(|part| part.rows > 0).cloned().collect();
+    if parts.is_empty() {
         return None;
     }
-    let mut rows = match load.sink.keep(&parts).await {
+    let mut rows = match sink.keep(&parts).await {
         Ok(rows) => rows?,
         Err(error) => {
-            tracing::warn!("what `{}` staged cannot be kept: {error}", load.key);
+            tracing::warn!("what `{key}` staged cannot be kept: {error}");
             return None;
         }
     };
@@ -507,7 +521,7 @@ async fn keep(action: &Action, load: &PlannedLoad, staged: &[(StepName, Staged)]
     if rows.extract.format == Some(FileFormat::Csv) {
         rows.extract.csv.clone_from(&spec.csv);
     }
-    Some(KeptLoad { step: step.clone(), key: load.key.clone(), rows })
+    Some(KeptLoad { step: step.clone(), key: key.clone(), rows })
 }
 
 fn finish_reports(report: &mut JobReport, job: &JobSpec, millis: u64) {

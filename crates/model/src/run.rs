@@ -25,6 +25,9 @@ pub enum JobPhase {
     Abort {
         /// What the stage phase answered.
         staged: Vec<StagedLoad>,
+        /// Keep it to be looked at instead, where that can be: a check of the run has failed.
+        #[serde(default)]
+        keep: bool,
     },
     /// Say which tables the extracts among `steps` take that stand for many (`tables:`). Done before a run begins, since
     /// each table becomes steps of its own.
@@ -302,7 +305,7 @@ pub struct JobReport {
     pub steps: Vec<StepReport>,
     /// After [`JobPhase::Stage`]: what waits for its commit.
     pub staged: Vec<StagedLoad>,
-    /// After [`JobPhase::Stage`] whose checks failed: what can be looked at until it is aborted or recovered.
+    /// After [`JobPhase::Stage`] whose checks failed, and after [`JobPhase::Abort`] that keeps: what can be looked at until it is aborted or recovered.
     #[serde(default)]
     pub kept: Vec<KeptLoad>,
     /// After [`JobPhase::Commit`]: what the targets answered.

@@ -1,7 +1,7 @@
 //! The table `staged` of `gristmill sql --staged RUN.STEP`: rows that a load had staged when a check failed.
 
 use crate::context;
-use gristmill_model::spec::{Defaults, PipelineSpec, Step, StepBody};
+use gristmill_model::spec::{Step, StepBody};
 use gristmill_model::yaml::{Node, parse, to_error};
 use gristmill_model::{ConnectionName, Error, ErrorKind, KeptLoad, Result, StepKind, one_of};
 use gristmill_orchestrator::store::{RunRecord, StepRecord, find_run};
@@ -68,7 +68,7 @@ fn why_not(run: &RunRecord, steps: &[StepRecord], step: &str) -> Error {
         return Error::new(ErrorKind::Conflict, format!("run `{}` goes on", run.id)).hint("wait for its end");
     }
     Error::new(ErrorKind::NotFound, format!("nothing is kept of what `{step}` of run `{}` staged", run.id)).hint(
-        "rows are kept where a check of their own stage group fails, until the next run of the pipeline or `gristmill recover`; \
+        "rows are kept where a check fails after they were staged, until the next run of the pipeline or `gristmill recover`; \
          in an object store they cannot be read before they are published",
     )
 }
@@ -91,14 +91,5 @@ async fn open(kept: KeptLoad) -> Result<Staged> {
             Some((name, parse("<staged>", &keys).map_err(|mistakes| to_error(&mistakes))?))
         }
     };
-    // A step with every default but its name and what it reads.
-    let text = serde_json::json!({"steps": {NAME: {"generate": {"rows": 1, "table": "people"}}}}).to_string();
-    let step = parse("<staged>", &text)
-        .and_then(|node| PipelineSpec::from_node(&node, &[], &Defaults::default()))
-        .map_err(|mistakes| to_error(&mistakes))?
-        .steps
-        .into_iter()
-        .next()
-        .ok_or_else(|| Error::internal("a step was lost"))?;
-    Ok(Staged { step: Step { body: StepBody::Extract(extract), ..step }, connection })
+    Ok(Staged { step: Step::new(NAME.into(), StepBody::Extract(extract)), connection })
 }

@@ -310,3 +310,27 @@ fn more_partitions_than_files_may_be_open_are_loaded() {
     let counted = world.folder.rows("select count(*) as n, count(distinct part) as parts from 'lake/parts/'");
     assert_eq!(counted, ["5000,600"]);
 }
+
+#[test]
+fn each_of_very_many_buckets_is_one_file_however_many_write() {
+    for format in ["parquet", "delta"] {
+        let world = World::sqlite();
+        sales(&world);
+        let steps = |buckets: u32| {
+            world.steps(&format!(
+                "  raw: {{extract: {{from: shop, table: sales}}}}
+  sales: {{sql: \"select id, min(customer) as customer from raw group by id\"}}
+  load: {{load: {{from: sales, to: lake, path: sales/, format: {format}, strategy: replace, partition_by: [hash(id) % {buckets}]}}}}\n",
+            ));
+        };
+        steps(100);
+        world.folder.ok(&["run", "."]);
+        let said = world.folder.ok(&["sql", "select count(*) as n from 'lake/sales/**/*.parquet'", "--format", "csv"]);
+        assert_eq!(said, "n\n5000\n", "{format}");
+        let files = world.folder.visible("lake/sales");
+        let files = files.iter().filter(|(name, _)| name.ends_with(".parquet")).count();
+        assert_eq!(files, 100, "{format}");
+        let plan = world.folder.ok(&["plan", ".", "--output", "json"]);
+        assert!(plan.contains("partition of the target"), "{plan}");
+    }
+}

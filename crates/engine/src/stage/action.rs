@@ -82,6 +82,7 @@ pub(super) async fn plan_action(
         }
         _ => input,
     };
+    let input = super::group::grouped(input, sink.as_ref())?;
     let input = super::sort::sorted(input, load)?;
     let owner = OwnerId(job.run.clone());
     let plan = Arc::new(

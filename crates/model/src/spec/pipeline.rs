@@ -51,6 +51,26 @@ pub struct Step {
     pub place: Place,
 }
 
+impl Step {
+    /// A step of no file, with nothing but what it does.
+    #[must_use]
+    pub fn new(name: StepName, body: StepBody) -> Self {
+        Self {
+            name,
+            body,
+            after: Vec::new(),
+            checks: Vec::new(),
+            cache: None,
+            retries: 0,
+            retry_delay: Duration::default(),
+            timeout: None,
+            max_rejects: None,
+            description: None,
+            place: Place::default(),
+        }
+    }
+}
+
 /// Where something stands in a pipeline file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Place {

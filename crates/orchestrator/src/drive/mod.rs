@@ -285,7 +285,7 @@ impl Driver {
             let once = adds && !(request.full_refresh && load.knows_its_rows());
             let slot = slot(spec, &name, load, request.interval);
             // So is a replay: its slot is that of these very letters.
-            (name, WantedLoad { slot, once: once || request.replay.is_some() })
+            (name, WantedLoad { slot, spec: load.clone(), once: once || request.replay.is_some() })
         });
         let (names, loads): (Vec<StepName>, Vec<WantedLoad>) = loads.unzip();
         let run = self.new_run(id, spec, context, request, steps, loads);

@@ -6,7 +6,7 @@ use crate::dag::{Dag, left_behind, replay_left_behind};
 use crate::store::{LoadRecord, RunFilter, RunRecord};
 use chrono::Utc;
 use gristmill_model::fault::{self, Point};
-use gristmill_model::spec::{LoadSpec, PipelineSpec, StepBody, Strategy};
+use gristmill_model::spec::{LoadSpec, PipelineSpec, Step, StepBody, Strategy};
 use gristmill_model::{
     Committed, Error, ErrorKind, EventSink, Interval, JobPhase, JobReport, JobSpec, LoadKey, LoadReport, PipelineName,
     Result, RunId, StepKind, StepName, StepReport, StepState, TemplateContext,
@@ -190,6 +190,7 @@ impl Driver {
         let mut loads: Vec<&LoadRecord> = loads.iter().collect();
         loads.sort_by_key(|load| order.iter().position(|step| **step == load.key.slot.step));
         let (mut later, mut lost): (Vec<&StepName>, Vec<&StepName>) = (Vec::new(), Vec::new());
+        let mut elsewhere: Vec<&LoadRecord> = Vec::new();
         for load in loads {
             let step = &load.key.slot.step;
             let now = pipeline.step(step.as_str()).and_then(|step| match &step.body {
@@ -198,9 +199,10 @@ impl Driver {
             });
             let Some(now) = now.filter(|now| slot(&pipeline, step, now, run.interval) == load.key.slot) else {
                 if load.decided.is_some() {
-                    add(format!("`{}` was not published, and the pipeline no longer loads it", load.key));
+                    left.give_up(load, "the pipeline no longer loads it", &mut add).await;
                     lost.push(step);
                 }
+                elsewhere.push(load);
                 continue;
             };
             // The order of the commits is the pipeline's still.
@@ -246,7 +248,11 @@ impl Driver {
                 }
             }
         }
-        sweep.is_empty() || left.sweep(sweep, &mut add).await
+        let mut clean = sweep.is_empty() || left.sweep(sweep, &mut add).await;
+        for load in elsewhere {
+            clean &= left.sweep_elsewhere(load, &mut add).await;
+        }
+        clean
     }
 }
 
@@ -371,6 +377,26 @@ impl Left<'_> {
             add(format!("what run `{}` left could not be cleaned up: {error}", self.run.id));
         }
         clean
+    }
+
+    /// The same for a load that the pipeline does not describe any more: it was edited since, and what was staged for the
+    /// target of then lies there still.
+    async fn sweep_elsewhere(&self, load: &LoadRecord, add: &mut impl FnMut(String)) -> bool {
+        // Of a load that an earlier version has taken nobody knows where it went.
+        let Some(spec) = &load.spec else { return true };
+        let step = &load.key.slot.step;
+        if !self.driver.project.spec.connections.contains_key(&spec.to) {
+            add(format!(
+                "what run `{}` staged for `{}` stays there: the project has no connection `{}` any more",
+                self.run.id, load.key.slot.target, spec.to
+            ));
+            return true;
+        }
+        let mut pipeline = self.pipeline.clone();
+        pipeline.steps.retain(|other| other.name != *step);
+        pipeline.steps.push(Step::new(step.clone(), StepBody::Load((**spec).clone())));
+        let of_then = Left { pipeline: &pipeline, ..*self };
+        of_then.sweep(vec![(step.clone(), load.key.clone())], add).await
     }
 
     async fn ask(&self, loads: Vec<(StepName, LoadKey)>, phase: JobPhase) -> JobReport {

@@ -277,7 +277,8 @@ impl<'a> Session<'a> {
                     self.written(written);
                 }
                 let kept = if failed { self.keep(task).await } else { Vec::new() };
-                let mut job = self.job(task, 1, JobPhase::Abort { staged });
+                let keep = self.keeps();
+                let mut job = self.job(task, 1, JobPhase::Abort { staged, keep });
                 job.loads.retain(|(step, _)| !kept.contains(step));
                 // Not to be stopped: it is the stopping. But a target that hangs must not hold the run for ever.
                 self.spawn_job(task, Purpose::Abort { failed }, vec![job], CancellationToken::new(), Some(GRACE));
@@ -351,7 +352,7 @@ impl<'a> Session<'a> {
                 let kept = std::mem::take(&mut self.tasks[task].kept);
                 if !left.is_empty() || !kept.is_empty() {
                     // The attempt before staged some of its loads; nobody else will throw that away.
-                    jobs.push(self.job(task, attempt, JobPhase::Abort { staged: left }));
+                    jobs.push(self.job(task, attempt, JobPhase::Abort { staged: left, keep: false }));
                 }
                 jobs.push(self.job(task, attempt, JobPhase::Stage));
                 self.spawn_job(task, Purpose::Work, jobs, token, limit);

@@ -49,6 +49,8 @@ pub struct NewRun {
 pub struct WantedLoad {
     /// Where its answer belongs.
     pub slot: Slot,
+    /// What it is to do.
+    pub spec: LoadSpec,
     /// Do not take a new generation where the slot has ever been finished, not even one that was taken since: adding
     /// the same rows again would double them.
     pub once: bool,
@@ -139,6 +141,9 @@ pub struct LoadRecord {
     pub run: RunId,
     /// What its target answered; none while it is unfinished.
     pub committed: Option<Committed>,
+    /// The load as the pipeline described it for the run that took it last, for who finds its leavings when the pipeline no
+    /// longer says where they are; none of a committed load, and of one that an earlier version has taken.
+    pub spec: Option<Box<LoadSpec>>,
     /// What is to be published, once that is decided; none before, and after the load was given up or taken again.
     pub decided: Option<Box<DecidedLoad>>,
     /// What is kept to be looked at of a load whose checks failed.

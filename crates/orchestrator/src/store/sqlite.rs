@@ -139,9 +139,11 @@ impl SqliteStore {
         match own {
             Some((generation, false)) => {
                 let changed = sqlx::query(
-                    "UPDATE loads SET run = ?, decided = NULL, kept = NULL WHERE slot = ? AND generation = ? AND profile = ?",
+                    "UPDATE loads SET run = ?, spec = ?, decided = NULL, kept = NULL
+                     WHERE slot = ? AND generation = ? AND profile = ?",
                 )
                 .bind(run.id.as_str())
+                .bind(json(&wanted.spec)?)
                 .bind(&slot)
                 .bind(i64::from(generation))
                 .bind(profile_text(run.profile.as_deref()))
@@ -153,14 +155,15 @@ impl SqliteStore {
             _ => {
                 let generation = latest.saturating_add(1);
                 let inserted = sqlx::query(
-                    "INSERT INTO loads (slot, generation, profile, run, state, slot_json)
-                     VALUES (?, ?, ?, ?, 'unfinished', ?)",
+                    "INSERT INTO loads (slot, generation, profile, run, state, slot_json, spec)
+                     VALUES (?, ?, ?, ?, 'unfinished', ?, ?)",
                 )
                 .bind(&slot)
                 .bind(i64::from(generation))
                 .bind(profile_text(run.profile.as_deref()))
                 .bind(run.id.as_str())
                 .bind(json(&wanted.slot)?)
+                .bind(json(&wanted.spec)?)
                 .execute(&mut *connection)
                 .await;
                 self.sql(inserted)?;
@@ -211,8 +214,8 @@ impl SqliteStore {
         let generation = self.sql(row.try_get::<i64, _>("generation"))?;
         let committed = self.sql(row.try_get::<Option<String>, _>("committed"))?;
         let decided = self.sql(row.try_get::<Option<String>, _>("decided"))?;
-        // A store of an earlier version that can only be looked at has no such column.
-        let kept = row.try_get::<Option<String>, _>("kept").unwrap_or_default();
+        // A store of an earlier version that can only be looked at has no such columns.
+        let later = |column: &str| row.try_get::<Option<String>, _>(column).unwrap_or_default();
         Ok(LoadRecord {
             key: LoadKey {
                 slot: self.parse(&text("slot_json")?)?,
@@ -221,8 +224,9 @@ impl SqliteStore {
             profile: Some(text("profile")?).filter(|profile| !profile.is_empty()),
             run: RunId::from(text("run")?),
             committed: committed.map(|committed| self.parse(&committed)).transpose()?,
+            spec: later("spec").map(|spec| self.parse(&spec)).transpose()?,
             decided: decided.map(|decided| self.parse(&decided)).transpose()?,
-            kept: kept.map(|kept| self.parse(&kept)).transpose()?,
+            kept: later("kept").map(|kept| self.parse(&kept)).transpose()?,
         })
     }
 
@@ -355,7 +359,7 @@ impl Store for SqliteStore {
         let text = |column: &str| self.sql(held.try_get::<String, _>(column));
         // A row that is there keeps what it knows, whether it is committed above all.
         let moved = sqlx::query(
-            "INSERT INTO loads (slot, generation, profile, run, state, slot_json) VALUES (?, ?, ?, ?, ?, ?)
+            "INSERT INTO loads (slot, generation, profile, run, state, slot_json, spec) VALUES (?, ?, ?, ?, ?, ?, ?)
              ON CONFLICT (slot, generation, profile) DO UPDATE SET run = excluded.run",
         )
         .bind(&slot)
@@ -364,6 +368,7 @@ impl Store for SqliteStore {
         .bind(run.as_str())
         .bind(text("state")?)
         .bind(text("slot_json")?)
+        .bind(self.sql(held.try_get::<Option<String>, _>("spec"))?)
         .execute(&mut *transaction)
         .await;
         self.sql(moved)?;
@@ -424,7 +429,7 @@ impl Store for SqliteStore {
     async fn committed(&self, run: &RunId, load: &Committed) -> Result<()> {
         let mut transaction = self.write().await?;
         let changed = sqlx::query(
-            "UPDATE loads SET state = 'committed', committed = ?, decided = NULL
+            "UPDATE loads SET state = 'committed', committed = ?, decided = NULL, spec = NULL
              WHERE slot = ? AND generation = ? AND run = ?",
         )
         .bind(json(load)?)

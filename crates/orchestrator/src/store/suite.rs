@@ -6,6 +6,7 @@
 use super::{DecidedLoad, LoadRecord, NewRun, RunFilter, Store, TakenLoad, WantedLoad, find_run};
 use crate::{RunReport, RunState};
 use chrono::{DateTime, NaiveDate, TimeDelta, Utc};
+use gristmill_model::spec::{LoadSpec, Strategy};
 use gristmill_model::{
     Checkpoint, Committed, Error, ErrorKind, Interval, KeptLoad, LoadKey, RunId, Slot, StagedLoad, StepKind,
     StepReport, StepState,
@@ -34,6 +35,7 @@ where
     a_generation_that_another_profile_holds_can_be_shared(&make().await).await;
     what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(&make().await).await;
     what_is_kept_to_be_looked_at_is_known_until_it_is_let_go_or_taken_again(&make().await).await;
+    an_unfinished_load_is_known_as_it_was_described_last(&make().await).await;
     runs_are_listed_newest_first_and_filtered(&make().await).await;
     attempts_are_kept(&make().await).await;
     a_run_that_is_refused_leaves_nothing_behind(&make().await).await;
@@ -62,8 +64,17 @@ fn new_run(id: &str, on: u32) -> NewRun {
         params: BTreeMap::from([("region".to_owned(), "eu".to_owned())]),
         started: at(i64::from(on)),
         steps: vec![("orders".into(), StepKind::Extract), ("load".into(), StepKind::Load)],
-        loads: vec![WantedLoad { slot: slot(on), once: false }],
+        loads: vec![wanted(slot(on), false)],
     }
+}
+
+fn wanted(slot: Slot, once: bool) -> WantedLoad {
+    WantedLoad { slot, spec: load_into("out/"), once }
+}
+
+fn load_into(path: &str) -> LoadSpec {
+    let spec = LoadSpec::new("v".into(), "lake".into(), Strategy::Replace);
+    LoadSpec { path: Some(path.to_owned()), ..spec }
 }
 
 fn key(on: u32, generation: u32) -> LoadKey {
@@ -122,6 +133,7 @@ async fn a_run_is_recorded_and_read_back(store: &dyn Store) {
         profile: None,
         run: run.id.clone(),
         committed: Some(committed(taken.key)),
+        spec: None,
         decided: None,
         kept: None,
     };
@@ -251,7 +263,7 @@ async fn replays_and_the_newest_load_of_a_series_are_found(store: &dyn Store) {
         by: gristmill_model::RefusedBy::Check,
     };
     let replayed = Slot { step: slot(4).step.replaying(&origin), ..slot(4) };
-    let run = NewRun { loads: vec![WantedLoad { slot: replayed, once: true }], ..new_run("r4", 4) };
+    let run = NewRun { loads: vec![wanted(replayed, true)], ..new_run("r4", 4) };
     let taken = begin(store, &run).await;
     finish(store, "r4", 4, taken.key.clone()).await;
     let found = store.replays().await.expect("replays");
@@ -295,6 +307,22 @@ async fn what_is_kept_to_be_looked_at_is_known_until_it_is_let_go_or_taken_again
     assert!(store.crashed(&run, at(1)).await.expect("written"));
     begin(store, &new_run("b", 1)).await;
     assert_eq!(held().await, None, "another run has taken the load over");
+}
+
+async fn an_unfinished_load_is_known_as_it_was_described_last(store: &dyn Store) {
+    let spec = async || store.loads(&slot(1)).await.expect("loads").remove(0).spec.map(|spec| *spec);
+    begin(store, &new_run("a", 1)).await;
+    assert_eq!(spec().await, Some(load_into("out/")));
+    assert!(store.crashed(&RunId::from("a"), at(1)).await.expect("written"));
+    assert_eq!(spec().await, Some(load_into("out/")));
+    let edited = WantedLoad { spec: LoadSpec { load_column: true, ..load_into("out/") }, ..wanted(slot(1), false) };
+    let taken = begin(store, &NewRun { loads: vec![edited.clone()], ..new_run("b", 1) }).await;
+    assert_eq!(spec().await, Some(edited.spec.clone()));
+    let run = RunId::from("b");
+    store.generation_moved(&run, &taken.key, &key(1, 4)).await.expect("moved");
+    assert_eq!(spec().await, Some(edited.spec));
+    store.committed(&run, &committed(key(1, 4))).await.expect("written");
+    assert_eq!(spec().await, None, "it has left nothing");
 }
 
 async fn what_is_decided_is_kept_until_it_is_committed_given_up_or_taken_again(store: &dyn Store) {
@@ -380,7 +408,7 @@ async fn attempts_are_kept(store: &dyn Store) {
 async fn a_run_that_is_refused_leaves_nothing_behind(store: &dyn Store) {
     begin(store, &new_run("r1", 1)).await;
     let mut refused = new_run("r2", 1);
-    refused.loads.push(WantedLoad { slot: slot(9), once: false });
+    refused.loads.push(wanted(slot(9), false));
     store.begin(&refused).await.expect_err("a second run");
     assert_eq!(store.run(&refused.id).await.expect("an answer"), None);
     assert!(store.loads(&slot(9)).await.expect("loads").is_empty());

@@ -5,10 +5,12 @@
 //! its specification names ("Appendix B: 32-bit Hash Requirements"), without its sign, modulo the number of buckets.
 
 use super::config::wrong;
-use arrow::array::{Array, ArrayRef, AsArray, Int32Array, RecordBatch};
+use crate::Grouping;
+use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, RecordBatch};
 use arrow::compute::{CastOptions, DatePart, cast_with_options, date_part};
 use arrow::datatypes::{
-    DataType, Decimal128Type, Decimal256Type, Field, Int64Type, Schema, SchemaRef, TimeUnit, TimestampMicrosecondType,
+    DataType, Decimal128Type, Decimal256Type, Field, Int32Type, Int64Type, Schema, SchemaRef, TimeUnit,
+    TimestampMicrosecondType,
 };
 use gristmill_model::spec::{LoadSpec, PartitionBy, PartitionTransform};
 use gristmill_model::{Error, ErrorKind, Result, one_of};
@@ -71,6 +73,37 @@ impl Partitions {
         let schema = Arc::new(Schema::new_with_metadata(fields, schema.metadata().clone()));
         Ok(Self { schema: Some(schema), positions, computed })
     }
+}
+
+/// Tells which rows are of one bucket, for `writers` who would each make a file of their own in every one of very many
+/// buckets; none where there are so few that some writers would get much more than others.
+pub(super) fn grouping(computed: &[Computed], writers: usize) -> Option<Grouping> {
+    let buckets = computed.iter().filter_map(|computed| match computed.transform {
+        PartitionTransform::Bucket(count) => Some((computed.clone(), i64::from(count))),
+        _ => None,
+    });
+    let buckets: Vec<(Computed, i64)> = buckets.collect();
+    let all = buckets.iter().fold(1, |all: i64, (_, count)| all.saturating_mul(*count));
+    let wanted = BUCKETS_A_WRITER.saturating_mul(i64::try_from(writers).unwrap_or(i64::MAX));
+    (writers > 1 && all >= wanted).then(|| Arc::new(move |batch: &RecordBatch| number(batch, &buckets)) as Grouping)
+}
+
+/// From so many buckets for each writer on rows are spread over the writers by their bucket.
+const BUCKETS_A_WRITER: i64 = 8;
+
+/// One number for the buckets of each row.
+fn number(batch: &RecordBatch, buckets: &[(Computed, i64)]) -> Result<ArrayRef> {
+    let mut numbers = vec![0_i64; batch.num_rows()];
+    for (computed, count) in buckets {
+        let column = compute(batch.column(computed.position), computed.transform).map_err(|error| {
+            let name = batch.schema_ref().field(computed.position).name();
+            Error::new(ErrorKind::Data, format!("the buckets of `{name}` cannot be computed")).cause(error)
+        })?;
+        for (number, bucket) in numbers.iter_mut().zip(column.as_primitive::<Int32Type>()) {
+            *number = number.wrapping_mul(count + 1).wrapping_add(bucket.map_or(*count, i64::from));
+        }
+    }
+    Ok(Arc::new(Int64Array::from(numbers)))
 }
 
 /// The computed column, unless the type does not allow it.

@@ -59,7 +59,7 @@ pub use compact::{compact, recover_compactions};
 
 use crate::sinks::rules::Stamps;
 use crate::stores::Store;
-use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
+use crate::{Grouping, LoadContext, Recovered, Rows, Sink, SinkMode};
 use async_trait::async_trait;
 use config::Config;
 use gristmill_model::fault::{self, Point};
@@ -174,6 +174,10 @@ impl Sink for FilesSink {
 
     async fn changes(&self) -> Result<Vec<String>> {
         retention::announced(&self.place, &self.config, self.context.key.slot.interval.end).await
+    }
+
+    fn grouping(&self, writers: usize) -> Option<Grouping> {
+        computed::grouping(&self.config.computed, writers)
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {

@@ -17,6 +17,8 @@ impl Session<'_> {
             Purpose::Commit => self.commit_ended(task, report).await,
             Purpose::Abort { failed } => {
                 self.unclean |= report.error.is_some();
+                self.tasks[task].kept.extend(report.kept);
+                self.keep(task).await;
                 // A server that was away when the work failed is still away: that needs no saying twice.
                 let known = self.tasks[task].error.as_ref().map(Error::message);
                 if let Some(error) = report.error.filter(|error| known != Some(error.message())) {

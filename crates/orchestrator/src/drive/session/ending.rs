@@ -1,7 +1,7 @@
 //! How tasks, steps and the run come to their end, and what is recorded and reported about them.
 
 use super::super::state_of;
-use super::{Session, is_final};
+use super::{Progress, Session, is_final};
 use crate::decide::TaskState;
 use crate::{RunReport, RunState};
 use chrono::Utc;
@@ -62,7 +62,16 @@ impl Session<'_> {
         }
     }
 
-    /// Leaves what a failed task has staged to whoever wants to look at it, until the next run of the pipeline or a recovery
+    /// Whether what is staged is to be looked at rather than thrown away: a check has failed, of a step or of a target, and
+    /// somebody will look for the reason. A project that was made for one command has nobody who would.
+    pub(super) fn keeps(&self) -> bool {
+        let refused = |task: &Progress| {
+            task.error.as_ref().is_some_and(|error| error.kind() == ErrorKind::Check) || !task.kept.is_empty()
+        };
+        !self.driver.project.made && (!self.kept.is_empty() || self.tasks.iter().any(refused))
+    }
+
+    /// Leaves what a task has staged that is not going to be published to whoever wants to look at it, until the next run of the pipeline or a recovery
     /// finds the run's lock file, and throws it away like anything that a run has left. Answers which loads are left. A
     /// project that was made for one command has no next run.
     pub(super) async fn keep(&mut self, task: usize) -> Vec<StepName> {

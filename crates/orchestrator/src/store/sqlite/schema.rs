@@ -7,7 +7,7 @@ use sqlx::Row;
 use sqlx::sqlite::SqliteConnection;
 
 /// One step of the schema's history. They are applied in order, each once; never change one that was released.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     "
 CREATE TABLE runs (
     id TEXT PRIMARY KEY,
@@ -75,6 +75,8 @@ CREATE INDEX loads_unfinished ON loads (run) WHERE state = 'unfinished';
 ",
     // What a failed check leaves to be looked at.
     "ALTER TABLE loads ADD COLUMN kept TEXT",
+    // Where a load's leavings are when the pipeline no longer says so.
+    "ALTER TABLE loads ADD COLUMN spec TEXT",
 ];
 
 impl SqliteStore {

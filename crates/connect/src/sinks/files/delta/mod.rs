@@ -30,7 +30,7 @@ mod table;
 mod tests;
 mod types;
 
-use super::computed::{Computed, Partitions, with_computed};
+use super::computed::{Computed, Partitions, grouping, with_computed};
 use super::config::Config;
 use super::layout;
 use super::place::Place;
@@ -38,7 +38,7 @@ use super::retention::Retention;
 use super::{Faults, FilesSink};
 use crate::sinks::rules::Rules;
 use crate::stores::Store;
-use crate::{LoadContext, Recovered, Rows, Sink, SinkMode};
+use crate::{Grouping, LoadContext, Recovered, Rows, Sink, SinkMode};
 use arrow::datatypes::{Schema, SchemaRef};
 use async_trait::async_trait;
 use futures::StreamExt;
@@ -277,6 +277,11 @@ impl Sink for DeltaSink {
         let mut changes = ready.changes.clone();
         changes.extend(self.announced(&Table::read(&self.place).await?, ready)?);
         Ok(changes)
+    }
+
+    fn grouping(&self, writers: usize) -> Option<Grouping> {
+        // What is wrong with them was said when the sink was opened.
+        grouping(&Partitions::new(&self.load, &self.context.schema).ok()?.computed, writers)
     }
 
     async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
