@@ -66,8 +66,8 @@ def raw(name):
 
 BENCHMARK = Benchmark(
     name="load_s3",
-    about="Parquet to an S3-like store (s3s-fs, a process of its own): 1 GB of bytes, lineitem, lineitem in 1,000 partitions",
+    about="Parquet to an S3-like store (s3s-fs, a process of its own): 1 GB of bytes, lineitem, lineitem in 1,000 partitions and in 1,000 buckets",
     prepare=prepare,
-    contenders=[ours("blobs"), raw("blobs"), ours("lineitem"), raw("lineitem"), ours("partitions")],
+    contenders=[ours("blobs"), raw("blobs"), ours("lineitem"), raw("lineitem"), ours("partitions"), ours("buckets")],
     goals="blobs at most 1.2 times the raw put of the same bytes; 1,000 partitions in at most 300 MB",
 )

@@ -165,7 +165,8 @@ pub(crate) struct RunArgs {
     /// Only this load, check, command or wait, and what it needs
     #[arg(long, value_name = "STEP")]
     pub(crate) step: Option<String>,
-    /// Replace everything; refused where an append has loaded its rows, since it could only add them again
+    /// Read incremental extracts from their beginning, and replace what is in their targets; refused where an append has loaded its
+    /// rows, since it could only add them again
     #[arg(long)]
     pub(crate) full_refresh: bool,
     /// A limit on memory, e.g. 512MB or 2GB; by default a share of the machine
@@ -481,6 +482,9 @@ pub(crate) struct ReplayArgs {
     /// Only into this load; may be given several times
     #[arg(long, value_name = "STEP")]
     pub(crate) load: Vec<String>,
+    /// Into a `merge` also where a later date was loaded since: these rows win over what it has brought for their keys
+    #[arg(long)]
+    pub(crate) over_newer: bool,
     /// A limit on memory, e.g. 512MB or 2GB; by default a share of the machine
     #[arg(long, value_name = "SIZE")]
     pub(crate) memory: Option<ByteSize>,

@@ -32,10 +32,11 @@ impl Refused {
         let of = if over {
             format!("{} of {} rows", thousands(*rejects), thousands(*rows))
         } else {
-            format!("{} rows", thousands(*rejects))
+            format!("{} {}", thousands(*rejects), if *rejects == 1 { "row" } else { "rows" })
         };
         let examples = if samples.is_empty() { String::new() } else { format!(", e.g. {}", samples.join("; ")) };
-        let message = format!("{of} were refused, and `max_rejects: {limit}` allows no more{examples}");
+        let were = if *rejects == 1 { "was" } else { "were" };
+        let message = format!("{of} {were} refused, and `max_rejects: {limit}` allows no more{examples}");
         Some(
             Error::new(ErrorKind::Check, message)
                 .hint("nothing was published; mend the rows, or raise `max_rejects` of the step")

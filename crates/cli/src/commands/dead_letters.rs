@@ -7,7 +7,7 @@ use crate::printer::{Cell, Printer, Table, Tone, number};
 use crate::progress::Progress;
 use crate::{context, local_engine};
 use gristmill_engine::{Letter, LetterSet};
-use gristmill_model::{CancellationToken, Error, ErrorKind, Origin, Result, RunId, StepName};
+use gristmill_model::{CancellationToken, Error, ErrorKind, Origin, Result, RunId, StepName, one_of};
 use gristmill_orchestrator::dag::Replay;
 use gristmill_orchestrator::{Driver, DriverOptions, Project, RunReport, RunRequest, Store};
 use serde::Serialize;
@@ -158,7 +158,7 @@ async fn replay(args: &ReplayArgs, printer: &Printer, cancel: CancellationToken)
     let mut reports: Vec<RunReport> = Vec::new();
     let mut refused = None;
     for Listed { set, .. } in wanted {
-        match replay_one(&driver, store.as_ref(), set, &args.load).await {
+        match replay_one(&driver, store.as_ref(), set, args).await {
             Ok(report) => reports.push(report),
             Err(error) => refused = Some(error),
         }
@@ -179,13 +179,13 @@ async fn replay(args: &ReplayArgs, printer: &Printer, cancel: CancellationToken)
     }
 }
 
-async fn replay_one(driver: &Driver, store: &dyn Store, set: LetterSet, only: &[String]) -> Result<RunReport> {
+async fn replay_one(driver: &Driver, store: &dyn Store, set: LetterSet, args: &ReplayArgs) -> Result<RunReport> {
     let LetterSet { origin, pipeline, interval, loads, file, .. } = set;
     let what = format!("replaying what a {} of `{}` refused in run `{}`", origin.by.as_str(), origin.step, origin.run);
     let params = store.run(&origin.run).await?.map(|run| run.params).unwrap_or_default();
     let loads = loads.into_iter().map(|load| (load.step, load.key)).collect();
-    let only = only.iter().map(|name| StepName::from(name.as_str())).collect();
-    let replay = Some(Replay { origin, file, loads, only });
+    let only = args.load.iter().map(|name| StepName::from(name.as_str())).collect();
+    let replay = Some(Replay { origin, file, loads, only, over_newer: args.over_newer });
     let request = RunRequest { params, replay, ..RunRequest::new(pipeline, interval) };
     driver.run(&request).await.map_err(|error| error.context(what))
 }
@@ -232,6 +232,11 @@ async fn find(filter: &LettersFilter, printer: &Printer) -> Result<(Arc<Project>
         sets.retain(|set| set.origin.run == run);
     }
     if let Some(step) = &filter.step {
+        let refused: BTreeSet<&str> = sets.iter().map(|set| set.origin.step.as_str()).collect();
+        if !refused.is_empty() && !refused.contains(step.as_str()) {
+            return Err(Error::new(ErrorKind::NotFound, format!("no dead letters are of a step `{step}`"))
+                .hint(one_of(step, refused)));
+        }
         sets.retain(|set| set.origin.step.as_str() == step);
     }
     let listed = sets.into_iter().map(|set| {

@@ -5,10 +5,9 @@ use crate::args::RecoverArgs;
 use crate::exit::Outcome;
 use crate::place::Place;
 use crate::printer::Printer;
-use crate::progress::Progress;
 use crate::{compactions, context, local_engine};
 use gristmill_model::spec::Strategy;
-use gristmill_model::{CancellationToken, Result};
+use gristmill_model::{CancellationToken, EventSink, Result};
 use gristmill_orchestrator::drive::Recovered;
 use gristmill_orchestrator::store::{LoadRecord, RunFilter};
 use gristmill_orchestrator::{Driver, DriverOptions, ONE_LINE, Project, RunState, Store};
@@ -23,10 +22,7 @@ pub(crate) async fn run(args: &RecoverArgs, printer: &Printer, cancel: Cancellat
         printer.document(&serde_json::json!({"dead": [], "notes": []}))?;
         return Ok(Outcome::Done);
     }
-    let progress = Progress::new(printer);
-    let recovered = all(project.clone(), &progress, cancel.clone()).await;
-    progress.finish();
-    let mut recovered = recovered?;
+    let mut recovered = all(project.clone(), cancel.clone()).await?;
     recovered.notes.extend(compactions::recover(project.as_deref(), &cancel).await?);
     if recovered.dead.is_empty() && recovered.notes.is_empty() {
         printer.line("nothing to recover")?;
@@ -44,9 +40,9 @@ pub(crate) async fn run(args: &RecoverArgs, printer: &Printer, cancel: Cancellat
 }
 
 /// The pipelines of the project, and whatever `copy` and `generate` have left here or, outside of a project, anywhere.
-async fn all(project: Option<Arc<Project>>, progress: &Progress, cancel: CancellationToken) -> Result<Recovered> {
+async fn all(project: Option<Arc<Project>>, cancel: CancellationToken) -> Result<Recovered> {
     let mut recovered = match &project {
-        Some(project) => recover(project.clone(), progress, &cancel).await?,
+        Some(project) => recover(project.clone(), &cancel).await?,
         None => Recovered::default(),
     };
     let is_a_pipeline =
@@ -62,20 +58,21 @@ async fn all(project: Option<Arc<Project>>, progress: &Progress, cancel: Cancell
                 continue;
             }
         };
-        let more = recover(made, progress, &cancel).await?;
+        let more = recover(made, &cancel).await?;
         recovered.dead.extend(more.dead);
         recovered.notes.extend(more.notes);
     }
     Ok(recovered)
 }
 
-async fn recover(project: Arc<Project>, progress: &Progress, cancel: &CancellationToken) -> Result<Recovered> {
+async fn recover(project: Arc<Project>, cancel: &CancellationToken) -> Result<Recovered> {
     let store = context::open_state(&project).await?;
     let engine = context::engine_options(&project, None);
     let runner = local_engine::runner(engine.clone())?;
     let options = DriverOptions { cancel: cancel.clone(), ..DriverOptions::default() };
     let retention = project.spec.defaults.dead_letters.as_ref().and_then(|letters| letters.retention);
-    let mut recovered = Driver::new(project, store, runner, progress.events(), options).recover(true).await?;
+    // Everything it has to say is in its notes.
+    let mut recovered = Driver::new(project, store, runner, EventSink::none(), options).recover(true).await?;
     if let Some(retention) = retention {
         match local_engine::expire_letters(engine).await {
             Ok(0) => {}

@@ -4,10 +4,12 @@ use crate::args::ValidateArgs;
 use crate::exit::{self, Outcome};
 use crate::printer::{Printer, Tone};
 use crate::{context, local_engine};
-use gristmill_connect::registry;
+use arrow::datatypes::Schema;
+use chrono::NaiveDate;
+use gristmill_connect::{LoadContext, OpenContext, registry};
 use gristmill_model::spec::{ExtractSpec, StepBody};
 use gristmill_model::yaml::Diagnostic;
-use gristmill_model::{ConnectionName, Result};
+use gristmill_model::{ConnectionName, Interval, LoadKey, OwnerId, PipelineName, Result, RunId, Slot, StepName};
 use gristmill_orchestrator::Project;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -49,7 +51,22 @@ pub(crate) async fn run(args: &ValidateArgs, printer: &Printer) -> Result<Outcom
     Ok(Outcome::Ended(exit::COULD_NOT_RUN))
 }
 
-/// What only the connectors know: their keys, and which extracts they can serve. Nothing outside is called.
+/// A load of which nothing is known but what its step says: what is wrong for any rows is wrong for these.
+fn unstaged(pipeline: &PipelineName, step: &StepName, open: &OpenContext) -> LoadContext {
+    let interval = Interval::day(NaiveDate::default());
+    let slot = Slot { pipeline: pipeline.clone(), step: step.clone(), interval, target: String::new() };
+    LoadContext {
+        key: LoadKey { slot, generation: 1 },
+        owner: OwnerId(RunId::from("validate")),
+        schema: Arc::new(Schema::empty()),
+        source_key: Vec::new(),
+        alone: false,
+        open: open.clone(),
+        ledger_retention: None,
+    }
+}
+
+/// What only the connectors know: their keys, and which extracts and loads they can serve. Nothing outside is called.
 fn connectors(project: &Arc<Project>) -> Vec<Diagnostic> {
     let open = context::open_context(project);
     let mut mistakes = Vec::new();
@@ -78,6 +95,9 @@ fn connectors(project: &Arc<Project>) -> Vec<Diagnostic> {
                     let extract = one.as_ref().unwrap_or(extract);
                     opened.get::<ConnectionName>(&extract.from).and_then(|connection| connection.source(extract).err())
                 }
+                StepBody::Load(load) => opened
+                    .get::<ConnectionName>(&load.to)
+                    .and_then(|connection| connection.sink(load, unstaged(&pipeline.name, &step.name, &open)).err()),
                 StepBody::Generate(generate) => local_engine::generator_problem(generate),
                 _ => None,
             };

@@ -73,7 +73,14 @@ fn mend(world: &World, load: &str) {
 
 #[test]
 fn what_a_check_refused_is_added_once_however_often_it_is_replayed() {
-    for strategy in ["append", "replace", "truncate+insert", "delete+insert, key: [id]", "merge, key: [id]"] {
+    for strategy in [
+        "append",
+        "replace",
+        "truncate+insert",
+        "delete+insert, key: [id]",
+        "merge, key: [id]",
+        "partition_overwrite, partition_by: [id]",
+    ] {
         let load = format!("  l: {{load: {{from: c, to: out, table: t, strategy: {strategy}}}}}\n");
         for world in World::both() {
             let folder = &world.folder;
@@ -109,6 +116,54 @@ fn what_a_check_refused_is_added_once_however_often_it_is_replayed() {
             }
         }
     }
+}
+
+#[test]
+fn a_replay_is_refused_where_a_later_date_may_have_brought_newer_rows() {
+    let double = Some("and both would stand there");
+    for (strategy, refused) in [
+        ("delete+insert, key: [id]", double),
+        ("partition_overwrite, partition_by: [id]", double),
+        ("merge, key: [id]", Some("may have loaded newer versions of these rows since")),
+        ("merge, key: [id], insert_only: true", None),
+        ("delete+insert, scope: \"name <> '{{ ds }}'\"", None),
+    ] {
+        let load = format!("  l: {{load: {{from: c, to: out, table: t, strategy: {strategy}}}}}\n");
+        let world = World::sqlite();
+        let folder = &world.folder;
+        with_letters(&world, &load);
+        world.ok(15, &[]);
+        mend(&world, &load);
+        folder.write("lake/a.csv", "id,name\n2,newer\n");
+        world.ok(16, &[]);
+        let before = world.ask(ROWS);
+        let said = folder.run(&["dead-letters", "replay", "--run", "last"]);
+        let Some(why) = refused else {
+            assert_eq!(said.code, Some(0), "{strategy}: {said}");
+            continue;
+        };
+        assert_eq!(said.code, Some(1), "{strategy}: {said}");
+        assert!(said.error().contains(why), "{strategy}: {said}");
+        assert_eq!(world.ask(ROWS), before, "{strategy}");
+        let said = folder.run(&["dead-letters", "replay", "--run", "last", "--over-newer"]);
+        if strategy.starts_with("merge") {
+            assert!(said.code == Some(0) && world.ask(ROWS).contains("2:none"), "{strategy}: {said}");
+        } else {
+            assert!(said.code == Some(1) && world.ask(ROWS) == before, "{strategy}: {said}");
+        }
+    }
+}
+
+#[test]
+fn one_file_takes_no_replay() {
+    let world = World::sqlite();
+    let load = "  l: {load: {from: c, to: lake, path: t.parquet, strategy: replace}}\n";
+    with_letters(&world, load);
+    world.ok(15, &[]);
+    mend(&world, load);
+    let said = world.folder.run(&["dead-letters", "replay", "--run", "last"]);
+    assert_eq!(said.code, Some(2), "{said}");
+    assert!(said.error().contains("`l` writes the one file `t.parquet` as a whole"), "{said}");
 }
 
 #[test]

@@ -45,7 +45,7 @@ pub struct LoadSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dedup: Option<Keep>,
     /// What happens to a row that the target would refuse: a value that does not fit its column, NULL where none may be, a
-    /// CHECK that it breaks. PostgreSQL and SQLite.
+    /// CHECK that it breaks. PostgreSQL, SQLite, MySQL and MariaDB.
     #[serde(default, skip_serializing_if = "is_fail")]
     pub on_bad_row: OnFail,
     /// Statements in the target's SQL, run in the transaction of the commit before anything else. Databases only.
@@ -118,6 +118,17 @@ fn is_empty(texts: &OneOrMany) -> bool {
     texts.0.is_empty()
 }
 
+/// Whether a file of this name is one that readers of its folder take for data.
+#[must_use]
+pub fn is_data_file(name: &str) -> bool {
+    if name.starts_with(['_', '.']) {
+        return false;
+    }
+    let bare = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy"].iter().find_map(|end| name.strip_suffix(end));
+    let extension = bare.unwrap_or(name).rsplit_once('.').map_or("", |(_, extension)| extension);
+    extension != "txt" && FileFormat::from_extension(extension).is_some()
+}
+
 impl LoadSpec {
     /// The name of the column that says which load a row is of.
     pub const LOAD_COLUMN: &'static str = "_gristmill_load";
@@ -154,6 +165,12 @@ impl LoadSpec {
             sort_by: OneOrMany::default(),
             retention: None,
         }
+    }
+
+    /// Whether it makes one file of a name of its own, and no folder of files.
+    #[must_use]
+    pub fn makes_one_file(&self) -> bool {
+        self.path.as_deref().is_some_and(|path| is_data_file(path.rsplit('/').next().unwrap_or_default()))
     }
 
     /// Whether rows that it has appended can be told from others, so that a full refresh can take their place.
@@ -298,6 +315,12 @@ impl Strategy {
         Self::Scd2,
         Self::PartitionOverwrite,
     ];
+
+    /// Whether a key says which rows are meant.
+    #[must_use]
+    pub fn goes_by_key(self) -> bool {
+        matches!(self, Self::DeleteInsert | Self::Merge | Self::Scd2)
+    }
 
     /// The word used in files and on screens.
     #[must_use]

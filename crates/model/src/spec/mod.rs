@@ -30,7 +30,7 @@ pub use http::{
 };
 pub use incremental::{HttpIncremental, TimeFormat};
 pub use layout::{ParquetOptions, Retention, SortBy, Statistics};
-pub use load::{Compression, LoadSpec, Strategy};
+pub use load::{Compression, LoadSpec, Strategy, is_data_file};
 pub use partition::{PartitionBy, PartitionTransform};
 pub use pipeline::{
     CheckStep, CommandSpec, PipelineFile, PipelineSpec, Place, SqlSpec, Step, StepBody, StepFile, WaitForSpec,

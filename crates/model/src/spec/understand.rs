@@ -213,6 +213,11 @@ impl StepReader<'_> {
             for (message, hint) in load.mistakes(is_of_many || self.extracts(from, "table")) {
                 complain(message, hint);
             }
+            // Not among the mistakes of every load: a full refresh makes such a load of one that goes by its key.
+            if !load.key.0.is_empty() && !load.strategy.goes_by_key() {
+                let message = format!("`key` means nothing to `strategy: {}`", load.strategy.as_str());
+                complain(message, Some("leave it out, or use `merge`, `delete+insert` or `scd2`".to_owned()));
+            }
             Some(StepBody::Load(load.clone()))
         } else if let Some(from) = &step.check {
             if !has_checks {

@@ -14,6 +14,7 @@ mod tables;
 pub use plan::{RunPlan, StageGroup, Task, TaskKind};
 pub use replay::Replay;
 pub(crate) use replay::replay_left_behind;
+pub(crate) use replay::{Later, later};
 pub(crate) use spread::left_behind;
 pub use spread::{Found, many, spread};
 

@@ -22,6 +22,8 @@ pub struct Replay {
     pub loads: Vec<(StepName, Vec<String>)>,
     /// Only into these of them; into all of them where none is named.
     pub only: Vec<StepName>,
+    /// Also over rows of later dates, where a load meets rows by their key: they may be newer versions of these.
+    pub over_newer: bool,
 }
 
 impl Replay {
@@ -104,6 +106,14 @@ impl Replay {
         for name in targets {
             let Some(step) = spec.step(name.as_str()) else { continue };
             let StepBody::Load(load) = &step.body else { continue };
+            if load.makes_one_file() {
+                let message = format!(
+                    "`{name}` writes the one file `{}` as a whole, to which nothing can be added",
+                    load.path.as_deref().unwrap_or_default()
+                );
+                return Err(Error::new(ErrorKind::Config, message)
+                    .hint("run the pipeline for that date again, or name the loads to replay into with `--load`"));
+            }
             let mut load = adding(load);
             if load.key.0.is_empty() && load.strategy != Strategy::Append {
                 let key = self.loads.iter().find(|(known, _)| written(known) == name).map(|(_, key)| key.clone());
@@ -190,8 +200,38 @@ fn adding(load: &LoadSpec) -> LoadSpec {
     if !matches!(load.strategy, Strategy::Merge | Strategy::Scd2) {
         load.strategy = Strategy::Append;
         load.key = OneOrMany::default();
+        if load.table.is_some() {
+            // Rows of a table are partitioned for what replaces some of them only.
+            load.partition_by = OneOrMany::default();
+        }
     }
     load
+}
+
+/// What loads of later dates may have made of the rows that a load is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Later {
+    /// Nothing: each date has rows of its own, or those that are there stay as they are.
+    Nothing,
+    /// They have taken their place, all of them.
+    Replaced,
+    /// They may have brought newer versions of them, over which a replay would write.
+    MayBeNewer,
+    /// They may have brought newer versions of them, beside which a replay would add the old ones.
+    MayBeDoubled,
+}
+
+/// What later loads may have done to the rows of a load like this one.
+pub(crate) fn later(load: &LoadSpec) -> Later {
+    match load.strategy {
+        Strategy::Replace | Strategy::TruncateInsert => Later::Replaced,
+        // A row of the past is refused by the target itself, and a scope says which rows are a date's own.
+        Strategy::Append | Strategy::Scd2 => Later::Nothing,
+        Strategy::Merge if load.insert_only => Later::Nothing,
+        Strategy::Merge => Later::MayBeNewer,
+        Strategy::DeleteInsert | Strategy::PartitionOverwrite if load.scope.is_some() => Later::Nothing,
+        Strategy::DeleteInsert | Strategy::PartitionOverwrite => Later::MayBeDoubled,
+    }
 }
 
 /// The load of a replay as it was, for whoever finishes what a dead one left: load and letters are told by its slot.
@@ -243,7 +283,7 @@ steps:
         let origin = Origin { run: "r1".into(), step: step.into(), by };
         let loads = [("day", vec![]), ("all", vec![]), ("one", vec!["id".to_owned()])];
         let loads = loads.into_iter().map(|(name, key)| (name.into(), key)).collect();
-        Replay { origin, file: "p/2024-01-15/r1-day-1.parquet".to_owned(), loads, only: Vec::new() }
+        Replay { origin, file: "p/2024-01-15/r1-day-1.parquet".to_owned(), loads, only: Vec::new(), over_newer: false }
     }
 
     fn letters(step: &str) -> Letters {

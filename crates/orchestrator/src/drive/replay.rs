@@ -1,8 +1,8 @@
 //! Whether what was refused may be loaded after all: only into targets that lack it, and nothing but it.
 
 use super::{Driver, slot};
-use crate::dag::{Dag, Replay};
-use gristmill_model::spec::{PipelineSpec, StepBody, Strategy};
+use crate::dag::{Dag, Later, Replay, later};
+use gristmill_model::spec::{PipelineSpec, StepBody};
 use gristmill_model::yaml::to_error;
 use gristmill_model::{Error, ErrorKind, Interval, Result, RunId, Slot, StepName};
 
@@ -30,14 +30,27 @@ impl Driver {
             if !is_incremental && let Some(newer) = self.newest(&own).await?.filter(|newest| newest > run) {
                 return Err(refused(&name, &format!("run `{newer}` has loaded that date again since"), run));
             }
-            let replaces = matches!(load.strategy, Strategy::Replace | Strategy::TruncateInsert);
-            if let Some(newest) = self.store.newest(&own, self.project.spec.profile.as_deref()).await?
-                && replaces
-                && newest.run > *run
-            {
-                let since = newest.key.slot.interval;
-                let why = format!("run `{}` for {since} has replaced everything in its target since", newest.run);
-                return Err(refused(&name, &why, run));
+            let newest = self.store.newest(&own, self.project.spec.profile.as_deref()).await?;
+            let Some(newest) = newest.filter(|newest| newest.run > *run) else { continue };
+            let since = format!("run `{}` for {}", newest.run, newest.key.slot.interval);
+            match later(load) {
+                Later::Nothing => {}
+                Later::MayBeNewer if replay.over_newer => {}
+                Later::Replaced => {
+                    let why = format!("{since} has replaced everything in its target since");
+                    return Err(refused(&name, &why, run));
+                }
+                Later::MayBeNewer => {
+                    let why = format!("{since} may have loaded newer versions of these rows since");
+                    return Err(refused(&name, &why, run).hint(
+                        "run the pipeline for that date if it may, or say `--over-newer`: these rows then win by their key",
+                    ));
+                }
+                Later::MayBeDoubled => {
+                    let why =
+                        format!("{since} may have loaded rows in the place of these since, and both would stand there");
+                    return Err(refused(&name, &why, run));
+                }
             }
         }
         Ok(())
