@@ -33,8 +33,11 @@ const GATHER_PART: u64 = 12;
 const MOST_GATHER_BYTES: usize = 128 << 20;
 /// What one of them may gather however many there are.
 const LEAST_GATHER_BYTES: usize = 8 << 20;
-/// What a writer gathers that clusters rows on disk: enough for some thousand rows of each bucket at once.
-const CLUSTER_BYTES: usize = 16 << 20;
+/// What a writer gathers that clusters rows on disk, while others read and decode beside it: enough for a thousand rows of
+/// each bucket at once.
+const CLUSTER_BYTES: usize = 8 << 20;
+/// What it gathers of one bucket when it reads them again: fewer rows would make more row groups of each partition.
+const BUCKET_BYTES: usize = 16 << 20;
 /// Files one writer keeps open.
 const MOST_OPEN: usize = 128;
 /// Files that have ended and are not yet known to be on the disk, of one writer: they are open until then.
@@ -429,7 +432,7 @@ impl Partitioned {
                     for (partition, count) in partitions {
                         self.gathered.ids.extend(std::iter::repeat_n(partition, count));
                     }
-                    if self.gathered.bytes >= self.budget() {
+                    if self.gathered.bytes >= self.budget.unwrap_or_else(Count::share).min(BUCKET_BYTES) {
                         self.flush_clustered(files)?;
                     }
                 }
