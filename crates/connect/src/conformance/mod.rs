@@ -5,11 +5,13 @@
 
 mod random;
 mod retention;
+mod scope;
 mod sink;
 mod source;
 mod strategies;
 
 pub use random::random_loads;
+pub use scope::scope_suite;
 pub use sink::{SinkTarget, sink_suite};
 pub use source::source_suite;
 

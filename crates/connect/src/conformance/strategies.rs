@@ -86,7 +86,12 @@ where
     a_load_without_a_key_goes_by_the_sources(&fresh().await?, strategy).await
 }
 
-fn refused<V: std::fmt::Debug>(outcome: Result<V>, kind: ErrorKind, rule: &str, words: &[&str]) -> Result<()> {
+pub(super) fn refused<V: std::fmt::Debug>(
+    outcome: Result<V>,
+    kind: ErrorKind,
+    rule: &str,
+    words: &[&str],
+) -> Result<()> {
     let saw = || format!("{outcome:?}");
     let fits = |error: &Error| {
         let text = error.to_string();

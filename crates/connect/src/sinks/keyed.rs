@@ -32,7 +32,7 @@ pub(crate) enum Words {
 
 impl Words {
     /// A name.
-    fn quoted(self, name: &str) -> String {
+    pub(crate) fn quoted(self, name: &str) -> String {
         match self {
             Self::Standard => format!("\"{}\"", name.replace('"', "\"\"")),
             Self::Mysql => format!("`{}`", name.replace('`', "``")),
@@ -127,7 +127,7 @@ pub(crate) fn doubled_key(words: Words, key: &[String], from: &str) -> String {
     format!("SELECT count(*), {texts} FROM {from} AS n GROUP BY {names} HAVING count(*) > 1 ORDER BY {names} LIMIT 1")
 }
 
-fn as_texts(words: Words, names: &[String]) -> String {
+pub(crate) fn as_texts(words: Words, names: &[String]) -> String {
     names.iter().map(|name| words.text(name)).collect::<Vec<_>>().join(", ")
 }
 

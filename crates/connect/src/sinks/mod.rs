@@ -5,6 +5,7 @@ pub mod files;
 mod keyed;
 mod ledger;
 pub mod mysql;
+mod outside;
 pub mod postgres;
 mod rival;
 mod rules;

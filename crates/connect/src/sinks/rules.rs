@@ -127,6 +127,18 @@ impl Rules {
         self.stamps.load.as_deref().filter(|_| is_again)
     }
 
+    /// The scope, where every row of the load must lie in it: where the load's old rows are found by it alone, so that a row
+    /// outside of it would be there twice after the next run, or where one would take its whole partition along.
+    pub(crate) fn binding_scope(&self) -> Option<&str> {
+        let binds = match self.strategy {
+            Strategy::DeleteInsert => self.match_on.is_empty(),
+            Strategy::PartitionOverwrite => true,
+            // What goes by a key meets its old row wherever that is.
+            _ => false,
+        };
+        self.scope.as_deref().filter(|_| binds)
+    }
+
     /// Whether new rows meet old ones by their key, one by one.
     pub(crate) fn is_keyed(&self) -> bool {
         matches!(self.strategy, Strategy::Merge | Strategy::Scd2)
@@ -194,6 +206,18 @@ impl Rules {
         }
         self.stamps.check(&names, same)
     }
+}
+
+/// Tables of Gristmill's own are not to be loaded: a ledger that is replaced forgets every load. Without regard to case, as most
+/// databases compare names.
+///
+/// # Errors
+/// A `name` that begins as those do; `table` is how it was written.
+pub(crate) fn refuse_own_name(name: &str, table: impl std::fmt::Display) -> Result<()> {
+    if !name.to_ascii_lowercase().starts_with("_gristmill_") {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::Config, format!("`{table}` is a name of Gristmill's own")).hint("choose another table"))
 }
 
 /// The keys of a load's earlier generations, the last ten thousand of them: its rows are found by them also where the ledger

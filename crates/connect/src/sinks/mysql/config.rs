@@ -2,7 +2,7 @@
 
 use super::types::Outgoing;
 use crate::LoadContext;
-use crate::sinks::rules::{Rules, first_words};
+use crate::sinks::rules::{Rules, first_words, refuse_own_name};
 use crate::sources::mysql::MysqlConfig;
 use crate::sources::mysql::names::TableName;
 use arrow::datatypes::FieldRef;
@@ -74,9 +74,7 @@ impl Options {
                 "name the `database` of the connection, or write `database.table`",
             );
         }
-        if table.name.to_ascii_lowercase().starts_with("_gristmill_") {
-            return wrong(format!("`{table}` is a name of Gristmill's own"), "choose another table");
-        }
+        refuse_own_name(&table.name, &table)?;
         if context.key.text().chars().count() > LONGEST_KEY {
             return wrong(
                 format!("the load `{}` has too long a name for the ledger", context.key),

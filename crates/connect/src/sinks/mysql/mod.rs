@@ -20,6 +20,7 @@ mod digits;
 mod encode;
 mod keyed;
 mod ledger;
+mod outside;
 mod publish;
 mod session;
 mod stage;
@@ -142,7 +143,8 @@ impl Sink for MysqlSink {
     }
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
-        self.audit_keys(staged).await
+        self.audit_keys(staged).await?;
+        self.audit_scope(staged).await
     }
 
     async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {

@@ -29,6 +29,7 @@ impl MysqlSink {
         }
         let doing = self.doing();
         let failed = |error: Failure| self.refused(&error, &doing);
+        self.check_rows_in_scope(session, target, tables).await?;
         let deletes = self.deletes(target, new);
         // Rows that others point at may go and come again. The server would look at each as it goes; we look at all of them
         // when they are there.
@@ -58,6 +59,7 @@ impl MysqlSink {
                 }
             }
         }
+        self.check_table_in_scope(session, target, inserted).await?;
         Ok(inserted)
     }
 

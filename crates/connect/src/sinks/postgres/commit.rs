@@ -177,17 +177,21 @@ impl PostgresSink {
                 return Err(self.gone(table, "another process swept them"));
             }
         }
+        self.check_rows_in_scope(session, &target, tables).await?;
         if let [ready] = tables
             && ready.way == Way::Ready
             && self.swap_in(session, &target, ready).await?
         {
+            self.check_table_in_scope(session, &target, rows).await?;
             return Ok(rows);
         }
         for change in target.changes(&self.columns, &self.options) {
             session.batch_execute(&change).await.map_err(failed)?;
         }
         self.drop_earlier(session, &target, next).await?;
-        self.publish(session, &target, tables).await
+        let inserted = self.publish(session, &target, tables).await?;
+        self.check_table_in_scope(session, &target, inserted).await?;
+        Ok(inserted)
     }
 
     fn gone(&self, table: &Payload, why: &str) -> Error {

@@ -2,7 +2,7 @@
 
 use super::types::Outgoing;
 use crate::LoadContext;
-use crate::sinks::rules::Rules;
+use crate::sinks::rules::{Rules, refuse_own_name};
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::names::{LONGEST_NAME, TableName};
 use arrow::datatypes::FieldRef;
@@ -37,9 +37,7 @@ impl Options {
             return wrong("the table to load is missing".to_owned(), "name it: `table: my_table`");
         };
         let table = TableName::parse(table)?.or_schema(config.schema.as_deref());
-        if table.name.starts_with("_gristmill_") {
-            return wrong(format!("`{table}` is a name of Gristmill's own"), "choose another table");
-        }
+        refuse_own_name(&table.name, &table)?;
         let rules = Rules::new(load, context, |a, b| a == b)?;
         let added = rules.added_fields();
         // Nothing will be staged: see `LoadContext::schema`.

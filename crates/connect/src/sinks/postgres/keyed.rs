@@ -50,7 +50,7 @@ impl PostgresSink {
     }
 
     /// The staged rows as the target's: a query whose columns have its names and types.
-    fn as_of_target(&self, target: &Target, tables: &[Payload]) -> String {
+    pub(super) fn as_of_target(&self, target: &Target, tables: &[Payload]) -> String {
         let value = |place: usize| if tables.is_empty() { "NULL".to_owned() } else { staged_name(place) };
         let columns = self.columns.iter().enumerate();
         let columns: Vec<String> = columns
@@ -60,7 +60,7 @@ impl PostgresSink {
         if tables.is_empty() {
             return format!("SELECT {columns} WHERE false");
         }
-        let all: Vec<String> = tables.iter().map(|table| format!("SELECT * FROM {}", table.sql())).collect();
+        let all: Vec<String> = tables.iter().map(|table| format!("SELECT * FROM {}", self.rows_of(table))).collect();
         format!("SELECT {columns} FROM ({}) AS staged", all.join(" UNION ALL "))
     }
 
@@ -102,7 +102,7 @@ impl PostgresSink {
     }
 
     /// The columns of a row from `first` on.
-    fn texts(&self, row: &Row, first: usize) -> Result<Vec<Option<String>>> {
+    pub(super) fn texts(&self, row: &Row, first: usize) -> Result<Vec<Option<String>>> {
         let values = (first..row.len()).map(|place| row.try_get(place).map_err(|error| self.keys_failed(&error)));
         values.collect()
     }

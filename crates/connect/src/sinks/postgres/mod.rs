@@ -14,6 +14,7 @@ mod commit;
 mod config;
 mod forget;
 mod keyed;
+mod outside;
 mod stage;
 mod target;
 #[cfg(test)]
@@ -136,7 +137,8 @@ impl Sink for PostgresSink {
     }
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
-        self.audit_keys(staged).await
+        self.audit_keys(staged).await?;
+        self.audit_scope(staged).await
     }
 
     async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {

@@ -2,7 +2,7 @@ mod strategies;
 mod ways;
 
 use super::*;
-use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
+use crate::conformance::{SinkTarget, scope_suite, sink_suite, sorted_rows};
 use crate::sinks::testing::losing_proxy;
 use crate::{Connection, OpenContext, Scan};
 use arrow::array::*;
@@ -142,6 +142,12 @@ impl SinkTarget for Table {
 async fn a_postgres_table_is_a_target_as_the_contract_says() {
     let fresh = async || Ok(Table { database: postgres::database(), folders: tempfile::tempdir().unwrap() });
     sink_suite::<Table, _>(fresh).await.unwrap();
+}
+
+#[tokio::test]
+async fn rows_outside_of_the_scope_are_refused_where_they_would_double() {
+    let fresh = async || Ok(Table { database: postgres::database(), folders: tempfile::tempdir().unwrap() });
+    scope_suite::<Table, _>(fresh).await.unwrap();
 }
 
 /// An array of every kind that has a PostgreSQL type, and what the server calls and shows it.

@@ -1,7 +1,7 @@
 //! The commit: one transaction with the ledger row, the table and the rows.
 
 use super::convert::{Affinity, Kept, Shelf};
-use super::{Inner, keyed, ledger_row, stage, target};
+use super::{Inner, keyed, ledger_row, outside, stage, target};
 use crate::sinks::ledger::{Row, forgotten_keys, limit, range};
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sources::sqlite::database::{LEDGER, Table, quoted, quoted_list};
@@ -50,6 +50,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
     let before = dangling(inner, &transaction)?;
     keyed::run_sql(inner, &transaction, &inner.plan.rules.pre_sql, "pre_sql")?;
     let table = target::bring_about(inner, &transaction)?;
+    outside::check_rows(inner, &transaction, Some(&table), staged)?;
     fault::at(Point::BeforeDelete)?;
     let inserted = match inner.plan.rules.is_keyed() {
         true => keyed::publish(inner, &transaction, &table, staged, &committed)?,
@@ -60,6 +61,7 @@ pub(super) fn commit(inner: &Inner, staged: &[Staged], next: &Checkpoint) -> Res
             insert_new(inner, &transaction, &table, staged, &committed)?
         }
     };
+    outside::check_table(inner, &transaction, &table, inserted)?;
     fault::at(Point::AfterInsert)?;
     keyed::run_sql(inner, &transaction, &inner.plan.rules.post_sql, "post_sql")?;
     if inserted != rows {

@@ -2,7 +2,7 @@
 
 use super::convert::Shelf;
 use crate::LoadContext;
-use crate::sinks::rules::Rules;
+use crate::sinks::rules::{Rules, refuse_own_name};
 use gristmill_model::spec::LoadSpec;
 use gristmill_model::{Error, ErrorKind, Result};
 
@@ -25,6 +25,7 @@ impl Plan {
         if load.path.is_some() {
             return Err(config("`path` is for files, not for a SQLite table".to_owned()).hint("remove `path`"));
         }
+        refuse_own_name(bare(&table), &table)?;
         let rules = Rules::new(load, context, |a, b| a.eq_ignore_ascii_case(b))?;
         let fields = context.schema.fields();
         for (index, field) in fields.iter().enumerate() {
@@ -38,5 +39,17 @@ impl Plan {
         }
         let added = rules.added_fields().iter().map(|field| Shelf::new(field)).collect::<Result<Vec<_>>>()?;
         Ok(Self { table, rules, added })
+    }
+}
+
+/// A table's name without `main.` and quotes. Names of SQLite's tables are taken as they stand, but one that looks like a
+/// table of ours in quotes is meant to be that.
+fn bare(table: &str) -> &str {
+    fn unquoted(part: &str) -> &str {
+        part.trim().trim_matches(['"', '`', '\'', '[', ']'])
+    }
+    match table.split_once('.') {
+        Some((schema, rest)) if unquoted(schema).eq_ignore_ascii_case("main") => unquoted(rest),
+        _ => unquoted(table),
     }
 }

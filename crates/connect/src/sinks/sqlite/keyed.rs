@@ -101,7 +101,7 @@ fn check_keys(inner: &Inner, connection: &Connection) -> Result<()> {
 }
 
 /// The columns of a row from `first` on.
-fn texts(row: &Row<'_>, first: usize) -> rusqlite::Result<Vec<Option<String>>> {
+pub(super) fn texts(row: &Row<'_>, first: usize) -> rusqlite::Result<Vec<Option<String>>> {
     (first..row.as_ref().column_count()).map(|place| row.get(place)).collect()
 }
 

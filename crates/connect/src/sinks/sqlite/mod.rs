@@ -31,6 +31,7 @@ mod commit;
 mod config;
 mod convert;
 mod keyed;
+mod outside;
 mod shape;
 mod stage;
 mod target;
@@ -205,7 +206,11 @@ impl Sink for SqliteSink {
 
     async fn audit(&self, staged: &[Staged]) -> Result<()> {
         let (inner, staged) = (self.inner.clone(), staged.to_vec());
-        blocking(move || keyed::audit(&inner, &staged).context(|| format!("loading `{}`", inner.plan.table))).await
+        let audit = move || {
+            let looked = keyed::audit(&inner, &staged).and_then(|()| outside::audit(&inner, &staged));
+            looked.context(|| format!("loading `{}`", inner.plan.table))
+        };
+        blocking(audit).await
     }
 
     async fn keep(&self, staged: &[Staged]) -> Result<Option<KeptRows>> {

@@ -68,7 +68,7 @@ pub(super) fn fit(inner: &Inner, table: &Table) -> Result<()> {
     Ok(())
 }
 
-fn find<'a>(table: &'a Table, name: &str) -> Option<&'a crate::sources::sqlite::database::Column> {
+pub(super) fn find<'a>(table: &'a Table, name: &str) -> Option<&'a crate::sources::sqlite::database::Column> {
     table.columns.iter().find(|column| column.name.eq_ignore_ascii_case(name))
 }
 
@@ -126,9 +126,7 @@ fn new_name(name: &str) -> Result<&str> {
         }
         None => name,
     };
-    if bare.to_ascii_lowercase().starts_with("sqlite_")
-        || bare.eq_ignore_ascii_case(crate::sources::sqlite::database::LEDGER)
-    {
+    if bare.to_ascii_lowercase().starts_with("sqlite_") {
         return Err(Error::new(ErrorKind::Config, format!("`{bare}` is a name that is already spoken for"))
             .hint("choose another table name"));
     }

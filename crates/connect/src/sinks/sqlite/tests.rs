@@ -1,7 +1,7 @@
 mod strategies;
 
 use super::*;
-use crate::conformance::{SinkTarget, sink_suite, sorted_rows};
+use crate::conformance::{SinkTarget, scope_suite, sink_suite, sorted_rows};
 use crate::sources::sqlite::{SqliteConfig, SqliteConnection};
 use crate::{Connection as _, OpenContext, ReadRequest, Scan};
 use arrow::array::{
@@ -120,6 +120,30 @@ fn decimals(values: &[i128], precision: u8, scale: i8) -> ArrayRef {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_sink_passes_the_suite() {
     sink_suite(|| async { Ok(Target::new()) }).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_outside_of_the_scope_are_refused_where_they_would_double() {
+    scope_suite(|| async { Ok(Target::new()) }).await.unwrap();
+}
+
+#[tokio::test]
+async fn tables_of_our_own_are_not_loaded_however_they_are_written() {
+    let target = Target::new();
+    target.load("table: t\nstrategy: append", 1, &batch(vec![("a", ints(&[1]))])).await.unwrap();
+    for table in [
+        "_gristmill_loads",
+        "_GRISTMILL_Loads",
+        "main._gristmill_loads",
+        "Main.\"_gristmill_loads\"",
+        "[_gristmill_new]",
+    ] {
+        let load = format!("table: '{table}'\nstrategy: replace");
+        let error = target.open(&load, 2, &batch(vec![("a", ints(&[1]))])).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Config, "{error}");
+        assert!(error.message().contains("is a name of Gristmill's own"), "{error}");
+    }
+    assert_eq!(target.ask::<i64>("SELECT count(*) FROM _gristmill_loads"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -185,6 +185,7 @@ async fn what_cannot_be_loaded_is_told_before_the_first_row() {
         ("table: t\nstrategy: append\nformat: parquet", ErrorKind::Config, "`format` goes with `path`"),
         ("table: t\nstrategy: delete+insert\nkey: [idd]", ErrorKind::Schema, "the rows have no column `idd`"),
         ("table: _gristmill_loads\nstrategy: append", ErrorKind::Config, "a name of Gristmill's own"),
+        ("table: x.`_Gristmill_LOADS`\nstrategy: append", ErrorKind::Config, "a name of Gristmill's own"),
     ] {
         let error = open(&database, yaml, &rows.schema(), 1).unwrap_err();
         assert_eq!(error.kind(), kind, "{error}");
@@ -229,4 +230,55 @@ async fn what_cannot_be_loaded_is_told_before_the_first_row() {
     assert!(error.hint_text().unwrap().contains(&grant), "{error}");
     database.sql(&format!("grant select, delete, drop on {}.* to writer", database.name));
     as_writer("table: t\nstrategy: replace").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_scope_may_speak_of_what_only_the_table_has() {
+    let database = mariadb::database();
+    database.sql(
+        "create table target(id bigint, note varchar(9) collate utf8mb4_general_ci, tens bigint as (id div 10) stored,
+           region varchar(2) default 'eu');
+         create table bounds(least bigint); insert into bounds values (10);
+         insert into target(id, note) values (1, 'old'), (10, 'old')",
+    );
+    let rows = |ids: &[i64]| notes(&ids.iter().map(|id| (*id, "new")).collect::<Vec<_>>());
+    let all = "select group_concat(id, note order by id separator ' ') from target";
+    let qualified = format!("{}.target.id > 12", database.name);
+    for (scope, fine, now, stray, outside) in [
+        ("tens = 1 -- of eu", [10, 11], "1old 10new 11new", [11, 21], "1 row is outside"),
+        ("region = 'eu' and target.tens > 0", [12, 13], "1old 12new 13new", [1, 2], "2 rows are outside"),
+        (qualified.as_str(), [14, 15], "1old 12new 14new 15new", [1, 13], "1 row is outside"),
+        (
+            "target.id >= (select least from bounds) and note = 'NEW'",
+            [10, 11],
+            "1old 10new 11new",
+            [3, 12],
+            "1 row is outside of the scope `target.id >= (select least from bounds) and note = 'NEW'`, with id = 3, note = new",
+        ),
+    ] {
+        let yaml = format!("table: target\nstrategy: delete+insert\nscope: \"{scope}\"");
+        load(&database, &yaml, &rows(&fine), 1).await.unwrap();
+        database.sql("delete from _gristmill_loads");
+        assert_eq!(database.sql(all), now, "{scope}");
+        let error = load(&database, &yaml, &rows(&stray), 1).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.message().contains(outside), "{scope}: {error}");
+        assert_eq!(database.sql(all), now, "{scope}");
+    }
+}
+
+#[tokio::test]
+async fn statements_before_the_rows_find_the_table_as_the_rows_need_it() {
+    let database = mariadb::database();
+    // It is made before the transaction, which all statements are in.
+    let yaml = "table: target\nstrategy: append\npre_sql: insert into target(id) values (7)";
+    load(&database, yaml, &ids(&[1]), 1).await.unwrap();
+    let yaml = "table: target\nstrategy: append\npre_sql: update target set note = 'was there'";
+    load(&database, yaml, &notes(&[(2, "b")]), 2).await.unwrap();
+    let all = "select group_concat(id, note order by id) from target";
+    assert_eq!(database.sql(all), "1was there,2b,7was there");
+    // One that fails takes all rows with it.
+    let yaml = "table: target\nstrategy: append\npre_sql: [delete from target, delete from nowhere]";
+    let error = load(&database, yaml, &notes(&[(3, "c")]), 3).await.unwrap_err();
+    assert!(error.to_string().contains("`pre_sql` of `"), "{error}");
+    assert_eq!(database.sql(all), "1was there,2b,7was there");
 }

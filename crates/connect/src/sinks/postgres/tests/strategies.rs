@@ -171,3 +171,38 @@ async fn statements_of_the_load_run_once_and_with_its_rows() {
     load(&database, yaml, &rows, 3).await.unwrap();
     assert_eq!(database.sql("select count(*) from pg_constraint where conrelid = 'made'::regclass"), "1");
 }
+
+#[tokio::test]
+async fn a_scope_may_speak_of_what_only_the_table_has() {
+    let database = postgres::database();
+    database.sql(
+        "create table target(id bigint, note text, tens bigint generated always as (id / 10) stored, region text default 'eu');
+         create table bounds(least bigint); insert into bounds values (10);
+         insert into target(id, note) values (1, 'old'), (10, 'old')",
+    );
+    let rows = |ids: &[i64]| notes(&ids.iter().map(|id| (*id, "new")).collect::<Vec<_>>());
+    let all = "select string_agg(id || note, ' ' order by id) from target";
+    for (scope, fine, now, stray, outside) in [
+        ("tens = 1 -- of eu", [10, 11], "1old 10new 11new", [11, 21], "1 row is outside"),
+        ("region = 'eu' and target.tens > 0", [12, 13], "1old 12new 13new", [1, 2], "2 rows are outside"),
+        ("region = 'us'", [0; 2], "1old 12new 13new", [14, 15], "2 rows are outside"),
+        ("public.target.id > 12", [14, 15], "1old 12new 14new 15new", [1, 13], "1 row is outside"),
+        (
+            "target.id >= (select least from bounds)",
+            [10, 11],
+            "1old 10new 11new",
+            [3, 12],
+            "1 row is outside of the scope `target.id >= (select least from bounds)`, with id = 3",
+        ),
+    ] {
+        let yaml = format!("table: target\nstrategy: delete+insert\nscope: \"{scope}\"");
+        if fine != [0; 2] {
+            load(&database, &yaml, &rows(&fine), 1).await.unwrap();
+            database.sql("delete from _gristmill_loads");
+        }
+        assert_eq!(database.sql(all), now, "{scope}");
+        let error = load(&database, &yaml, &rows(&stray), 1).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.message().contains(outside), "{scope}: {error}");
+        assert_eq!(database.sql(all), now, "{scope}");
+    }
+}

@@ -100,3 +100,38 @@ async fn statements_of_the_load_run_once_and_with_its_rows() {
     }
     assert_eq!((target.ask::<i64>("SELECT count(*) FROM t"), told()), (2, "before, after 2".to_owned()));
 }
+
+#[tokio::test]
+async fn a_scope_may_speak_of_what_only_the_table_has() {
+    let target = Target::new();
+    target
+        .sql()
+        .execute_batch(
+            "CREATE TABLE t (id INTEGER, note TEXT COLLATE NOCASE, tens INTEGER AS (id / 10) STORED, region TEXT DEFAULT 'eu');
+             CREATE TABLE bounds (least INTEGER); INSERT INTO bounds VALUES (10);
+             INSERT INTO t (id, note) VALUES (1, 'old'), (10, 'old')",
+        )
+        .unwrap();
+    let rows = |ids: &[i64]| notes(&ids.iter().map(|id| (*id, "new")).collect::<Vec<_>>());
+    let all = "SELECT group_concat(id || note, ' ') FROM (SELECT * FROM t ORDER BY id)";
+    for (scope, fine, now, stray, outside) in [
+        ("tens = 1 -- of eu", [10, 11], "1old 10new 11new", [11, 21], "1 row is outside"),
+        ("region = 'eu' and t.tens > 0", [12, 13], "1old 12new 13new", [1, 2], "2 rows are outside"),
+        ("main.t.id > 12", [14, 15], "1old 12new 14new 15new", [1, 13], "1 row is outside"),
+        (
+            "t.id >= (select least from bounds) and note = 'NEW'",
+            [10, 11],
+            "1old 10new 11new",
+            [3, 12],
+            "1 row is outside of the scope `t.id >= (select least from bounds) and note = 'NEW'`, with id = 3, note = new",
+        ),
+    ] {
+        let load = format!("table: t\nstrategy: delete+insert\nscope: \"{scope}\"");
+        target.load(&load, 1, &rows(&fine)).await.unwrap();
+        target.sql().execute_batch("DELETE FROM _gristmill_loads").unwrap();
+        assert_eq!(target.ask::<String>(all), now, "{scope}");
+        let error = target.load(&load, 1, &rows(&stray)).await.unwrap_err();
+        assert!(error.kind() == ErrorKind::Data && error.to_string().contains(outside), "{scope}: {error}");
+        assert_eq!(target.ask::<String>(all), now, "{scope}");
+    }
+}
