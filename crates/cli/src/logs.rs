@@ -1,10 +1,11 @@
 //! Where the log goes: to standard error as far as `-v` asks for it, and, once a project is known, to its
 //! `.gristmill/logs/<day>.log` in full.
 
+use crate::printer::may_colour;
 use chrono::Utc;
 use gristmill_model::{Error, Result};
 use std::fs::{File, OpenOptions};
-use std::io;
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::sync::OnceLock;
 use tracing_subscriber::filter::{EnvFilter, Targets};
@@ -24,7 +25,9 @@ pub(crate) fn begin(verbose: u8) {
         _ => "info,gristmill=trace,gristmill_connect=trace,gristmill_engine=trace,gristmill_orchestrator=trace",
     };
     let filter = EnvFilter::try_from_env("GRISTMILL_LOG").unwrap_or_else(|_| EnvFilter::new(level));
-    let screen = fmt::layer().with_writer(io::stderr).with_target(verbose > 1).with_filter(filter);
+    // Whoever reads a pipe or a file wants no colours.
+    let colour = may_colour() && io::stderr().is_terminal();
+    let screen = fmt::layer().with_ansi(colour).with_writer(io::stderr).with_target(verbose > 1).with_filter(filter);
     // Prefixes: `gristmill` covers every crate of ours. Libraries log statements and headers at debug: not those.
     let kept = Targets::new().with_default(tracing::Level::WARN).with_target("gristmill", tracing::Level::DEBUG);
     let file = fmt::layer().with_ansi(false).with_writer(ProjectFile).with_filter(kept);

@@ -55,11 +55,16 @@ pub(crate) struct Printer {
     bars: Arc<Mutex<Option<MultiProgress>>>,
 }
 
+/// Whether a terminal gets colours.
+pub(crate) fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}
+
 impl Printer {
     /// A printer for these arguments and this terminal.
     pub(crate) fn new(args: &GlobalArgs) -> Self {
-        let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
-            && std::env::var_os("TERM").is_none_or(|term| term != "dumb");
+        let colour = may_colour();
         Self {
             format: args.output,
             quiet: args.quiet,

@@ -95,6 +95,50 @@ fn each_strategy_is_one_version_that_others_read() {
 }
 
 #[test]
+fn a_first_load_complains_of_nothing_and_what_is_piped_has_no_colours() {
+    let world = World::sqlite();
+    world.shop("create table orders(id integer primary key); insert into orders values (1)");
+    for (table, more) in [("quiet", &["-q"][..]), ("plain", &[]), ("verbose", &["-v"])] {
+        world.steps(&format!(
+            "  orders: {{extract: {{from: shop, table: orders}}}}
+  l: {{load: {{from: orders, to: lake, path: {table}/, format: delta, strategy: append}}}}\n"
+        ));
+        let said = world.run(1, more);
+        assert_eq!(said.code, Some(0), "{said}");
+        assert!(!said.err.contains("ERROR") && !said.err.contains('\u{1b}'), "{said}");
+        assert!(!more.contains(&"-q") || said.err.is_empty(), "{said}");
+        assert_eq!(asked(&world, table, "select id from t"), ["version 0", "1"]);
+    }
+}
+
+#[test]
+fn a_scope_alone_does_not_double_rows_outside_of_it() {
+    let world = World::sqlite();
+    world.shop("create table orders(id integer primary key, v integer); insert into orders values (1, 5), (2, 6)");
+    let steps = |load: &str| {
+        world.steps(&format!(
+            "  orders: {{extract: {{from: shop, table: orders}}}}
+  l: {{load: {{from: orders, to: lake, path: t/, format: delta, strategy: delete+insert, {load}}}}}\n"
+        ));
+    };
+    for (load, said) in [
+        ("scope: \"v = 5\"", "rows with `v = 6` are outside of the scope `v = 5`"),
+        ("scope: \"v = 'abc'\"", "`abc` is no value of `v`, which is bigint"),
+    ] {
+        steps(load);
+        let answer = world.run(1, &[]);
+        assert_eq!(answer.code, Some(1), "{answer}");
+        assert!(answer.error().contains(said), "{answer}");
+        assert!(!world.folder.path().join("lake/t/_delta_log").exists());
+    }
+    steps("scope: \"v = 5\", key: [id]");
+    for day in [1, 2] {
+        world.ok(day, &[]);
+        assert_eq!(asked(&world, "t", "select id, v from t order by id")[1..], ["1,5", "2,6"]);
+    }
+}
+
+#[test]
 fn what_a_failed_check_kept_back_can_be_looked_at_and_no_version_is_made() {
     let world = World::sqlite();
     world.shop("create table orders(id integer primary key, total integer); insert into orders values (1, 5), (2, -5)");

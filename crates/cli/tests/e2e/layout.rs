@@ -103,6 +103,44 @@ fn what_cannot_be_written_is_said_before_anything_is() {
     refused("from: sales, partition_by: [month(sold)]", "cannot compute `month` of column `sold`");
 }
 
+#[test]
+fn a_load_that_would_double_rows_or_make_a_folder_unreadable_is_refused_and_leaves_it_as_it_is() {
+    let world = World::sqlite();
+    world.shop(
+        "create table orders(id integer primary key, d text, r text);
+         insert into orders values (1, '2024-01-01', 'a'), (2, '2024-01-01', 'b');",
+    );
+    let steps = |load: &str| {
+        world.steps(&format!(
+            "  orders: {{extract: {{from: shop, table: orders}}}}
+  load: {{load: {{from: orders, to: lake, path: orders/, {load}}}}}\n"
+        ));
+    };
+    steps("strategy: partition_overwrite, partition_by: [d]");
+    world.ok(1, &[]);
+    let before = world.folder.visible("lake");
+    for (code, load, said) in [
+        (1, "strategy: partition_overwrite, partition_by: [d, r]", "are partitioned by `d`"),
+        (1, "strategy: append, partition_by: [d, hash(id) % 2]", "`partition_by` says `d`, `hash(id) % 2`"),
+        (1, "strategy: append", "the load has no `partition_by`"),
+        (2, "strategy: append, partition_by: [d], format: csv", "those of `orders/` are `parquet`"),
+        (1, "strategy: append, partition_by: [d], sort_by: [idd]", "did you mean `id`?"),
+        (1, "strategy: partition_overwrite, partition_by: [d], scope: \"dd = 'x'\"", "did you mean `d`?"),
+    ] {
+        steps(load);
+        let answer = world.run(2, &[]);
+        assert_eq!(answer.code, Some(code), "{load}: {answer}");
+        assert!(answer.error().contains(said), "{load}: {answer}");
+        assert!(world.folder.visible("lake") == before, "{load}");
+    }
+    steps("strategy: replace, partition_by: [d, r]");
+    world.ok(2, &[]);
+    assert_eq!(
+        world.folder.rows("select id, d, r from 'lake/orders/' order by id"),
+        ["1,2024-01-01,a", "2,2024-01-01,b"]
+    );
+}
+
 /// Six loads of a few rows each, into two partitions.
 fn crumbs(world: &World) {
     sales(world);

@@ -59,6 +59,7 @@ impl FilesSink {
                 stop_unless_next(key, next, log.checkpoint(&self.place, &key.slot).await?.as_ref())?;
             }
             self.roll_all_forward(&log).await?;
+            let before = self.beside(&log).await?;
             if publish.is_none() {
                 let files: Vec<&StagedFile> = staged.iter().flat_map(|staged| &staged.files).collect();
                 self.check_staged(&files).await?;
@@ -74,7 +75,8 @@ impl FilesSink {
                 strategy: Some(self.config.strategy),
                 remove: self.removed_by(&files).await?,
                 publish: files,
-                columns: self.config.stored_types(),
+                columns: self.config.types_beside(before.as_ref().map_or(&[], |entry| &entry.columns)),
+                shape: self.config.shape.clone(),
                 checkpoint: next.clone(),
                 rows: staged.iter().map(|staged| staged.rows).sum(),
                 at: Utc::now(),
@@ -89,6 +91,24 @@ impl FilesSink {
         Err(Error::new(ErrorKind::Conflict, format!("`{}` is being written by others all the time", self.config.path))
             .retryable(true)
             .hint("run the load again when the others are done"))
+    }
+
+    /// The newest load whose files stay beside those of this one: none where this one replaces them.
+    ///
+    /// # Errors
+    /// Files that could not be read together, or whose partitions would not be found again.
+    pub(super) async fn beside(&self, log: &Log) -> Result<Option<Entry>> {
+        if self.config.strategy == Strategy::Replace {
+            return Ok(None);
+        }
+        let Some((_, before)) = log.newest_load(&self.place).await? else { return Ok(None) };
+        let shape = self.config.shape.check(&before, &self.config.path);
+        match shape.and_then(|()| self.config.check_types(&before.columns)) {
+            Ok(()) => Ok(Some(before)),
+            // Somebody has emptied the folder: nothing is there that could differ.
+            Err(_) if log.undone().is_empty() && self.place.data_files().await?.is_empty() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Writes an entry to the log and makes it true; answers its number, or none where a rival has taken that.

@@ -5,11 +5,12 @@ use super::encoding::encoding;
 pub(super) use super::encoding::{Dialect, Encoding, TextCompression};
 use super::layout::{is_data, join, split};
 use super::retention::Retention;
-use super::scope::Scope;
+use super::scope::{On, Scope};
+use super::shape::Shape;
 use super::single::hidden_folder;
 use crate::sources::files::common_type;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use gristmill_model::spec::{Compression, FileFormat, LoadSpec, OneOrMany, Strategy};
+use gristmill_model::spec::{Compression, FileFormat, LoadSpec, OneOrMany, PartitionBy, Strategy};
 use gristmill_model::{Error, ErrorKind, Result};
 use std::sync::Arc;
 
@@ -45,6 +46,8 @@ pub(super) struct Config {
     pub(super) scope: Option<Scope>,
     pub(super) retention: Option<Retention>,
     pub(super) encoding: Encoding,
+    /// What the log notes of the files.
+    pub(super) shape: Shape,
     /// Bytes after which a new file is begun.
     pub(super) file_size: u64,
     /// Whether staged files tell about their values (`delta/stats.rs`).
@@ -141,7 +144,7 @@ impl Config {
             (Some(_), Strategy::PartitionOverwrite) if nothing_staged => None,
             (Some(text), Strategy::PartitionOverwrite) => {
                 let fields: Vec<&Field> = partition_by.iter().map(|&index| schema.field(index)).collect();
-                Some(Scope::parse(text, &fields)?)
+                Some(Scope::parse(text, &fields, On::Partitions)?)
             }
             (Some(_), strategy) => {
                 return Err(wrong(format!("`scope` means nothing to `strategy: {}`", strategy.as_str()))
@@ -162,6 +165,8 @@ impl Config {
             compressed_as_named(load, &named, name)?;
         }
         let encoding = encoding(&named, &stored)?;
+        let entries = load.partition_by.0.iter().filter_map(|text| PartitionBy::parse(text).ok()).collect::<Vec<_>>();
+        let shape = if nothing_staged { Shape::default() } else { Shape::new(&encoding, &stored, &entries) };
         let default_size = if single.is_some() { SINGLE_FILE_SIZE } else { FILE_SIZE };
         let file_size = load.file_size.map_or(default_size, |size| size.0);
         if file_size < LEAST_FILE_SIZE {
@@ -181,6 +186,7 @@ impl Config {
             scope,
             retention,
             encoding,
+            shape,
             file_size,
             statistics: false,
             readable: load.readable_staging,
@@ -189,11 +195,19 @@ impl Config {
 }
 
 impl Config {
-    /// Names and types of the stored columns, where the files keep types.
-    pub(super) fn stored_types(&self) -> Vec<(String, String)> {
+    /// Names and types of the stored columns, where the files keep types, and those that files of `before` have beside them;
+    /// of a column that both have, the type that holds the values of both.
+    pub(super) fn types_beside(&self, before: &[(String, String)]) -> Vec<(String, String)> {
         // Those of text are guesses, for which there is always a common one.
         let fields = self.encoding.keeps(&self.stored).map(Schema::fields).into_iter().flatten();
-        fields.map(|field| (field.name().clone(), field.data_type().to_string())).collect()
+        let own = fields.map(|field| {
+            let both = known_type(before, field.name()).and_then(|(_, old)| common_type(&old, field.data_type()));
+            (field.name().clone(), both.unwrap_or_else(|| field.data_type().clone()).to_string())
+        });
+        let mut all: Vec<(String, String)> = own.collect();
+        let others = before.iter().filter(|(name, _)| self.stored.column_with_name(name).is_none());
+        all.extend(others.cloned());
+        all
     }
 
     /// Looks whether files with these columns can be read together with those that were loaded `before`.
@@ -201,10 +215,9 @@ impl Config {
     /// # Errors
     /// [`ErrorKind::Schema`] for a column whose types have none in common: the folder could be read no more.
     pub(super) fn check_types(&self, before: &[(String, String)]) -> Result<()> {
-        for field in self.stored.fields() {
-            let Some((name, old)) = before.iter().find(|(name, _)| name == field.name()) else { continue };
+        for field in self.encoding.keeps(&self.stored).map(Schema::fields).into_iter().flatten() {
             // What this version does not understand it cannot hold against the load.
-            let Ok(old) = old.parse::<DataType>() else { continue };
+            let Some((name, old)) = known_type(before, field.name()) else { continue };
             let new = field.data_type();
             if old.is_null() || new.is_null() || common_type(&old, new).is_some() {
                 continue;
@@ -229,6 +242,12 @@ impl Config {
             }
         }
     }
+}
+
+/// The column of this name, as the log has noted it.
+fn known_type<'a>(noted: &'a [(String, String)], name: &str) -> Option<(&'a str, DataType)> {
+    let (name, data_type) = noted.iter().find(|(known, _)| known == name)?;
+    Some((name.as_str(), data_type.parse().ok()?))
 }
 
 /// The name of the one file a path leads to: its ending is that of a format (`out/rates.json`), or `file.csv.gz`.

@@ -52,6 +52,16 @@ pub(super) struct Dialect {
 }
 
 impl Encoding {
+    pub(super) fn format(&self) -> FileFormat {
+        match self {
+            Self::Parquet { .. } => FileFormat::Parquet,
+            Self::Csv { .. } => FileFormat::Csv,
+            Self::Ndjson { .. } => FileFormat::Ndjson,
+            Self::Typed { typed: Typed::Avro(_), .. } => FileFormat::Avro,
+            Self::Typed { typed: Typed::Arrow(_), .. } => FileFormat::Arrow,
+        }
+    }
+
     /// The ending of the files' names.
     pub(super) fn extension(&self) -> String {
         let (format, compression) = match self {

@@ -9,5 +9,6 @@ pub(crate) fn ledger_entry(bytes: &[u8]) {
     assert_eq!(committed.key, entry.key);
     assert!(!entry.key.short().is_empty());
     let again = serde_json::to_vec(&entry).ok().and_then(|text| serde_json::from_slice::<Entry>(&text).ok());
-    assert_eq!(again.map(|again| again.checkpoint), Some(entry.checkpoint));
+    let noted = |entry: Entry| (entry.checkpoint, entry.columns, entry.shape);
+    assert_eq!(again.map(noted), Some(noted(entry)));
 }

@@ -10,6 +10,7 @@
 //! reads an entry that a listing has shown may find it gone, which means the same.
 
 use super::place::{LoadOf, Place, log_path};
+use super::shape::Shape;
 use chrono::{DateTime, Utc};
 use gristmill_model::spec::Strategy;
 use gristmill_model::{Checkpoint, Committed, Error, ErrorKind, LoadKey, OwnerId, Result, Slot, StagedFile};
@@ -41,9 +42,13 @@ pub(super) struct Entry {
     /// Files to remove, relative to the target.
     #[serde(default)]
     pub(super) remove: Vec<String>,
-    /// Names and types of the stored columns, where the files keep types (Parquet).
+    /// Names and types of the stored columns, where the files keep types: those of this load, and those that earlier files of
+    /// the target have beside them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) columns: Vec<(String, String)>,
+    /// What the files of the target have in common beside that.
+    #[serde(default, skip_serializing_if = "Shape::is_unknown")]
+    pub(super) shape: Shape,
     #[serde(default)]
     pub(super) checkpoint: Checkpoint,
     #[serde(default)]
@@ -61,6 +66,7 @@ impl Entry {
             publish: Vec::new(),
             remove: Vec::new(),
             columns: Vec::new(),
+            shape: Shape::default(),
             checkpoint: Checkpoint::default(),
             rows: 0,
             at: Utc::now(),

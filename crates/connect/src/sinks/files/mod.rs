@@ -45,6 +45,7 @@ mod readable;
 mod recover;
 mod retention;
 mod scope;
+mod shape;
 mod single;
 mod spill;
 mod stage;
@@ -57,6 +58,7 @@ mod write;
 pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
 pub use compact::{compact, recover_compactions};
 
+use crate::hive::DELTA_LOG;
 use crate::sinks::rules::Stamps;
 use crate::stores::Store;
 use crate::{Grouping, LoadContext, Recovered, Rows, Sink, SinkMode};
@@ -77,6 +79,9 @@ use std::sync::Arc;
 /// A load that files cannot serve (a table, `delete+insert`, `merge`, a format that is only read, columns that are not there), or
 /// a store that can only be read from.
 pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+    if !context.schema.fields().is_empty() {
+        not_within(load.path.as_deref().unwrap_or_default())?;
+    }
     if load.format == Some(FileFormat::Delta) {
         return Ok(Arc::new(delta::DeltaSink::new(store, load, context)?));
     }
@@ -84,6 +89,18 @@ pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Re
     match sink.config.single.clone() {
         Some(name) => Ok(Arc::new(single::SingleFileSink { inner: sink, name })),
         None => Ok(Arc::new(sink)),
+    }
+}
+
+/// Refuses a path into what Gristmill or a Delta table keeps beside its files: no reader looks there, and sweeps do.
+fn not_within(path: &str) -> Result<()> {
+    match path.split('/').find(|name| [layout::HOME, DELTA_LOG].contains(name)) {
+        None => Ok(()),
+        Some(name) => Err(Error::new(
+            ErrorKind::Config,
+            format!("the path `{path}` leads into `{name}`, which is not for rows: nobody would find them there"),
+        )
+        .hint("name another folder, e.g. `path: out/`")),
     }
 }
 
@@ -163,13 +180,11 @@ impl Sink for FilesSink {
             let message = format!("`{}` is a Delta table, whose readers would never see other files", self.config.path);
             return Err(Error::new(ErrorKind::Config, message).hint("add `format: delta`, or load another `path`"));
         }
-        if self.config.strategy == Strategy::Replace || self.config.stored_types().is_empty() {
+        if self.config.strategy == Strategy::Replace {
             return Ok(());
         }
-        match log::Log::list(&self.place).await?.newest_load(&self.place).await? {
-            Some((_, entry)) => self.config.check_types(&entry.columns),
-            None => Ok(()),
-        }
+        let log = log::Log::list(&self.place).await?;
+        self.beside(&log).await.map(drop)
     }
 
     async fn changes(&self) -> Result<Vec<String>> {

@@ -138,6 +138,9 @@ pub(super) fn sorted(load: &LoadSpec, stored: &Schema) -> Result<Vec<SortBy>> {
             )
             .hint("sort by numbers, texts, dates or timestamps"));
         }
+        if sorted.iter().any(|known: &SortBy| known.column == by.column) {
+            return Err(wrong(format!("`sort_by` names `{}` twice", by.column)).hint("name it once"));
+        }
         sorted.push(by);
     }
     Ok(sorted)

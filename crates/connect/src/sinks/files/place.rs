@@ -178,6 +178,20 @@ impl Place {
         }
     }
 
+    /// Whether one of the [`Place::names`] below `folder` is such; not all of them are listed to find one.
+    pub(super) async fn has_name(&self, folder: &str, is: impl Fn(&str) -> bool) -> Result<bool> {
+        let Self::Remote(remote) = self else { return Ok(self.names(folder).await?.iter().any(|name| is(name))) };
+        let path = remote.path(folder)?;
+        let prefix = format!("{path}/");
+        let mut listed = remote.store.list(Some(&path));
+        while let Some(found) = listed.try_next().await.map_err(|error| stores::error(error, format!("`{path}`")))? {
+            if found.location.as_ref().strip_prefix(&prefix).is_some_and(&is) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// Reads a small file; `None` where it is not there.
     pub(super) async fn read(&self, path: &str) -> Result<Option<Vec<u8>>> {
         match self {

@@ -27,6 +27,7 @@ mod faults;
 mod forget;
 mod readable;
 mod rivals;
+mod shape;
 mod single;
 mod speed;
 mod typed;
@@ -271,6 +272,34 @@ fn what_files_cannot_do_is_refused_with_a_way_out() {
     assert_eq!(error.kind(), ErrorKind::Config);
     let error = refuse(|spec| spec.compression_level = Some(99));
     assert!(error.hint_text().unwrap().contains("1 to 22"), "{error:?}");
+}
+
+#[test]
+fn a_path_into_what_is_not_for_rows_is_refused_and_a_hidden_one_is_not() {
+    let target = Target::local();
+    for (path, format, is_refused) in [
+        ("_gristmill/", FileFormat::Parquet, true),
+        ("out/_gristmill/log/", FileFormat::Csv, true),
+        ("out/_gristmill", FileFormat::Delta, true),
+        ("table/_delta_log/", FileFormat::Parquet, true),
+        ("_raw/.x/out/", FileFormat::Parquet, false),
+        ("_prisma_migrations/", FileFormat::Delta, false),
+        ("my_gristmill/", FileFormat::Parquet, false),
+    ] {
+        let spec = LoadSpec {
+            path: Some(path.to_owned()),
+            format: Some(format),
+            ..LoadSpec::new("rows".into(), "lake".into(), Strategy::Append)
+        };
+        let opened = open_sink(target.store.clone(), &spec, context(&target, rows(&[]).schema(), key(1), owner("run")));
+        assert_eq!(opened.is_err(), is_refused, "{path}");
+        if let Err(error) = opened {
+            assert!(error.message().contains("which is not for rows") && error.hint_text().is_some(), "{error:?}");
+        }
+        // What older versions have begun there is recovered all the same.
+        let nothing = Arc::new(Schema::empty());
+        open_sink(target.store.clone(), &spec, context(&target, nothing, key(1), owner("run"))).unwrap();
+    }
 }
 
 #[tokio::test]

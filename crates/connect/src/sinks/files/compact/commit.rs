@@ -26,7 +26,9 @@ impl FilesSink {
             if !old.iter().all(|file| present.contains(file)) {
                 return Ok(None);
             }
-            let before = log.newest_load(&self.place).await?;
+            // What was known of the files is known of them afterwards.
+            let before = log.newest_load(&self.place).await?.map(|(_, entry)| entry);
+            let (columns, shape) = before.map(|entry| (entry.columns, entry.shape)).unwrap_or_default();
             let entry = Entry {
                 decision: Decision::Publish,
                 key: self.context.key.clone(),
@@ -35,7 +37,8 @@ impl FilesSink {
                 strategy: None,
                 publish: staged.files.clone(),
                 remove: old.iter().map(|file| file.path.clone()).collect(),
-                columns: before.map(|(_, entry)| entry.columns).unwrap_or_default(),
+                columns,
+                shape,
                 checkpoint: Checkpoint::default(),
                 rows: staged.rows,
                 at: Utc::now(),

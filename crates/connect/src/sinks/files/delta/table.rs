@@ -6,7 +6,6 @@ use super::types::Kind;
 use arrow::array::AsArray;
 use arrow::compute::cast;
 use arrow::datatypes::DataType;
-use deltalake_core::DeltaTableError;
 use deltalake_core::kernel::{EagerSnapshot, LogicalFileView, Remove};
 use deltalake_core::logstore::LogStoreRef;
 use gristmill_model::{Error, ErrorKind, Result};
@@ -23,7 +22,7 @@ pub(super) const LOG: &str = crate::hive::DELTA_LOG;
 /// # Errors
 /// A place that cannot be listed.
 pub(in super::super) async fn is_table(place: &Place) -> Result<bool> {
-    Ok(place.names(LOG).await?.iter().any(|name| is_entry(name)))
+    place.has_name(LOG, is_entry).await
 }
 
 /// What readers and writers of a table must understand.
@@ -92,18 +91,14 @@ impl Table {
     /// # Errors
     /// A place that cannot be read, a log that is damaged or asks for more than this version can.
     pub(super) async fn read(place: &Place) -> Result<Self> {
+        // The library is not asked for what is no table: it complains of that aloud.
+        if !is_table(place).await? {
+            return Ok(Self::default());
+        }
         let Some(log) = log::open(place).await? else { return Ok(Self::default()) };
-        let snapshot = match EagerSnapshot::try_new(log.as_ref(), None).await {
-            Ok(snapshot) => snapshot,
-            Err(error) => {
-                // A log without a beginning is no table to the library, and a damaged one to us.
-                let is_none = matches!(error, DeltaTableError::NotATable(_));
-                if is_none && !is_table(place).await? {
-                    return Ok(Self::default());
-                }
-                return Err(log::explain(&error, "the log of the Delta table"));
-            }
-        };
+        // A log without a beginning is no table to the library, and a damaged one to us.
+        let snapshot = EagerSnapshot::try_new(log.as_ref(), None).await;
+        let snapshot = snapshot.map_err(|error| log::explain(&error, "the log of the Delta table"))?;
         Ok(Self {
             version: Some(snapshot.version()),
             protocol: as_json(snapshot.protocol())?,

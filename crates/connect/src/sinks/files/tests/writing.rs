@@ -322,6 +322,8 @@ fn layouts_that_make_no_sense_are_refused_by_name() {
         (spec.format, spec.parquet) = (Some(FileFormat::Csv), Some(ParquetOptions::default()));
     });
     assert_eq!(error.message(), "`parquet` means nothing to `format: csv`");
+    let error = refuse(|spec| spec.sort_by = OneOrMany(vec!["id".to_owned(), "id desc".to_owned()]));
+    assert_eq!(error.message(), "`sort_by` names `id` twice");
     let error = refuse(|spec| {
         spec.partition_by = OneOrMany(vec!["day".to_owned()]);
         spec.sort_by = OneOrMany(vec!["day".to_owned()]);

@@ -16,7 +16,7 @@ use super::super::commit::sweep;
 use super::super::output::complete;
 use super::super::place::{Place, blocking};
 use super::super::publish_remote::{gone, is_there};
-use super::super::scope::Scope;
+use super::super::scope::{On, Scope};
 use super::super::{FilesSink, config::Config};
 use super::commit::Change;
 use super::read::{self, Batches};
@@ -113,7 +113,8 @@ impl ByKey {
     ) -> Result<Self> {
         let whole = whole(table, written)?;
         let fields: Vec<&Field> = stored.fields().iter().map(AsRef::as_ref).collect();
-        let scope = load.scope.as_ref().filter(|_| !fields.is_empty()).map(|text| Scope::parse(text, &fields));
+        let scope = load.scope.as_ref().filter(|_| !fields.is_empty());
+        let scope = scope.map(|text| Scope::parse(text, &fields, On::Rows));
         let mut held = plain(load, Vec::new());
         held.path = Some(held_path(load));
         // Nobody but the commit reads these files.
@@ -165,7 +166,22 @@ impl ByKey {
     }
 
     /// Stages new rows where the commit can read them.
+    ///
+    /// # Errors
+    /// Rows outside of a scope that alone says what goes: the next load of the same would not take them away, and so double
+    /// them. Where they have a key, they are found by that.
     pub(super) async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
+        let rows = match self.scope.clone().filter(|_| self.deletes_scope() && self.rules.match_on.is_empty()) {
+            None => rows,
+            Some(scope) => Rows::new(
+                rows.schema(),
+                rows.map(move |batch| {
+                    let batch = batch?;
+                    scope.check_rows(&batch)?;
+                    Ok(batch)
+                }),
+            ),
+        };
         let staged = self.held.stage_rows(task, rows).await?;
         if let Place::Remote(remote) = &self.held.place {
             for file in &staged.files {
@@ -189,13 +205,17 @@ impl ByKey {
         opened.map_err(|error| if error.kind() == ErrorKind::NotFound { gone(file) } else { error })
     }
 
+    /// Whether all of the scope goes.
+    fn deletes_scope(&self) -> bool {
+        self.rules.strategy == Strategy::DeleteInsert && self.scope.is_some()
+    }
+
     fn sieve(&self, staged: &[Staged]) -> Sieve {
-        let deletes_scope = self.rules.strategy == Strategy::DeleteInsert && self.scope.is_some();
         Sieve {
             seen: Seen::new(staged.iter().map(|staged| staged.rows).sum()),
             scope: self.scope.clone(),
             by_key: !self.rules.match_on.is_empty(),
-            by_absence: self.rules.delete_missing || deletes_scope,
+            by_absence: self.rules.delete_missing || self.deletes_scope(),
         }
     }
 

@@ -1,9 +1,8 @@
 //! Which rows of the table a load has to do with: those whose key may come, and those that its scope gives into its hands.
 
-use super::super::super::partition::value_text;
 use super::super::super::scope::Scope;
 use super::codec::Codec;
-use arrow::array::{ArrayRef, BooleanArray, RecordBatch};
+use arrow::array::{BooleanArray, RecordBatch};
 use gristmill_model::{Result, StagedFile};
 use serde_json::Value;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -70,14 +69,10 @@ impl Sieve {
     }
 
     fn in_scope(&self, batch: &RecordBatch) -> Result<BooleanArray> {
-        let Some(scope) = &self.scope else { return Ok(BooleanArray::from(vec![true; batch.num_rows()])) };
-        let columns: Vec<(&str, &ArrayRef)> =
-            scope.columns().filter_map(|name| Some((name, batch.column_by_name(name)?))).collect();
-        let row = |at: usize| {
-            let values = columns.iter().map(|(name, array)| Ok(((*name).to_owned(), value_text(array, at)?)));
-            Ok(Some(scope.holds(&values.collect::<Result<Vec<_>>>()?)))
-        };
-        (0..batch.num_rows()).map(row).collect()
+        match &self.scope {
+            Some(scope) => scope.rows(batch),
+            None => Ok(BooleanArray::from(vec![true; batch.num_rows()])),
+        }
     }
 }
 

@@ -62,6 +62,65 @@ async fn every_type_is_the_same_after_it_was_written_anew() {
     assert_eq!(asked(&lake, "select real from t order by b"), ["(2.5,)", "(None,)"]);
 }
 
+/// `id`s, and texts that may be NULL.
+fn texts(rows: &[(i64, Option<&str>)]) -> RecordBatch {
+    let ids: ArrayRef = Arc::new(rows.iter().map(|row| row.0).collect::<Int64Array>());
+    let texts: ArrayRef = Arc::new(rows.iter().map(|row| row.1).collect::<StringArray>());
+    RecordBatch::try_from_iter_with_nullable([("id", ids, true), ("r", texts, true)]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_outside_of_a_scope_that_alone_says_what_goes_are_refused_before_anything_is_published() {
+    for lake in [Lake(Target::local()), Lake(Target::s3())] {
+        lake.load(load(Strategy::Append, &[]), 1, &rows(&[(1, "a"), (2, "b")])).await.unwrap();
+        let scoped = |key: &[&str]| LoadSpec {
+            scope: Some("day = 'a'".to_owned()),
+            key: OneOrMany(key.iter().map(|&name| name.to_owned()).collect()),
+            ..load(Strategy::DeleteInsert, &[])
+        };
+        let error = lake.load(scoped(&[]), 2, &rows(&[(3, "a"), (2, "b")])).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Data);
+        assert_eq!(error.message(), "rows with `day = b` are outside of the scope `day = 'a'`");
+        assert!(error.hint_text().unwrap().contains("add a `key`"), "{error:?}");
+        assert_eq!(lake.table().await.version, Some(0));
+        lake.load(scoped(&[]), 3, &rows(&[(3, "a")])).await.unwrap();
+        // By their key they are found again, so that they do not come twice.
+        for generation in [4, 5] {
+            lake.load(scoped(&["id"]), generation, &rows(&[(4, "a"), (2, "b"), (5, "c")])).await.unwrap();
+            let held = sorted_rows(&read(&lake.0.place()).await.unwrap()).unwrap();
+            assert_eq!(held, ["2│b│", "4│a│", "5│c│"]);
+        }
+        // So they are where `delete_missing` only looks there.
+        let merge = LoadSpec { strategy: Strategy::Merge, delete_missing: true, ..scoped(&["id"]) };
+        for generation in [6, 7] {
+            lake.load(merge.clone(), generation, &rows(&[(6, "a"), (5, "d")])).await.unwrap();
+            let held = sorted_rows(&read(&lake.0.place()).await.unwrap()).unwrap();
+            assert_eq!(held, ["2│b│", "5│d│", "6│a│"]);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_scope_of_rows_tells_null_from_the_empty_text() {
+    let lake = Lake(Target::local());
+    let all = texts(&[(1, None), (2, Some("")), (3, Some("x"))]);
+    lake.load(load(Strategy::Append, &[]), 1, &all).await.unwrap();
+    let scoped = |scope: &str| LoadSpec { scope: Some(scope.to_owned()), ..load(Strategy::DeleteInsert, &[]) };
+    lake.load(scoped("r is null"), 2, &texts(&[(4, None)])).await.unwrap();
+    let held = || async { sorted_rows(&read(&lake.0.place()).await.unwrap()).unwrap() };
+    assert_eq!(held().await, ["2││", "3│x│", "4│∅│"]);
+    let error = lake.load(scoped("r is null"), 3, &texts(&[(4, Some(""))])).await.unwrap_err();
+    assert!(error.message().contains("outside of the scope"), "{error:?}");
+    lake.load(scoped("r = ''"), 4, &texts(&[(5, Some(""))])).await.unwrap();
+    assert_eq!(held().await, ["3│x│", "4│∅│", "5││"]);
+    for (scope, said) in
+        [("id = 'abc'", "`abc` is no value of `id`, which is bigint"), ("no = 1", "`no` is not a column of the rows")]
+    {
+        let error = lake.open(scoped(scope), context(&lake.0, all.schema(), key(5), owner("run"))).unwrap_err();
+        assert!(error.message().contains(said) && error.kind() == ErrorKind::Schema, "{error:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn merges_and_appends_of_others_all_come_in() {
     let lake = Lake(Target::local());
