@@ -1,4 +1,4 @@
-//! What is said about columns that a load adds to a table.
+//! What is said about columns that a load adds to a table, or makes wider.
 
 use gristmill_model::did_you_mean;
 
@@ -20,6 +20,11 @@ pub(super) fn added<'a>(
         None => format!("adds the column `{name}` to `{table}`"),
     })
     .collect()
+}
+
+/// A note for a column that becomes wider.
+pub(super) fn widened(table: &str, column: &str, from: &str, to: &str) -> String {
+    format!("widens the column `{column}` of `{table}` from {from} to {to}")
 }
 
 #[cfg(test)]

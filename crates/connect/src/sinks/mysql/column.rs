@@ -28,6 +28,9 @@ pub(crate) struct Column {
     fraction: u8,
     /// Letters, or bytes.
     length: Option<u64>,
+    /// The type that it is given for the rows, and the whole of what is said of it then (`widen.rs`).
+    pub(crate) becomes: Option<String>,
+    pub(crate) anew: Option<String>,
 }
 
 impl Column {
@@ -70,6 +73,8 @@ impl Column {
             scale: scale.and_then(|scale| scale.parse().ok()),
             fraction: fraction.and_then(|digits| digits.parse().ok()).unwrap_or_default(),
             length: length.and_then(|length| length.parse().ok()),
+            becomes: None,
+            anew: None,
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! MySQL commits whatever is open when a table is made, changed or dropped. So everything of that kind is done before the
 //! transaction of the load, or after it: the target is made or widened first (a load that breaks off then may leave an empty
-//! table, or a column of NULLs, and no row), staging tables are dropped last (whoever recovers a load sweeps them). Between
+//! table, a column of NULLs, or a wider one, and no row), staging tables are dropped last (whoever recovers a load sweeps them). Between
 //! the two is one transaction with the ledger's row, old rows deleted and new rows inserted. Rows are deleted and never
 //! truncated, tables never swapped: whoever reads meanwhile sees the old rows until the commit, whole; indexes, triggers,
 //! foreign keys, grants, views and comments stay as they are.
@@ -11,7 +11,6 @@
 
 use super::MysqlSink;
 use super::session::{is_in_transaction, open, take_turn};
-use super::target::Target;
 use crate::Recovered;
 use crate::sinks::rival::{stop_if_of_another, stop_unless_next};
 use crate::sinks::staged_table::{Label, PREFIX, Payload};
@@ -95,7 +94,7 @@ impl MysqlSink {
         let failed = |error: Failure| self.refused(&error, &doing);
         take_turn(session, self.options.database(), &self.options.table.name, |error| self.refused(error, &doing))
             .await?;
-        let mut target = Target::find(session, &self.config, &self.options).await?;
+        let mut target = self.target(session).await?;
         self.make_ledger(session, &target).await?;
         if let Some((known, entered)) = self.entry(session, &self.key).await? {
             // The rows are in; what this attempt staged is of no more use.
@@ -104,10 +103,14 @@ impl MysqlSink {
             return Ok(known);
         }
         stop_unless_next(&self.key, next, self.newest_checkpoint(session, &self.key.slot).await?.as_ref())?;
+        target = self.target_of(session, target, tables).await?;
         target.check(&self.columns, &self.options)?;
+        for note in target.notes_of_wider() {
+            tracing::info!("{note}");
+        }
         if let Some(change) = target.change(&self.columns, &self.options) {
             session.run(&change).await.map_err(failed)?;
-            target = Target::find(session, &self.config, &self.options).await?;
+            target = self.target(session).await?;
         }
         let new = self.prepare_rows(session, &target, tables).await?;
 

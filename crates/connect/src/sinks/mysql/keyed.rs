@@ -55,7 +55,7 @@ impl MysqlSink {
         Ok(Some(self.gather(session, target, tables, &columns, "DISTINCT ").await?))
     }
 
-    async fn must_be_there(&self, session: &mut Session, tables: &[Payload]) -> Result<()> {
+    pub(super) async fn must_be_there(&self, session: &mut Session, tables: &[Payload]) -> Result<()> {
         for Payload { schema, table, .. } in tables {
             let sql = format!(
                 "SELECT COUNT(*) FROM information_schema.tables WHERE table_schema = {} AND table_name = {}",
@@ -125,7 +125,7 @@ impl MysqlSink {
         }
         let tables = staged.iter().map(Payload::of).collect::<Result<Vec<_>>>()?;
         let mut session = open(&self.config).await?;
-        let target = Target::find(&mut session, &self.config, &self.options).await?;
+        let target = self.target(&mut session).await?;
         let value = |place: usize, column: &Outgoing| {
             let staged = staged_name(place);
             target.column(&column.name).map_or_else(|| staged.clone(), |known| known.comparable(&staged))

@@ -29,8 +29,10 @@ mod target;
 mod tests;
 mod tolerant;
 pub mod types;
+mod widen;
 
-use crate::sinks::{staged_table, widen};
+use crate::sinks::staged_table;
+use crate::sinks::widen::added;
 use crate::sources::mysql::MysqlConfig;
 use crate::sources::mysql::connect::{Failure, Session, server_error};
 use crate::sources::mysql::names::quoted;
@@ -114,7 +116,7 @@ impl Sink for MysqlSink {
 
     async fn prepare(&self) -> Result<()> {
         let mut session = session::open(&self.config).await?;
-        let target = Target::find(&mut session, &self.config, &self.options).await?;
+        let target = self.target(&mut session).await?;
         target.check(&self.columns, &self.options)?;
         self.check_rights(&mut session, &target).await?;
         session.close().await;
@@ -123,12 +125,14 @@ impl Sink for MysqlSink {
 
     async fn changes(&self) -> Result<Vec<String>> {
         let mut session = session::open(&self.config).await?;
-        let target = Target::find(&mut session, &self.config, &self.options).await?;
+        let target = self.target(&mut session).await?;
         session.close().await;
         let Some(existing) = &target.existing else { return Ok(Vec::new()) };
         let given: Vec<&str> =
             self.columns.iter().chain(&self.options.added).map(|column| column.name.as_str()).collect();
-        Ok(widen::added(&target.name, &given, &existing.names(), same_name))
+        let mut notes = added(&target.name, &given, &existing.names(), same_name);
+        notes.extend(target.notes_of_wider());
+        Ok(notes)
     }
 
     fn tells_refused_rows(&self) -> bool {

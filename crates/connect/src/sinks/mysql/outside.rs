@@ -26,7 +26,7 @@ impl MysqlSink {
         }
         let tables = staged.iter().map(Payload::of).collect::<Result<Vec<_>>>()?;
         let mut session = open(&self.config).await?;
-        let target = Target::find(&mut session, &self.config, &self.options).await?;
+        let target = self.target(&mut session).await?;
         self.check_rows_in_scope(&mut session, &target, &tables).await?;
         session.close().await;
         Ok(())

@@ -70,7 +70,7 @@ impl MysqlSink {
     /// Looks the target up and makes the staging table.
     pub(super) async fn begin_staging(&self, task: &TaskKey) -> Result<Begun> {
         let mut session = open(&self.config).await?;
-        let target = Target::find(&mut session, &self.config, &self.options).await?;
+        let target = self.target(&mut session).await?;
         let payload = Payload::aside(&target.database, table_name(task));
         let columns = self.staged_columns(&target);
         fault::at(Point::BeforeIntent)?;

@@ -26,7 +26,7 @@ pub(crate) struct Target {
 /// A table that is there.
 #[derive(Debug, Clone)]
 pub(crate) struct Existing {
-    columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
     /// From it and to it; looked up where rows are going to be deleted.
     pub(crate) foreign_keys: Vec<ForeignKey>,
 }
@@ -97,15 +97,26 @@ impl Target {
         self.existing.as_ref().and_then(|existing| existing.column(name))
     }
 
-    /// The statement that makes the target fit the rows: a new table, or new columns.
+    pub(super) fn column_mut(&mut self, name: &str) -> Option<&mut Column> {
+        self.existing.as_mut()?.columns.iter_mut().find(|column| same_name(&column.name, name))
+    }
+
+    /// The columns that become wider, as ALTER TABLE says it.
+    pub(super) fn modified(&self) -> impl Iterator<Item = String> {
+        let columns = self.existing.iter().flat_map(|existing| &existing.columns);
+        columns.filter_map(|column| Some(format!("MODIFY COLUMN {}", column.anew.as_ref()?)))
+    }
+
+    /// The statement that makes the target fit the rows: a new table, new columns, wider ones.
     pub(crate) fn change(&self, columns: &[Outgoing], options: &Options) -> Option<String> {
         let all = columns.iter().chain(&options.added);
         let definition =
             |column: &Outgoing| format!("{} {} NULL DEFAULT NULL", quoted(&column.name), column.kind.sql(&self.server));
         if self.existing.is_some() {
             let added = all.filter(|column| self.column(&column.name).is_none());
-            let added: Vec<String> = added.map(|column| format!("ADD COLUMN {}", definition(column))).collect();
-            return (!added.is_empty()).then(|| format!("ALTER TABLE {} {}", self.sql(), added.join(", ")));
+            let added = added.map(|column| format!("ADD COLUMN {}", definition(column)));
+            let changes: Vec<String> = added.chain(self.modified()).collect();
+            return (!changes.is_empty()).then(|| format!("ALTER TABLE {} {}", self.sql(), changes.join(", ")));
         }
         let key = options.rules.new_key();
         let in_key = |column: &Outgoing| {
@@ -160,7 +171,7 @@ impl Target {
                 let message = format!("the column `{}` of `{table}` is computed by the server", column.name);
                 return Err(Error::new(ErrorKind::Schema, message).hint("leave it out of the rows"));
             }
-            if !known.takes(column) {
+            if !known.takes(column) && known.becomes.is_none() {
                 return Err(Error::new(
                     ErrorKind::Schema,
                     format!(

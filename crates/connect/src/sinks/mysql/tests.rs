@@ -1,6 +1,7 @@
 mod faults;
 mod strategies;
 mod types;
+mod widening;
 
 use super::*;
 use crate::conformance::{SinkTarget, scope_suite, sink_suite, sorted_rows};

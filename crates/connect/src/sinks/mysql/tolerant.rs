@@ -75,6 +75,10 @@ impl MysqlSink {
         )];
         if target.existing.is_some() {
             make.push(format!("CREATE TEMPORARY TABLE {} LIKE {}", target.beside(SHAPE), target.sql()));
+            let wider: Vec<String> = target.modified().collect();
+            if !wider.is_empty() {
+                make.push(format!("ALTER TABLE {} {}", target.beside(SHAPE), wider.join(", ")));
+            }
         }
         for sql in make {
             session.run(&sql).await.map_err(|error| {

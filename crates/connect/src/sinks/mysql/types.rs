@@ -72,15 +72,7 @@ impl Kind {
     pub(crate) fn sql(&self, server: &Server) -> String {
         match self {
             Self::Bool => "tinyint(1)",
-            Self::Whole { bits, signed } => {
-                let name = match bits {
-                    8 => "tinyint",
-                    16 => "smallint",
-                    32 => "int",
-                    _ => "bigint",
-                };
-                return format!("{name}{}", if *signed { "" } else { " unsigned" });
-            }
+            Self::Whole { bits, signed } => return whole(*bits, *signed),
             Self::Float => "float",
             Self::Double => "double",
             Self::Decimal(precision, scale) => return format!("decimal({precision},{scale})"),
@@ -104,6 +96,17 @@ impl Kind {
             _ => self.sql(server),
         }
     }
+}
+
+/// The type of whole numbers.
+pub(crate) fn whole(bits: u8, signed: bool) -> String {
+    let name = match bits {
+        8 => "tinyint",
+        16 => "smallint",
+        32 => "int",
+        _ => "bigint",
+    };
+    format!("{name}{}", if signed { "" } else { " unsigned" })
 }
 
 /// A column on its way to the server.

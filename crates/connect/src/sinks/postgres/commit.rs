@@ -168,12 +168,10 @@ impl PostgresSink {
         failed: &(dyn Fn(tokio_postgres::Error) -> Error + Sync),
     ) -> Result<u64> {
         self.run_sql(session, &self.options.rules.pre_sql, "pre_sql").await?;
-        let target = Target::find(session, &self.config, &self.options).await?;
+        let target = self.target_of(session, tables).await?;
         target.check(&self.columns, &self.options)?;
         for table in tables {
-            let sql = format!("SELECT to_regclass({}) IS NOT NULL", literal(&table.sql()));
-            let there: bool = session.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)?;
-            if !there {
+            if !self.is_there(session, table).await? {
                 return Err(self.gone(table, "another process swept them"));
             }
         }
@@ -185,6 +183,10 @@ impl PostgresSink {
             self.check_table_in_scope(session, &target, rows).await?;
             return Ok(rows);
         }
+        self.check_wider(session, &target).await?;
+        for note in target.notes_of_wider() {
+            tracing::info!("{note}");
+        }
         for change in target.changes(&self.columns, &self.options) {
             session.batch_execute(&change).await.map_err(failed)?;
         }
@@ -192,6 +194,13 @@ impl PostgresSink {
         let inserted = self.publish(session, &target, tables).await?;
         self.check_table_in_scope(session, &target, inserted).await?;
         Ok(inserted)
+    }
+
+    /// Whether a staging table is still there.
+    pub(super) async fn is_there(&self, session: &Session, table: &Payload) -> Result<bool> {
+        let sql = format!("SELECT to_regclass({}) IS NOT NULL", literal(&table.sql()));
+        let failed = |error| server_error(&error, &self.config, &format!("loading `{}` failed", self.options.table));
+        session.query_one(&sql, &[]).await.and_then(|row| row.try_get(0)).map_err(failed)
     }
 
     fn gone(&self, table: &Payload, why: &str) -> Error {

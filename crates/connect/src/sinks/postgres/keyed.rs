@@ -71,7 +71,7 @@ impl PostgresSink {
         }
         let tables = staged.iter().map(Payload::of).collect::<Result<Vec<_>>>()?;
         let session = Session::open(&self.config).await?;
-        let target = Target::find(&session, &self.config, &self.options).await?;
+        let target = self.target_of(&session, &tables).await?;
         let rows = self.as_of_target(&target, &tables);
         self.check_keys(&session, &format!("({rows})")).await?;
         session.close().await;

@@ -7,8 +7,8 @@
 //!
 //! Strategies: `append`; `replace` (the table stays, its rows are deleted and inserted); `truncate+insert`, which lets
 //! readers wait; `delete+insert` by distinct keys; `partition_overwrite` by distinct values of `partition_by`; `merge` and
-//! `scd2` (`keyed.rs`). A missing table is created, new columns are added; a type that does not fit is an error before
-//! the first row.
+//! `scd2` (`keyed.rs`). A missing table is created, new columns are added, numbers become wider (`widen.rs`); any other
+//! type that does not fit is an error before the first row.
 
 mod commit;
 mod config;
@@ -22,9 +22,11 @@ mod tests;
 mod tolerant;
 pub mod types;
 pub(crate) mod way;
+mod widen;
 
+use crate::sinks::staged_table;
 use crate::sinks::staged_table::Way;
-use crate::sinks::{staged_table, widen};
+use crate::sinks::widen::added;
 use crate::sources::postgres::PostgresConfig;
 use crate::sources::postgres::connect::{Session, server_error};
 use crate::sources::postgres::names::quoted;
@@ -105,9 +107,10 @@ impl Sink for PostgresSink {
 
     async fn prepare(&self) -> Result<()> {
         let session = Session::open(&self.config).await?;
-        let target = Target::find(&session, &self.config, &self.options).await?;
+        let target = self.target(&session).await?;
         target.check(&self.columns, &self.options)?;
         target.check_rights(&session, &self.config, &self.columns, &self.options).await?;
+        self.check_wider(&session, &target).await?;
         self.check_scope(&session, &target).await?;
         self.ask_way(&session, &target).await?;
         session.close().await;
@@ -116,13 +119,15 @@ impl Sink for PostgresSink {
 
     async fn changes(&self) -> Result<Vec<String>> {
         let session = Session::open(&self.config).await?;
-        let target = Target::find(&session, &self.config, &self.options).await?;
+        let target = self.target(&session).await?;
         self.ask_way(&session, &target).await?;
         session.close().await;
         let Some(existing) = &target.existing else { return Ok(Vec::new()) };
         let given: Vec<&str> =
             self.columns.iter().chain(&self.options.added).map(|column| column.name.as_str()).collect();
-        Ok(widen::added(&target.name, &given, &existing.names(), |a, b| a == b))
+        let mut notes = added(&target.name, &given, &existing.names(), |a, b| a == b);
+        notes.extend(target.notes_of_wider());
+        Ok(notes)
     }
 
     fn tells_refused_rows(&self) -> bool {

@@ -24,7 +24,7 @@ impl PostgresSink {
         }
         let tables = staged.iter().map(Payload::of).collect::<Result<Vec<_>>>()?;
         let session = Session::open(&self.config).await?;
-        let target = Target::find(&session, &self.config, &self.options).await?;
+        let target = self.target_of(&session, &tables).await?;
         // Statements before the rows may make the table: the commit sees it.
         if target.existing.is_some() || self.options.rules.pre_sql.is_empty() {
             self.check_rows_in_scope(&session, &target, &tables).await?;

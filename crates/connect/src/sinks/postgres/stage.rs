@@ -22,7 +22,7 @@ impl Payload {
 impl PostgresSink {
     pub(super) async fn stage_rows(&self, task: &TaskKey, mut rows: Rows) -> Result<Staged> {
         let session = Session::open(&self.config).await?;
-        let target = Target::find(&session, &self.config, &self.options).await?;
+        let target = self.target(&session).await?;
         // Asked again: the target may have changed. Where the load was prepared for many writers, this is one of them.
         let way = match self.way.get() {
             Some(Way::Held | Way::Ready) => self.way_into(&session, &target).await?,

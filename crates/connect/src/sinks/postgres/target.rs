@@ -22,27 +22,30 @@ pub(crate) struct Target {
 #[derive(Debug, Clone)]
 pub(crate) struct Existing {
     oid: u32,
-    columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
     /// Foreign keys that point here: their name, their table, what they do when a row is deleted, and the table's number.
     inbound: Vec<(String, String, String, String)>,
 }
 
 /// A column of the target.
 #[derive(Debug, Clone)]
-struct Column {
-    name: String,
+pub(super) struct Column {
+    pub(super) name: String,
     /// As the owner declared it: `numeric(10,2)`.
-    declared: String,
+    pub(super) declared: String,
     /// What a value is cast to before it is assigned: without length or precision, so that assigning checks them.
     cast: String,
-    base: String,
-    item: Option<String>,
-    is_enum: bool,
+    pub(super) base: String,
+    pub(super) item: Option<String>,
+    pub(super) is_enum: bool,
+    pub(super) is_domain: bool,
     /// The type modifier: -1 where there is none.
-    modifier: i32,
+    pub(super) modifier: i32,
     must_be_given: bool,
-    generated: bool,
+    pub(super) generated: bool,
     always_identity: bool,
+    /// The type that it is given for the rows (`widen.rs`).
+    pub(super) becomes: Option<String>,
 }
 
 impl Target {
@@ -113,7 +116,7 @@ impl Target {
         format!("{}.{}", quoted(&self.schema), quoted(&self.name))
     }
 
-    /// Statements that make the target fit the rows: a new table, or new columns.
+    /// Statements that make the target fit the rows: a new table, new columns, wider ones.
     pub(crate) fn changes(&self, columns: &[Outgoing], options: &Options) -> Vec<String> {
         let definition = |column: &Outgoing| format!("{} {}", quoted(&column.name), column.kind.sql());
         let all = columns.iter().chain(&options.added);
@@ -128,11 +131,13 @@ impl Target {
             }
             Some(existing) => {
                 let added = all.filter(|column| existing.column(&column.name).is_none());
-                let added: Vec<String> = added.map(|column| format!("ADD COLUMN {}", definition(column))).collect();
-                if added.is_empty() {
+                let added = added.map(|column| format!("ADD COLUMN {}", definition(column)));
+                let wider = self.widened().map(|(name, _, to)| format!("ALTER COLUMN {} TYPE {to}", quoted(name)));
+                let changes: Vec<String> = added.chain(wider).collect();
+                if changes.is_empty() {
                     return Vec::new();
                 }
-                vec![format!("ALTER TABLE {} {}", self.sql(), added.join(", "))]
+                vec![format!("ALTER TABLE {} {}", self.sql(), changes.join(", "))]
             }
         }
     }
@@ -150,7 +155,16 @@ impl Target {
             by_itself
                 .map(|known| format!("ALTER TABLE pg_temp.{name} ALTER COLUMN {} DROP NOT NULL", quoted(&known.name))),
         );
+        let wider = self.widened();
+        statements
+            .extend(wider.map(|(column, _, to)| {
+                format!("ALTER TABLE pg_temp.{name} ALTER COLUMN {} TYPE {to}", quoted(column))
+            }));
         Some(statements)
+    }
+
+    pub(super) fn column_mut(&mut self, name: &str) -> Option<&mut Column> {
+        self.existing.as_mut()?.columns.iter_mut().find(|column| column.name == name)
     }
 
     /// Whether the target has a column of that name.
@@ -161,7 +175,7 @@ impl Target {
     /// How a staged column (`"c3"`) is written so that it has the type of the target's column.
     pub(crate) fn expression(&self, column: &Outgoing, staged: &str) -> String {
         let cast = match self.existing.as_ref().and_then(|existing| existing.column(&column.name)) {
-            Some(known) => known.cast.clone(),
+            Some(known) => known.becomes.clone().unwrap_or_else(|| known.cast.clone()),
             None => column.kind.sql(),
         };
         format!("CAST({staged} AS {cast})")
@@ -187,7 +201,9 @@ impl Target {
     /// Whether every column of the rows is one of the table, with the type that the rows are encoded in.
     pub(crate) fn has_the_types_of(&self, columns: &[Outgoing]) -> bool {
         let same = |existing: &Existing, column: &Outgoing| {
-            existing.column(&column.name).is_some_and(|known| known.is_encoded_as(&column.kind))
+            let known = existing.column(&column.name);
+            // A value that is too great makes its column wider, which the server cannot do while it is copied in.
+            known.is_some_and(|known| known.is_encoded_as(&column.kind) && !known.may_overflow(&column.kind))
         };
         self.existing.as_ref().is_some_and(|existing| columns.iter().all(|column| same(existing, column)))
     }
@@ -214,7 +230,7 @@ impl Target {
                 let message = format!("the column `{}` of `{table}` is computed by the server", column.name);
                 return Err(Error::new(ErrorKind::Schema, message).hint("leave it out of the rows"));
             }
-            if !known.takes(&column.kind) {
+            if !known.takes(&column.kind) && known.becomes.is_none() {
                 return Err(Error::new(
                     ErrorKind::Schema,
                     format!(
@@ -321,20 +337,18 @@ impl Target {
             .hint(format!("let its owner run: grant {} on {} to {user}", rights.join(", "), self.sql())));
         }
         if !self.changes(columns, options).is_empty() && !flag(1)? {
-            let new: Vec<&str> = columns
-                .iter()
-                .chain(&options.added)
-                .map(|column| column.name.as_str())
-                .filter(|name| existing.column(name).is_none())
-                .collect();
+            let names = columns.iter().chain(&options.added).map(|column| column.name.as_str());
+            let new: Vec<&str> = names.filter(|name| existing.column(name).is_none()).collect();
+            let what = match new.is_empty() {
+                false => format!("add the new column `{}`", new.join("`, `")),
+                true => {
+                    let wider: Vec<&str> = self.widened().map(|(name, ..)| name).collect();
+                    format!("widen the column `{}`", wider.join("`, `"))
+                }
+            };
             return Err(Error::new(
                 ErrorKind::Denied,
-                format!(
-                    "only the owner of `{}.{}` may add the new column `{}`",
-                    self.schema,
-                    self.name,
-                    new.join("`, `")
-                ),
+                format!("only the owner of `{}.{}` may {what}", self.schema, self.name),
             )
             .hint(format!("let its owner run: {}", self.changes(columns, options).join("; "))));
         }
@@ -349,7 +363,7 @@ impl Existing {
         let sql = "SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), format_type(b.oid, -1), b.typname::text, \
                i.typname::text, b.typtype = 'e', CASE WHEN t.typtype = 'd' THEN t.typtypmod ELSE a.atttypmod END, \
                (a.attnotnull OR t.typnotnull) AND NOT a.atthasdef AND a.attidentity = '' AND t.typdefault IS NULL, \
-               a.attgenerated <> '', a.attidentity = 'a' \
+               a.attgenerated <> '', a.attidentity = 'a', t.typtype = 'd' \
              FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid \
              JOIN pg_type b ON b.oid = CASE WHEN t.typtype = 'd' THEN t.typbasetype ELSE t.oid END \
              LEFT JOIN pg_type i ON i.oid = b.typelem AND b.typcategory = 'A' \
@@ -367,6 +381,8 @@ impl Existing {
                 must_be_given: row.try_get(7)?,
                 generated: row.try_get(8)?,
                 always_identity: row.try_get(9)?,
+                is_domain: row.try_get(10)?,
+                becomes: None,
             })
         });
         let columns = columns.collect::<Result<Vec<_>, _>>().map_err(failed)?;
@@ -399,7 +415,7 @@ impl Column {
 
     /// Whether values of `kind` can be assigned without losing anything unnoticed: where the server checks each value
     /// (the range of an integer, the length of a varchar, the form of a uuid) it may; where it would round, not.
-    fn takes(&self, kind: &Kind) -> bool {
+    pub(super) fn takes(&self, kind: &Kind) -> bool {
         if self.is_enum {
             return *kind == Kind::Text;
         }

@@ -1,5 +1,6 @@
 mod strategies;
 mod ways;
+mod widening;
 
 use super::*;
 use crate::conformance::{SinkTarget, scope_suite, sink_suite, sorted_rows};
@@ -394,23 +395,17 @@ async fn new_columns_are_added_and_types_that_lose_are_refused() {
     );
 
     let refuse = async |rows: RecordBatch| load(&database, "table: t\nstrategy: append", &rows, 2).await.unwrap_err();
-    let error = refuse(one("amount", decimal(1, 3))).await;
+    let error = refuse(one("amount", Arc::new(Float64Array::from(vec![7.0])))).await;
     assert_eq!(error.kind(), ErrorKind::Schema);
-    assert_eq!(
-        error.message(),
-        "the column `amount` is Decimal128(12, 3) in the rows, and `numeric(10,2)` in `public.t`"
-    );
+    assert_eq!(error.message(), "the column `amount` is Float64 in the rows, and `numeric(10,2)` in `public.t`");
     let error = refuse(one("id", Arc::new(StringArray::from(vec!["7"])))).await;
     assert_eq!(error.kind(), ErrorKind::Schema, "{error}");
     let error = refuse(one("id", Arc::new(Float64Array::from(vec![7.0])))).await;
     assert_eq!(error.kind(), ErrorKind::Schema, "{error}");
     // What the server checks value by value is refused value by value.
-    for rows in [
-        one("id", Arc::new(Int64Array::from(vec![1 << 40]))),
-        one("amount", Arc::new(Int64Array::from(vec![1 << 40]))),
-        one("ref", Arc::new(StringArray::from(vec!["no"]))),
-        one("small", Arc::new(StringArray::from(vec!["four"]))),
-    ] {
+    for rows in
+        [one("ref", Arc::new(StringArray::from(vec!["no"]))), one("small", Arc::new(StringArray::from(vec!["four"])))]
+    {
         let error = refuse(rows).await;
         assert_eq!(error.kind(), ErrorKind::Data, "{error}");
     }

@@ -26,7 +26,7 @@ const PIECE: &str = "pg_temp._gristmill_piece";
 impl PostgresSink {
     pub(super) async fn stage_tolerantly(&self, task: &TaskKey, rows: Rows, refused: &RefusedRows) -> Result<Staged> {
         let session = Session::open(&self.config).await?;
-        let target = Target::find(&session, &self.config, &self.options).await?;
+        let target = self.target(&session).await?;
         let payload = Payload::aside(&target.schema, table_name(task));
         self.create(&session, &payload, task).await?;
         let mut trial = Trial::new(self, &session, &target, &payload).await?;

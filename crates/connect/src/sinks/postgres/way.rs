@@ -145,7 +145,7 @@ impl PostgresSink {
                 return Ok(false);
             }
             // Whoever held it may have changed it.
-            let target = &Target::find(session, &self.config, &self.options).await?;
+            let target = &self.target(session).await?;
             if self.way_into(session, target).await? != Way::Ready || !self.is_like(session, target, ready).await? {
                 // Readers need not wait while rows are deleted and inserted.
                 session.batch_execute("ROLLBACK TO SAVEPOINT swap").await.map_err(failed)?;
