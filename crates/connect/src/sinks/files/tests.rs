@@ -4,7 +4,7 @@ use super::layout::{INTENTS, STAGING, is_target_data, partition_values, split};
 use super::log::Log;
 use super::place::Place;
 use super::*;
-use crate::conformance::{SinkTarget, random_loads, sink_suite, sorted_rows};
+use crate::conformance::{SinkTarget, random_loads, scope_suite, sink_suite, sorted_rows};
 use crate::stores::StoreOptions;
 use crate::{OpenContext, Rows};
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -218,6 +218,7 @@ pub(super) async fn stage_all(sink: &FilesSink, batches: &[RecordBatch]) -> Resu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn local_files_are_a_sink() {
     sink_suite(|| async { Ok(Target::local()) }).await.unwrap();
+    scope_suite(|| async { Ok(Target::local()) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use super::super::tests::{Target, context, key, load, owner, rows, task};
 use super::table::LOG;
 use super::*;
 use crate::OpenContext;
-use crate::conformance::{SinkTarget, random_loads, sink_suite, sorted_rows};
+use crate::conformance::{SinkTarget, random_loads, scope_suite, sink_suite, sorted_rows};
 use ::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use arrow::array::{Array, ArrayRef, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
@@ -126,6 +126,7 @@ pub(super) async fn read(place: &Place) -> Result<Vec<RecordBatch>> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_delta_table_on_local_disk_is_a_sink() {
     sink_suite(|| async { Ok(Lake(Target::local())) }).await.unwrap();
+    scope_suite(|| async { Ok(Lake(Target::local())) }).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
