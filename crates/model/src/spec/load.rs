@@ -118,7 +118,8 @@ fn is_empty(texts: &OneOrMany) -> bool {
     texts.0.is_empty()
 }
 
-/// Whether a file of this name is one that readers of its folder take for data.
+/// Whether a file of this name is data, so that readers of its folder take it for that, and an overwrite may remove it: a known
+/// ending, not hidden. `.txt` may hold CSV, but is as often a note that somebody left.
 #[must_use]
 pub fn is_data_file(name: &str) -> bool {
     if name.starts_with(['_', '.']) {

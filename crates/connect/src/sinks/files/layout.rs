@@ -12,7 +12,8 @@
 //! (`crate::hive`).
 
 use crate::hive::{NULL_TEXT, is_hidden, is_pair, percent_decoded};
-use gristmill_model::spec::FileFormat;
+/// Whether an overwrite may remove a file of this name.
+pub(super) use gristmill_model::spec::is_data_file as is_data;
 use gristmill_model::{LoadKey, OwnerId, TaskKey};
 
 /// The folder of everything that is ours.
@@ -75,17 +76,6 @@ pub(super) fn join(folder: &str, name: &str) -> String {
 /// The folder part and the name of a relative path.
 pub(super) fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
-}
-
-/// Whether a file of this name is data, so that an overwrite may remove it: a known ending, not hidden. `.txt` may hold
-/// CSV, but is as often a note somebody left; it is not removed.
-pub(super) fn is_data(name: &str) -> bool {
-    if is_hidden(name) {
-        return false;
-    }
-    let bare = [".gz", ".zst", ".bz2", ".xz", ".lz4", ".snappy"].iter().find_map(|end| name.strip_suffix(end));
-    let extension = bare.unwrap_or(name).rsplit_once('.').map_or("", |(_, extension)| extension);
-    extension != "txt" && FileFormat::from_extension(extension).is_some()
 }
 
 /// Whether an overwrite may look into a folder of this name: only partition folders (`name=value`) are the target's.

@@ -350,6 +350,10 @@ impl UploadOutput {
 impl Write for UploadOutput {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let take = bytes.len().min(self.part_size - self.buffer.len());
+        if self.buffer.is_empty() && self.sent > 0 {
+            // A file of several parts: what grows by doubling is copied as often. Pages that stay empty cost nothing.
+            self.buffer.reserve_exact(self.part_size);
+        }
         self.buffer.extend_from_slice(&bytes[..take]);
         self.written += take as u64;
         if self.buffer.len() == self.part_size {
