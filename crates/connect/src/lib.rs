@@ -14,6 +14,7 @@
 mod aggregate;
 mod cells;
 mod columns;
+mod comments;
 mod compaction;
 pub mod conformance;
 mod connection;
@@ -45,6 +46,7 @@ mod units;
 mod wrap;
 
 pub use aggregate::{Aggregate, AggregateFunction, Aggregation};
+pub use comments::{with_comments_of, without_comments};
 pub use compaction::{Compacted, Compaction};
 pub use connection::{Connection, ConnectionInfo, Discovered, OpenContext};
 pub use filter::{Comparison, Filter, Literal, Test};

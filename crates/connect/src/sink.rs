@@ -15,7 +15,8 @@ pub struct LoadContext {
     pub key: LoadKey,
     /// Who does it.
     pub owner: OwnerId,
-    /// The columns and types of the rows. None at all where nothing will be staged: the sink is opened to abort or
+    /// The columns and types of the rows, and comments for new columns of the target ([`crate::with_comments_of`]): the rows
+    /// themselves come without. None at all where nothing will be staged: the sink is opened to abort or
     /// recover, and has nothing to say about columns then.
     pub schema: SchemaRef,
     /// The primary key of the source, where it is known; what `key:` defaults to.

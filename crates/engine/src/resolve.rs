@@ -18,7 +18,7 @@ use datafusion::logical_expr::{Expr, cast};
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::{DataFrame, SessionContext};
 use futures::future::BoxFuture;
-use gristmill_connect::{NewRows, RejectSink, Source, sources};
+use gristmill_connect::{NewRows, RejectSink, Source, sources, without_comments};
 use gristmill_model::spec::{CheckKind, ExtractSpec, OnFail, OneOrMany, PipelineSpec, Step, StepBody};
 use gristmill_model::{ConnectionName, Error, ErrorKind, JobSpec, Result, ResultExt, StepKind, StepName};
 use std::collections::{BTreeMap, BTreeSet};
@@ -337,7 +337,8 @@ impl Resolver {
         meter: &Arc<Meter>,
         progress: Option<Arc<Progress>>,
     ) -> Result<(Origin, SchemaRef)> {
-        let mut schema = source.schema().await?;
+        let described = source.schema().await?;
+        let mut schema = without_comments(&described);
         let contract = progress.as_ref().map(|progress| progress.columns(&schema)).transpose()?.flatten();
         if let Some(contract) = &contract {
             schema = contract.schema().clone();
@@ -367,6 +368,7 @@ impl Resolver {
             connection: connection.clone(),
             source,
             schema: schema.clone(),
+            described,
             on_bad_row,
             rejects: Some(rejects),
             parallelism: self.engine.parallelism,

@@ -1,7 +1,7 @@
 //! MariaDB as a source, and as a target, through the real binary: run, copy, sql, conn.
 
 use crate::support::Folder;
-use gristmill_testkit::mariadb;
+use gristmill_testkit::{mariadb, postgres};
 
 const PROJECT: &str = "name: shop
 connections:
@@ -165,4 +165,46 @@ fn a_column_that_cannot_be_a_cursor_is_refused_by_name() {
     folder.write("pipelines/orders.yaml", text.replace("incremental_key: k", "incremental_key: k, lag: 2h"));
     let refused = folder.run(&["run", ".", "--date", "2024-01-15"]);
     assert!(refused.error().contains("`lag: 2h` does not go with `k`"), "{refused}");
+}
+
+#[test]
+fn comments_of_columns_go_along_into_the_tables_that_a_load_makes() {
+    let (shop, store) = (mariadb::database(), postgres::database());
+    shop.sql(
+        "create table orders (id int primary key comment 'it''s the key', region varchar(9) comment 'north, süd', plain int);
+         insert into orders values (1, 'north', 1), (2, null, 2)",
+    );
+    let mut folder = Folder::new();
+    folder.set("SHOP_URL", shop.url()).set("STORE_URL", store.local_url());
+    folder.write("gristmill.yaml", format!("{PROJECT}  store: {{type: postgres, url: \"${{STORE_URL}}\"}}\n")).write(
+        "pipelines/orders.yaml",
+        "name: orders
+steps:
+  orders:
+    extract: {from: shop, table: orders}
+    checks: [{not_null: id}]
+  to_store: {load: {from: orders, to: store, table: orders, strategy: replace}}
+  to_merged: {load: {from: orders, to: store, table: merged, strategy: merge, key: id}}
+  to_shop: {load: {from: orders, to: shop, table: copied, strategy: append}}
+  to_lite: {load: {from: orders, to: lite, table: orders, strategy: replace}}
+  to_lake: {load: {from: orders, to: lake, path: orders/, format: parquet, strategy: replace}}
+",
+    );
+    // A second time into what is there.
+    for day in ["2024-01-15", "2024-01-16"] {
+        folder.ok(&["run", ".", "--date", day]);
+        for table in ["orders", "merged"] {
+            let comments = format!(
+                "select string_agg(coalesce(col_description(attrelid, attnum), '-'), '|' order by attnum) from pg_attribute \
+                 where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped"
+            );
+            assert_eq!(store.sql(&comments), "it's the key|north, süd|-", "{table}, {day}");
+        }
+        let comments = "select group_concat(column_comment order by ordinal_position separator '|') from \
+                        information_schema.columns where table_schema = database() and table_name = 'copied'";
+        assert_eq!(shop.sql(comments), "it's the key|north, süd|", "{day}");
+    }
+    assert_eq!(store.sql("select count(*) from orders"), "2");
+    assert_eq!(folder.rows("select count(*), sum(id) from 'lake/orders/'"), ["2,3"]);
+    assert_eq!(folder.rows("select count(*), sum(id) from lite.orders"), ["2,3"]);
 }

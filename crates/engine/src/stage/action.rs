@@ -12,7 +12,7 @@ use datafusion::logical_expr::cast;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties};
 use datafusion::prelude::DataFrame;
-use gristmill_connect::{LoadContext, Sink, SinkMode};
+use gristmill_connect::{LoadContext, Sink, SinkMode, with_comments_of};
 use gristmill_model::spec::{DedupSpec, LoadSpec, OnFail, OneOrMany, Step, StepBody, Strategy};
 use gristmill_model::{Error, ErrorKind, JobSpec, LoadKey, OwnerId, Result, ResultExt, StepName};
 use std::sync::Arc;
@@ -53,6 +53,11 @@ pub(super) async fn plan_action(
         return Err(Error::new(ErrorKind::Schema, format!("the rows of `{from}` have no columns"))
             .hint("select at least one column"));
     }
+    // A table that the load makes is described as the one that it reads as it is.
+    let schema = match origin(load, resolver) {
+        Some(Origin::Extract(table)) => with_comments_of(&schema, &table.described),
+        _ => schema,
+    };
     let sink = open_sink(engine, job, load, &key, schema.clone(), source_key.clone())?;
     // Only who is going to load may ask the ledger and try whether the target can be written.
     let (free, held) = match pass {
@@ -108,10 +113,15 @@ async fn source_key(load: &LoadSpec, resolver: &Resolver) -> Result<Vec<String>>
     if !goes_by_it || !load.key.0.is_empty() {
         return Ok(Vec::new());
     }
-    match resolver.views.iter().find(|view| view.step == load.from).map(|view| &view.origin) {
+    match origin(load, resolver) {
         Some(Origin::Extract(table)) => table.source.key().await,
         _ => Ok(Vec::new()),
     }
+}
+
+/// Where the rows come from that a load reads as they are.
+fn origin<'a>(load: &LoadSpec, resolver: &'a Resolver) -> Option<&'a Origin> {
+    resolver.views.iter().find(|view| view.step == load.from).map(|view| &view.origin)
 }
 
 /// Where a load says which of several rows with one key counts: a table of only those, or else the one that is given.

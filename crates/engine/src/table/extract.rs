@@ -23,6 +23,8 @@ pub(crate) struct ExtractTable {
     pub(crate) connection: ConnectionName,
     pub(crate) source: Arc<dyn Source>,
     pub(crate) schema: SchemaRef,
+    /// The columns as the source describes them, with their comments.
+    pub(crate) described: SchemaRef,
     pub(crate) on_bad_row: OnFail,
     pub(crate) rejects: Option<RejectSink>,
     pub(crate) parallelism: usize,

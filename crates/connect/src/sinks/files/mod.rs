@@ -58,6 +58,7 @@ mod write;
 pub use blocks::{BlockOptions, BlockStats, BlockWriter, ColumnStats};
 pub use compact::{compact, recover_compactions};
 
+use crate::comments::without_comments;
 use crate::hive::DELTA_LOG;
 use crate::sinks::rules::Stamps;
 use crate::stores::Store;
@@ -79,6 +80,7 @@ use std::sync::Arc;
 /// A load that files cannot serve (a table, `delete+insert`, `merge`, a format that is only read, columns that are not there), or
 /// a store that can only be read from.
 pub fn open_sink(store: Arc<Store>, load: &LoadSpec, context: LoadContext) -> Result<Arc<dyn Sink>> {
+    let context = LoadContext { schema: without_comments(&context.schema), ..context };
     if !context.schema.fields().is_empty() {
         not_within(load.path.as_deref().unwrap_or_default())?;
     }

@@ -14,6 +14,7 @@
 //! would leave half of it.
 
 mod column;
+mod comment;
 mod commit;
 mod config;
 mod digits;

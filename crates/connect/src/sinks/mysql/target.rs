@@ -1,6 +1,7 @@
 //! What the target is, and whether the rows fit it.
 
 use super::column::Column;
+use super::comment;
 use super::config::{Options, same_name};
 use super::encode::Limits;
 use super::session::Server;
@@ -110,8 +111,10 @@ impl Target {
     /// The statement that makes the target fit the rows: a new table, new columns, wider ones.
     pub(crate) fn change(&self, columns: &[Outgoing], options: &Options) -> Option<String> {
         let all = columns.iter().chain(&options.added);
-        let definition =
-            |column: &Outgoing| format!("{} {} NULL DEFAULT NULL", quoted(&column.name), column.kind.sql(&self.server));
+        let definition = |column: &Outgoing| {
+            let (name, kind) = (quoted(&column.name), column.kind.sql(&self.server));
+            format!("{name} {kind} NULL DEFAULT NULL{}", comment::clause(&column.field))
+        };
         if self.existing.is_some() {
             let added = all.filter(|column| self.column(&column.name).is_none());
             let added = added.map(|column| format!("ADD COLUMN {}", definition(column)));
@@ -123,7 +126,7 @@ impl Target {
             let kind = column.kind.key_sql(&self.server, key.len());
             // Without a default of its own, a `timestamp` would change with its row on some servers.
             let default = if column.kind == Kind::Timestamp { " DEFAULT '1970-01-01 00:00:01'" } else { "" };
-            format!("{} {kind} NOT NULL{default}", quoted(&column.name))
+            format!("{} {kind} NOT NULL{default}{}", quoted(&column.name), comment::clause(&column.field))
         };
         let mut list: Vec<String> =
             all.map(|column| if key.contains(&column.name) { in_key(column) } else { definition(column) }).collect();

@@ -1,3 +1,4 @@
+mod comments;
 mod faults;
 mod strategies;
 mod types;

@@ -187,7 +187,8 @@ impl PostgresSink {
         for note in target.notes_of_wider() {
             tracing::info!("{note}");
         }
-        for change in target.changes(&self.columns, &self.options) {
+        let comments = target.comments(&self.columns);
+        for change in target.changes(&self.columns, &self.options).into_iter().chain(comments) {
             session.batch_execute(&change).await.map_err(failed)?;
         }
         self.drop_earlier(session, &target, next).await?;

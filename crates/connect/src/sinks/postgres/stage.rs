@@ -89,7 +89,10 @@ impl PostgresSink {
         let ready = Target { name: payload.table.clone(), existing: None, ..target.clone() };
         let made = match target.existing {
             Some(_) => format!("CREATE TABLE {} (LIKE {} INCLUDING ALL)", payload.sql(), target.sql()),
-            None => ready.changes(&self.columns, &self.options).join("; "),
+            None => {
+                let made = ready.changes(&self.columns, &self.options).into_iter().chain(ready.comments(&self.columns));
+                made.collect::<Vec<_>>().join("; ")
+            }
         };
         self.begin(session, payload, task, &made).await
     }

@@ -142,6 +142,17 @@ impl Target {
         }
     }
 
+    /// The statements that comment on the columns which [`Self::changes`] makes. Columns that are there keep what they have.
+    pub(super) fn comments(&self, columns: &[Outgoing]) -> Option<String> {
+        let new = columns.iter().filter(|column| !self.has(&column.name));
+        let comments = new.filter_map(|column| {
+            let comment = literal(column.comment.as_ref()?);
+            Some(format!("COMMENT ON COLUMN {}.{} IS {comment}", self.sql(), quoted(&column.name)))
+        });
+        let comments: Vec<String> = comments.collect();
+        (!comments.is_empty()).then(|| comments.join("; "))
+    }
+
     /// Statements that make a table of the session like the target, for rows with these columns to be tried on: types, NOT
     /// NULL and CHECK, without keys. None where there is no target yet.
     pub(crate) fn like(&self, columns: &[Outgoing]) -> Option<Vec<String>> {

@@ -1,3 +1,4 @@
+mod comments;
 mod strategies;
 mod ways;
 mod widening;

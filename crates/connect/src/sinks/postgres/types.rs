@@ -21,6 +21,7 @@
 //!
 //! PostgreSQL has no finer time than microseconds: nanoseconds between two of them are refused. Intervals of months and unions are refused.
 
+use crate::comments::comment_of;
 use crate::sinks::arrays::{between_microseconds, can_be_json, json};
 use crate::sources::postgres::names::quoted;
 use arrow::array::{Array, ArrayRef, RecordBatch, make_array};
@@ -113,6 +114,8 @@ pub(crate) struct Outgoing {
     pub(crate) name: String,
     pub(crate) arrow: DataType,
     pub(crate) kind: Kind,
+    /// What a new column of the target is commented with.
+    pub(super) comment: Option<String>,
     change: Change,
 }
 
@@ -139,7 +142,9 @@ impl Outgoing {
             _ if wanted == arrow => Change::Nothing,
             _ => Change::Cast(wanted),
         };
-        Ok(Self { name, arrow, kind, change })
+        // No text of the server can have a NUL in it.
+        let comment = comment_of(field).map(|comment| comment.replace('\0', ""));
+        Ok(Self { name, arrow, kind, comment, change })
     }
 
     /// `"c3" numeric`: the staging table names columns by their place, so that no name can be in the way.

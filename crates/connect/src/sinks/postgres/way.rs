@@ -65,7 +65,8 @@ const SWAP_WAIT: &str = "900ms";
 const COPIES: &str = "NOT c.relhasrules AND NOT c.relrowsecurity";
 
 /// Whether nothing hangs on a table that `CREATE TABLE … (LIKE … INCLUDING ALL)` would not give to another: no index, key,
-/// trigger, view, policy, partition, sequence, statistics, publication, use of its row type, right, comment, label or setting.
+/// trigger, view, policy, partition, sequence, statistics, publication, use of its row type, right, comment of its own (those of
+/// columns are given), label or setting.
 const BARE: &str = "c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispartition AND c.reloftype = 0 \
     AND c.relreplident = 'd' AND c.reltablespace = 0 AND c.relacl IS NULL AND c.reloptions IS NULL \
     AND pg_get_userbyid(c.relowner) = current_user \
@@ -73,7 +74,8 @@ const BARE: &str = "c.relkind = 'r' AND c.relpersistence = 'p' AND NOT c.relispa
     AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND (a.attacl IS NOT NULL OR a.attoptions IS NOT NULL)) \
     AND NOT EXISTS (SELECT FROM pg_constraint k WHERE k.conrelid = c.oid AND k.contype NOT IN ('c', 'n')) \
     AND NOT EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = c.oid) \
-    AND NOT EXISTS (SELECT FROM pg_description d WHERE d.classoid = 'pg_class'::regclass AND d.objoid = c.oid) \
+    AND NOT EXISTS (SELECT FROM pg_description d WHERE d.classoid = 'pg_class'::regclass AND d.objoid = c.oid \
+      AND d.objsubid = 0) \
     AND NOT EXISTS (SELECT FROM pg_seclabel l WHERE l.classoid = 'pg_class'::regclass AND l.objoid = c.oid) \
     AND NOT EXISTS (SELECT FROM pg_publication) \
     AND NOT EXISTS (SELECT FROM pg_default_acl a WHERE a.defaclobjtype = 'r' AND a.defaclrole = c.relowner \
@@ -170,10 +172,10 @@ impl PostgresSink {
         format!("(SELECT {} FROM {}) AS ready", columns.join(", "), staged.sql())
     }
 
-    /// Whether the ready table has the columns that the target has now, in their order.
+    /// Whether the ready table has the columns that the target has now, in their order, with their comments.
     async fn is_like(&self, session: &Session, target: &Target, ready: &Payload) -> Result<bool> {
         let columns = "SELECT array_agg(ROW(a.attname, a.atttypid, a.atttypmod, a.attnotnull, a.attcollation, \
-            pg_get_expr(d.adbin, d.adrelid))::text ORDER BY a.attnum) \
+            pg_get_expr(d.adbin, d.adrelid), col_description(a.attrelid, a.attnum))::text ORDER BY a.attnum) \
             FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum \
             WHERE a.attnum > 0 AND NOT a.attisdropped AND a.attrelid =";
         let checks = "SELECT array_agg(ROW(conname, pg_get_constraintdef(oid))::text ORDER BY conname) FROM pg_constraint \

@@ -4,6 +4,7 @@ mod split;
 mod units;
 
 use super::*;
+use crate::comments::comment_of;
 use crate::conformance::{sorted_rows, source_suite};
 use crate::sources::testing::{connect, extract, first_row, read, read_with};
 use crate::{ReadRequest, RejectSink, Scan};
@@ -48,6 +49,26 @@ async fn a_mysql_table_is_a_source_as_the_contract_says() {
     database.sql("create table nothing(a int, b text)");
     let open = || connection.source(&extract("table: nothing")).unwrap();
     source_suite(&open, Some(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn columns_of_tables_come_with_their_comments() {
+    let database = mariadb::database();
+    database.sql(
+        "create table t (id int comment 'it''s a \\\\ key', `No te` text comment 'two\nlines, 日本', plain text comment '');
+         insert into t values (1, 'a', 'b')",
+    );
+    for (yaml, wanted) in [
+        ("table: t", &[("id", Some("it's a \\ key")), ("No te", Some("two\nlines, 日本")), ("plain", None)][..]),
+        ("table: t\ncolumns: [plain, id]\nschema: {id: text}", &[("plain", None), ("id", Some("it's a \\ key"))]),
+        ("query: select id from t", &[("id", None)]),
+    ] {
+        let source = source(&database, yaml);
+        let schema = source.schema().await.unwrap();
+        let fields = schema.fields().iter().map(|field| (field.name().as_str(), comment_of(field)));
+        assert_eq!(fields.collect::<Vec<_>>(), wanted, "{yaml}");
+        assert_eq!(read(source.as_ref()).await.unwrap()[0].num_rows(), 1, "{yaml}");
+    }
 }
 
 /// column, value in SQL, arrow type, value as shown

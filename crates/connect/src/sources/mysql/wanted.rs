@@ -5,6 +5,7 @@ use super::connect::{Failure, Session, server_error, unknown_table};
 use super::names::{Mysql, TableName, literal};
 use super::types::Column;
 use crate::SourceStats;
+use crate::comments::commented;
 use crate::declared::wanted_type;
 use crate::extract::{self, changed_type, check, duplicate, same_names, unknown_in_condition};
 use crate::units::share::Slice;
@@ -252,6 +253,14 @@ impl Wanted {
                 .filter_map(|row| <[Option<String>; 2]>::try_from(row).ok())
                 .filter_map(|[column, values]| Some((column?, values?.parse().ok()?)))
                 .collect();
+            let sql = format!("SELECT column_name, column_comment FROM information_schema.columns WHERE {place}");
+            // Rows can be read without.
+            let rows = session.ask(&sql).await.unwrap_or_default();
+            let comments = rows
+                .into_iter()
+                .filter_map(|row| <[Option<String>; 2]>::try_from(row).ok())
+                .filter_map(|[column, comment]| Some((column?, comment?)));
+            known.schema = commented(&known.schema, &comments.collect());
         }
         let sql = format!("EXPLAIN {}", self.select(&columns, &Slice::Whole));
         let plan = match session.ask_named(&sql).await {

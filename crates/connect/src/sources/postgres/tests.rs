@@ -5,6 +5,7 @@ mod tls;
 mod units;
 
 use super::*;
+use crate::comments::comment_of;
 use crate::conformance::{sorted_rows, source_suite};
 use crate::sources::testing::{connect, extract, first_row, read, read_with};
 use crate::{ReadRequest, RejectSink, Scan};
@@ -45,6 +46,32 @@ async fn a_postgres_table_is_a_source_as_the_contract_says() {
     database.sql("create table nothing(a int, b text)");
     let open = || connection.source(&extract("table: nothing")).unwrap();
     source_suite(&open, Some(0)).await.unwrap();
+}
+
+#[tokio::test]
+async fn columns_of_tables_and_views_come_with_their_comments() {
+    let database = postgres::database();
+    database.sql(
+        "create table t (gone int, id int, \"No te\" text, plain text); insert into t values (0, 1, 'a', 'b');
+         comment on column t.gone is 'gone'; comment on column t.id is 'it''s a \\ key';
+         comment on column t.\"No te\" is 'two\nlines'; comment on table t is 'all'; alter table t drop gone;
+         create view v as select id from t; comment on column v.id is 'seen'",
+    );
+    for (yaml, wanted) in [
+        ("table: t", &[("id", Some("it's a \\ key")), ("No te", Some("two\nlines")), ("plain", None)][..]),
+        (
+            "table: public.t\ncolumns: [plain, id]\nschema: {id: text}",
+            &[("plain", None), ("id", Some("it's a \\ key"))],
+        ),
+        ("table: v", &[("id", Some("seen"))]),
+        ("query: select id from t", &[("id", None)]),
+    ] {
+        let source = source(&database, yaml);
+        let schema = source.schema().await.unwrap();
+        let fields = schema.fields().iter().map(|field| (field.name().as_str(), comment_of(field)));
+        assert_eq!(fields.collect::<Vec<_>>(), wanted, "{yaml}");
+        assert_eq!(read(source.as_ref()).await.unwrap()[0].num_rows(), 1, "{yaml}");
+    }
 }
 
 /// The types in it that are our own.

@@ -7,6 +7,7 @@ use super::pushed::{self, Comparable};
 use super::types::Column;
 use super::units::share::Slice;
 use crate::SourceStats;
+use crate::comments::commented;
 use crate::extract::{self, changed_type, check, duplicate, same_names, unknown_in_condition};
 use arrow::datatypes::{Field, Schema, SchemaRef};
 use gristmill_model::spec::{ExtractSpec, UnitsSpec};
@@ -208,6 +209,7 @@ impl Wanted {
         });
         let comparable = pushed::comparable(self, &session).await;
         let distinct = self.distinct(&session).await;
+        let comments = self.comments(&session).await;
         session.close().await;
         let number = |key: &str| plan.as_ref()?.pointer(&format!("/0/Plan/{key}"))?.as_u64();
         let rows = number("Plan Rows");
@@ -218,7 +220,7 @@ impl Wanted {
         }
         let any = |of: &str| nodes.iter().any(|node| node.contains(of));
         Ok(Known {
-            schema: schema_of(&columns),
+            schema: commented(&schema_of(&columns), &comments),
             stats: SourceStats { rows, bytes },
             by_index: self.filter.is_some() && (any("Index") || any("Bitmap")) && !any("Seq Scan"),
             foreign: any("Foreign Scan"),
@@ -238,6 +240,19 @@ impl Wanted {
              FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
                JOIN pg_catalog.pg_stats s ON s.schemaname = n.nspname AND s.tablename = c.relname \
              WHERE c.oid = to_regclass({}) GROUP BY 1",
+            literal(&table.sql())
+        );
+        let rows = session.query(&sql, &[]).await.unwrap_or_default();
+        rows.iter().filter_map(|row| Some((row.try_get(0).ok()?, row.try_get(1).ok()?))).collect()
+    }
+
+    /// The comments of a table's or view's columns. Nothing is an error: rows can be read without.
+    async fn comments(&self, session: &Session) -> BTreeMap<String, String> {
+        let Relation::Table(table) = &self.relation else { return BTreeMap::new() };
+        let sql = format!(
+            "SELECT a.attname::text, d.description FROM pg_catalog.pg_description d \
+               JOIN pg_catalog.pg_attribute a ON a.attrelid = d.objoid AND a.attnum = d.objsubid \
+             WHERE d.classoid = 'pg_catalog.pg_class'::regclass AND d.objoid = to_regclass({}) AND d.objsubid > 0",
             literal(&table.sql())
         );
         let rows = session.query(&sql, &[]).await.unwrap_or_default();

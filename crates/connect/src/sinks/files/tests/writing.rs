@@ -5,6 +5,7 @@ use super::super::layout::{join, partition_folder};
 use super::super::partition::{Splitter, value_text};
 use super::super::write::TaskWriter;
 use super::*;
+use crate::comments::{comment_of, commented};
 use arrow::array::{BooleanArray, Date32Array, DictionaryArray, Int32Array};
 use arrow::datatypes::Int32Type;
 use gristmill_model::ByteSize;
@@ -329,4 +330,20 @@ fn layouts_that_make_no_sense_are_refused_by_name() {
         spec.sort_by = OneOrMany(vec!["day".to_owned()]);
     });
     assert!(error.message().contains("`sort_by` names a column `day` that is not in the files"), "{error:?}");
+}
+
+#[tokio::test]
+async fn comments_of_columns_are_no_part_of_the_files() {
+    let target = Target::local();
+    let rows = rows(&[(1, "a")]);
+    let schema = commented(&rows.schema(), &[("id".to_owned(), "a key".to_owned())].into());
+    let (key, owner) = (key(1), owner("run-a"));
+    let context = context(&target, schema, key.clone(), owner.clone());
+    let sink = target.sink(load(gristmill_model::spec::Strategy::Append, &[]), context).unwrap();
+    sink.prepare().await.unwrap();
+    let staged = sink.stage(&task(&key, &owner, 0), Rows::from_batches(rows.schema(), vec![rows])).await.unwrap();
+    sink.commit(&[staged], &Checkpoint::default()).await.unwrap();
+    let read = read_parquet(&target.place()).await.unwrap();
+    assert_eq!(read[0].num_rows(), 1);
+    assert!(read[0].schema().fields().iter().all(|field| comment_of(field).is_none()));
 }

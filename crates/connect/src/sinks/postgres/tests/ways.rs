@@ -160,6 +160,28 @@ async fn a_reader_whose_picture_is_older_than_the_swap_sees_old_or_new_rows_neve
 }
 
 #[tokio::test]
+async fn comments_of_columns_are_those_of_the_table_whose_place_is_taken() {
+    const COMMENT: &str = "select col_description('target'::regclass, 1)";
+    let database = postgres::database();
+    database.sql("create table target (id bigint); comment on column target.id is 'mine'");
+    let rows = ids(&[5]);
+    let before = oid(&database);
+    let sink = sink_of(&database, REPLACE, &rows.schema(), 1);
+    let ready = staged(sink.as_ref(), &rows, 1).await;
+    assert_eq!(way(&ready), Way::Ready);
+    sink.commit(&[ready], &Checkpoint::default()).await.unwrap();
+    assert_eq!((all_ids(&database).as_str(), database.sql(COMMENT).as_str()), ("5", "mine"));
+    let swapped = oid(&database);
+    assert_ne!(swapped, before);
+    // One that comes while the rows are staged.
+    let sink = sink_of(&database, REPLACE, &rows.schema(), 2);
+    let ready = staged(sink.as_ref(), &rows, 2).await;
+    database.sql("comment on column target.id is 'newer'");
+    sink.commit(&[ready], &Checkpoint::default()).await.unwrap();
+    assert_eq!((oid(&database), database.sql(COMMENT)), (swapped, "newer".to_owned()));
+}
+
+#[tokio::test]
 async fn what_a_new_table_would_not_have_keeps_the_old_one() {
     let rows = ids(&[5]);
     for hangs in [
@@ -173,7 +195,6 @@ async fn what_a_new_table_would_not_have_keeps_the_old_one() {
         "grant select on target to public",
         "grant select (id) on target to public",
         "comment on table target is 'mine'",
-        "comment on column target.id is 'mine'",
         "alter table target set (fillfactor = 50)",
         "alter table target replica identity full",
         "create statistics s on id, (id + 1) from target",
