@@ -161,6 +161,8 @@ fn one_file_takes_no_replay() {
     with_letters(&world, load);
     world.ok(15, &[]);
     mend(&world, load);
+    let said = world.folder.run(&["dead-letters", "replay", "--step", "vv"]);
+    assert!(said.code == Some(1) && said.error().contains("no dead letters are of a step `vv`"), "{said}");
     let said = world.folder.run(&["dead-letters", "replay", "--run", "last"]);
     assert_eq!(said.code, Some(2), "{said}");
     assert!(said.error().contains("`l` writes the one file `t.parquet` as a whole"), "{said}");

@@ -3,7 +3,7 @@
 use super::computed::{Computed, Partitions};
 use super::encoding::encoding;
 pub(super) use super::encoding::{Dialect, Encoding, TextCompression};
-use super::layout::{is_data, join, split};
+use super::layout::{join, split};
 use super::retention::Retention;
 use super::scope::{On, Scope};
 use super::shape::Shape;
@@ -252,10 +252,10 @@ fn known_type<'a>(noted: &'a [(String, String)], name: &str) -> Option<(&'a str,
 
 /// The name of the one file a path leads to: its ending is that of a format (`out/rates.json`), or `file.csv.gz`.
 fn single(path: &str, load: &LoadSpec) -> Result<Option<String>> {
-    let name = split(path).1;
-    if path.ends_with('/') || !is_data(name) {
+    if !load.makes_one_file() {
         return Ok(None);
     }
+    let name = split(path).1;
     if !load.partition_by.0.is_empty() {
         return Err(
             wrong(format!("`{path}` names one file, which cannot be partitioned")).hint("name a folder: `path: out/`")

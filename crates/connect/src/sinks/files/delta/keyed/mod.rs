@@ -171,7 +171,7 @@ impl ByKey {
     /// Rows outside of a scope that alone says what goes: the next load of the same would not take them away, and so double
     /// them. Where they have a key, they are found by that.
     pub(super) async fn stage(&self, task: &TaskKey, rows: Rows) -> Result<Staged> {
-        let rows = match self.scope.clone().filter(|_| self.deletes_scope() && self.rules.match_on.is_empty()) {
+        let rows = match self.scope.clone().filter(|_| self.rules.binding_scope().is_some()) {
             None => rows,
             Some(scope) => Rows::new(
                 rows.schema(),
